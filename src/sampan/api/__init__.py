@@ -1,0 +1,1 @@
+"""The vocabulary of Kubernetes as pure functions on plain JSON values."""

@@ -1,0 +1,1 @@
+"""What makes a run repeatable: clock, ids, keys and certificates, logging, errors."""

@@ -1,0 +1,150 @@
+"""Time is injected, so that a day of a CronJob passes in a millisecond and a run can be repeated.
+
+Nothing outside this file reads the machine's clock or sets a timer. `RealClock` is the machine's;
+`VirtualClock` stands still until a test calls `advance()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import heapq
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+
+class Timer(Protocol):
+    """A pending call; `cancel()` may be called at any time, more than once."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """The only source of time. Seconds are floats; `now()` is since the Unix epoch, UTC."""
+
+    def now(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer: ...
+
+    async def sleep(self, delay: float) -> None: ...
+
+    def timeout(self, delay: float | None) -> contextlib.AbstractAsyncContextManager[Any]: ...
+
+
+class RealClock:
+    """The machine's clock and the running event loop's timers."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        return asyncio.get_running_loop().call_later(delay, callback, *args)
+
+    async def sleep(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+
+    def timeout(self, delay: float | None) -> contextlib.AbstractAsyncContextManager[Any]:
+        """Raises TimeoutError out of the block after `delay` seconds; None means never."""
+        return asyncio.timeout(delay)
+
+
+class _VirtualTimer:
+    __slots__ = ("callback", "cancelled")
+
+    def __init__(self, callback: Callable[[], Any]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class VirtualClock:
+    """Time that moves only by `advance()`. Needs asyncio's own loop (uvloop hides its ready queue)."""
+
+    def __init__(self, start: float = 1_767_225_600.0) -> None:  # 2026-01-01T00:00:00Z
+        self._now = start
+        self._start = start
+        self._order = itertools.count()
+        self._timers: list[tuple[float, int, _VirtualTimer]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now - self._start
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        timer = _VirtualTimer(lambda: callback(*args))
+        heapq.heappush(self._timers, (self._now + max(delay, 0.0), next(self._order), timer))
+        return timer
+
+    async def sleep(self, delay: float) -> None:
+        if delay <= 0:
+            await asyncio.sleep(0)
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.call_later(delay, lambda: done.done() or done.set_result(None))
+        try:
+            await done
+        finally:
+            timer.cancel()
+
+    @contextlib.asynccontextmanager
+    async def timeout(self, delay: float | None) -> AsyncIterator[asyncio.Timeout]:
+        """Like `asyncio.timeout`, but in virtual seconds: the block is cancelled when they have passed."""
+        async with asyncio.timeout(None) as scope:
+            timer = self.call_later(delay, lambda: scope.reschedule(0)) if delay is not None else None
+            try:
+                yield scope
+            finally:
+                if timer:
+                    timer.cancel()
+
+    async def settle(self) -> None:
+        """Let every task that can run do so, at this instant, until all of them wait."""
+        loop = asyncio.get_running_loop()
+        ready = getattr(loop, "_ready", None)
+        if ready is None:
+            raise RuntimeError("virtual time needs asyncio's own event loop, not uvloop")
+        quiet = 0
+        while quiet < 2:
+            await asyncio.sleep(0)
+            quiet = 0 if ready else quiet + 1
+
+    async def advance(self, seconds: float) -> None:
+        """Move time forward, firing timers in order and letting the world settle after each instant."""
+        await self.settle()
+        end = self._now + seconds
+        while self._timers and self._timers[0][0] <= end:
+            due, _, timer = heapq.heappop(self._timers)
+            if timer.cancelled:
+                continue
+            self._now = max(self._now, due)
+            timer.callback()
+            await self.settle()
+        self._now = end
+        await self.settle()
+
+
+def rfc3339(seconds: float) -> str:
+    """`metadata.creationTimestamp` form: whole seconds, UTC. API conventions, "Primitive types"."""
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rfc3339_micro(seconds: float) -> str:
+    """MicroTime form: six digits of a second, UTC (Lease, events.k8s.io)."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def rfc3339_parse(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time. Raises ValueError when it is none."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

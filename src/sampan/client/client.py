@@ -1,0 +1,185 @@
+"""The client of the Kubernetes API that controllers, scheduler, nodes and the command line use.
+
+One class for both ways: its transport is either a TLS connection or the server's own `handle` (no sockets, no TLS,
+entering at authorization as the given user). Objects are plain JSON values; refusals are `ApiError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from sampan.api.registry import Registry, Resource
+from sampan.api.status import ApiError
+from sampan.client.messages import Request, Response, Transport, User
+
+_PATCH_TYPES = {
+    "json": "application/json-patch+json",
+    "merge": "application/merge-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+
+Object = dict[str, Any]
+
+
+class Client:
+    """Calls on resources named as GroupResource text (`pods`, `deployments.apps`) or by their row."""
+
+    def __init__(
+        self, transport: Transport, registry: Registry, *, user: User | None = None, agent: str = "sampan"
+    ) -> None:
+        self._transport = transport
+        self._registry = registry
+        self._user = user
+        self._agent = agent
+
+    def as_user(self, user: User, agent: str = "") -> Client:
+        """The same transport under another identity (in-process only: over TLS the certificate decides)."""
+        return Client(self._transport, self._registry, user=user, agent=agent or self._agent)
+
+    def row(self, resource: str | Resource) -> Resource:
+        if isinstance(resource, Resource):
+            return resource
+        row = self._registry.get(resource)
+        if row is None:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource", {})
+        return row
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: bytes = b"",
+        content_type: str = "application/json",
+    ) -> Response:
+        """One call as it is; a 4xx or 5xx answer is returned, not raised."""
+        headers = {"accept": "application/json", "user-agent": self._agent}
+        if body:
+            headers["content-type"] = content_type
+        return await self._transport(
+            Request(method, path, urlencode(query) if query else "", headers, body, user=self._user)
+        )
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        obj: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        body = orjson.dumps(obj) if obj is not None else b""
+        response = await self.request(method, path, query, body, content_type)
+        payload = orjson.loads(await read_body(response) or b"null")
+        if response.status >= 400:
+            raise ApiError.from_status(payload if isinstance(payload, dict) else {"code": response.status})
+        return payload
+
+    async def get(self, resource: str | Resource, name: str, namespace: str = "", subresource: str = "") -> Object:
+        return await self._call("GET", self.row(resource).path(namespace, quote(name), subresource))
+
+    async def list(
+        self, resource: str | Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
+    ) -> Object:
+        """The List object; its `metadata.resourceVersion` is where a watch may start."""
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(limit) if limit else ""}
+        return await self._call("GET", self.row(resource).path(namespace), {k: v for k, v in query.items() if v})
+
+    async def create(
+        self, resource: str | Resource, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
+    ) -> Object:
+        """POST to the collection, or to a subresource of `name` (binding, eviction, token)."""
+        namespace = namespace or obj.get("metadata", {}).get("namespace", "")
+        return await self._call("POST", self.row(resource).path(namespace, name, subresource), None, obj)
+
+    async def update(self, resource: str | Resource, obj: Object, subresource: str = "") -> Object:
+        meta = obj["metadata"]
+        path = self.row(resource).path(meta.get("namespace", ""), meta["name"], subresource)
+        return await self._call("PUT", path, None, obj)
+
+    async def patch(
+        self,
+        resource: str | Resource,
+        name: str,
+        patch: Any,
+        namespace: str = "",
+        *,
+        kind: str = "merge",
+        subresource: str = "",
+        manager: str = "",
+        force: bool = False,
+    ) -> Object:
+        """`kind` is json, merge, strategic or apply (which needs `manager`)."""
+        query = {"fieldManager": manager, "force": "true" if force else ""}
+        path = self.row(resource).path(namespace, name, subresource)
+        return await self._call("PATCH", path, {k: v for k, v in query.items() if v}, patch, _PATCH_TYPES[kind])
+
+    async def delete(
+        self,
+        resource: str | Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        grace: int | None = None,
+        propagation: str = "",
+    ) -> Object:
+        options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        preconditions = {k: v for k, v in (("uid", uid), ("resourceVersion", resource_version)) if v}
+        if preconditions:
+            options["preconditions"] = preconditions
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if propagation:
+            options["propagationPolicy"] = propagation
+        return await self._call("DELETE", self.row(resource).path(namespace, name), None, options)
+
+    async def watch(
+        self,
+        resource: str | Resource,
+        namespace: str = "",
+        *,
+        since: str = "",
+        labels: str = "",
+        fields: str = "",
+        initial: bool = False,
+    ) -> AsyncIterator[bytes]:
+        """Lines of `{"type":..,"object":..}` as bytes, undecoded: most readers look into few of them.
+
+        `since` is a resourceVersion; `initial=True` first sends every object as ADDED and then a bookmark with the
+        annotation `k8s.io/initial-events-end` (KEP-3157). Raises ApiError (410 when `since` is too old).
+        """
+        query = {
+            "watch": "true",
+            "resourceVersion": since,
+            "labelSelector": labels,
+            "fieldSelector": fields,
+            "allowWatchBookmarks": "true",
+        }
+        if initial:
+            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        path = self.row(resource).path(namespace)
+        response = await self.request("GET", path, {k: v for k, v in query.items() if v})
+        if response.status >= 400:
+            raise ApiError.from_status(orjson.loads(await read_body(response)))
+        assert not isinstance(response.body, bytes)
+        rest = b""
+        async for chunk in response.body:
+            lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                if line:
+                    yield line
+
+
+async def read_body(response: Response) -> bytes:
+    """The whole body of an answer, whether it came at once or in chunks."""
+    if isinstance(response.body, bytes):
+        return response.body
+    return b"".join([chunk async for chunk in response.body])

@@ -1,0 +1,154 @@
+"""What a controller wants done: data, not calls. The runner (`client.runner`) carries it out.
+
+A controller is a pure function `reconcile(object, view, now) -> Plan`. Phases run in order, the steps of a phase side
+by side; a failed phase stops the plan, and the key is tried again on fresh state with back-off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+Object = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """An object of a known resource. `namespace` is empty for cluster-scoped ones."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """`exists_ok`: an object of that name is as good (retry after a crash); the default fails with a conflict."""
+
+    resource: str
+    obj: Object
+    namespace: str = ""
+    exists_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Replaces a whole object; its resourceVersion makes it conditional."""
+
+    resource: str
+    obj: Object
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A patch of kind merge, json, strategic or apply. Put uid/resourceVersion in the patch to make it conditional."""
+
+    resource: str
+    name: str
+    patch: Any
+    namespace: str = ""
+    kind: str = "merge"
+    subresource: str = ""
+    missing_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """With `uid` only that very object goes; a missing one counts as deleted."""
+
+    resource: str
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    grace: int | None = None
+    propagation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """POST to a subresource: pods/binding, pods/eviction, serviceaccounts/token."""
+
+    resource: str
+    name: str
+    subresource: str
+    obj: Object
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An Event about `regarding`, as `kubectl describe` shows it; the runner aggregates repeats."""
+
+    regarding: Object
+    type: str  # Normal | Warning
+    reason: str
+    message: str
+
+
+Step = Create | Update | Patch | Delete | Subresource
+
+
+@dataclass(slots=True)
+class Plan:
+    """`events` with text `{error}` are sent only if a phase fails; the others after all phases succeeded.
+
+    `reads` names what the controller must see beyond its view; the runner fetches each (GET of resource, namespace,
+    name; a missing one is None) and calls reconcile again with them in `view.fetched`.
+    """
+
+    phases: list[list[Step]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    requeue_after: float | None = None
+    reads: list[tuple[str, str, str]] = field(default_factory=list)
+    why: str = ""  # one line for `sampan story`
+
+    def then(self, *steps: Step) -> Plan:
+        """Adds a phase after those there are."""
+        if steps:
+            self.phases.append(list(steps))
+        return self
+
+    def requeue(self, seconds: float) -> Plan:
+        """The sooner of what was asked before and `seconds`."""
+        self.requeue_after = seconds if self.requeue_after is None else min(self.requeue_after, seconds)
+        return self
+
+
+class View(Protocol):
+    """A read-only, indexed, eventually current picture of the cluster. What it returns must not be changed.
+
+    Lists are sorted by (namespace, name), so that decisions do not depend on the order of arrival.
+    """
+
+    fetched: Mapping[tuple[str, str, str], Object | None]
+
+    def get(self, resource: str, name: str, namespace: str = "") -> Object | None: ...
+
+    def list(self, resource: str, namespace: str | None = None) -> list[Object]: ...
+
+    def selected(self, resource: str, namespace: str, selector: Any) -> list[Object]:
+        """Objects whose labels match a `api.selectors.LabelSelector`."""
+        ...
+
+    def owned(self, resource: str, uid: str) -> list[Object]:
+        """Objects whose controlling owner reference has this uid."""
+        ...
+
+    def indexed(self, resource: str, index: str, value: str) -> list[Object]:
+        """Objects by a declared index, such as pods by `spec.nodeName`."""
+        ...
+
+
+class Controller(Protocol):
+    """One kind's meaning. `watches` maps other resources to the keys a change of theirs concerns."""
+
+    name: str
+    resource: str
+    watches: Mapping[str, Callable[[Object, View], Iterable[Key]]]
+
+    def reconcile(self, obj: Object, view: View, now: float) -> Plan: ...
+
+    def removed(self, key: Key, view: View, now: float) -> Plan:
+        """What is left to do when the object is gone."""
+        ...

@@ -1,0 +1,1 @@
+"""Composition root: wires planks, keys and processes into one cluster."""

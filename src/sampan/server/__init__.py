@@ -1,0 +1,1 @@
+"""The server keeps the truth: HTTP, identity, admission, storage, watches."""

@@ -1,0 +1,1 @@
+"""Revisions: one in-memory multi-version cache over one durable Log."""
