@@ -94,13 +94,17 @@ class Plan:
     """`events` with text `{error}` are sent only if a phase fails; the others after all phases succeeded.
 
     `reads` names what the controller must see beyond its view; the runner fetches each (GET of resource, namespace,
-    name; a missing one is None) and calls reconcile again with them in `view.fetched`.
+    name; a missing one is None) and calls reconcile again with them in `view.fetched`. An empty name lists the
+    collection; a resource `effect:NAME` calls the runner's effect of that name with (namespace, name), such as
+    `effect:sign` for a certificate. `rescue` steps run if a phase fails: the text `{error}` in their strings becomes
+    what the failure said (a ReplicaFailure condition, say).
     """
 
     phases: list[list[Step]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     requeue_after: float | None = None
     reads: list[tuple[str, str, str]] = field(default_factory=list)
+    rescue: list[Step] = field(default_factory=list)
     why: str = ""  # one line for `sampan story`
 
     def then(self, *steps: Step) -> Plan:
@@ -132,7 +136,15 @@ class View(Protocol):
         ...
 
     def owned(self, resource: str, uid: str) -> list[Object]:
-        """Objects whose controlling owner reference has this uid."""
+        """Objects whose controlling owner reference has this uid; with uid "" those that have no controller."""
+        ...
+
+    def dependents(self, uid: str) -> list[tuple[str, Object]]:
+        """(GroupResource, object) of every object of any resource with an owner reference to this uid."""
+        ...
+
+    def contents(self, namespace: str) -> list[tuple[str, Object]]:
+        """(GroupResource, object) of everything in a namespace, custom resources included; metadata suffices."""
         ...
 
     def indexed(self, resource: str, index: str, value: str) -> list[Object]:
@@ -141,7 +153,12 @@ class View(Protocol):
 
 
 class Controller(Protocol):
-    """One kind's meaning. `watches` maps other resources to the keys a change of theirs concerns."""
+    """One kind's meaning. `watches` maps other resources to the keys a change of theirs concerns.
+
+    The runner asks `watches` about both the old and the new object of a change. `resource` "*" is every object of every
+    resource (garbage collection): its keys carry the resource in front, `Key(namespace, "deployments.apps/name")`;
+    a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind.
+    """
 
     name: str
     resource: str
