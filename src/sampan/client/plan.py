@@ -21,13 +21,27 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """An Event about `regarding`, as `kubectl describe` shows it; the runner aggregates repeats."""
+
+    regarding: Object
+    type: str  # Normal | Warning
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
-    """`exists_ok`: an object of that name is as good (retry after a crash); the default fails with a conflict."""
+    """`exists_ok`: an object of that name is as good (retry after a crash); the default fails with a conflict.
+
+    `event` is sent when this very step succeeded; `{name}` in its message becomes the name that the server gave.
+    """
 
     resource: str
     obj: Object
     namespace: str = ""
     exists_ok: bool = False
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +88,6 @@ class Subresource:
     subresource: str
     obj: Object
     namespace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An Event about `regarding`, as `kubectl describe` shows it; the runner aggregates repeats."""
-
-    regarding: Object
-    type: str  # Normal | Warning
-    reason: str
-    message: str
 
 
 Step = Create | Update | Patch | Delete | Subresource
