@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 class Item:
     """A stored object at one revision: its JSON bytes, and beside them what selectors ask for without decoding."""
 
-    __slots__ = ("created", "fields", "key", "labels", "revision", "value")
+    __slots__ = ("created", "fields", "key", "labels", "revision", "slot", "value")
 
     def __init__(
         self,
@@ -25,13 +25,17 @@ class Item:
         labels: Mapping[str, str],
         fields: Mapping[str, str],
         created: int = 0,
+        slot: int = 0,
     ) -> None:
         self.key = key  # "namespace/name", or "name" for cluster-scoped resources
         self.revision = revision
         self.value = value  # with metadata.resourceVersion in it
         self.labels = labels
-        self.fields = fields  # selectable fields other than metadata.name/namespace, e.g. {"spec.nodeName": "n1"}
+        self.fields = (
+            fields  # selectable fields other than metadata.name/namespace, e.g. {"spec.nodeName": "n1"}
+        )
         self.created = created  # revision of the first write of this incarnation
+        self.slot = slot  # offset of the revision's text in `value`
 
 
 @dataclass(slots=True)
@@ -128,7 +132,7 @@ class Store(Protocol):
         """Changes with a revision above `since`. Raises Compacted at once when history is too short."""
         ...
 
-    def buckets(self) -> list[str]: ...
+    def buckets(self) -> Sequence[str]: ...
 
     def count(self, bucket: str) -> int: ...
 
