@@ -1,0 +1,100 @@
+"""What admission and authorization see of the cluster: decoded objects, each decoded once a revision.
+
+What is returned is shared and must not be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from sampan.store.protocol import Item, Store
+
+Object = dict[str, Any]
+T = TypeVar("T")
+_LIMIT = 20_000  # decoded objects kept; all are dropped when there are more
+
+
+class Lookup:
+    """Reads of one store. Buckets are GroupResource text, keys "namespace/name" or "name"."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._objects: dict[tuple[str, str], tuple[int, Object]] = {}
+        self._lists: dict[tuple[str, str], tuple[Any, list[Object]]] = {}
+        self._versions: dict[str, tuple[int, Any]] = {}
+        self._bucket_revision: Callable[[str], int] | None = getattr(store, "bucket_revision", None)
+
+    def get(self, bucket: str, key: str) -> Object | None:
+        """The visible object, or None."""
+        item = self.store.get(bucket, key)
+        return None if item is None else self._decode(bucket, item)
+
+    def latest(self, bucket: str, key: str) -> Object | None:
+        """The object including writes that are not yet durable; only for deciding a write."""
+        item = self.store.latest(bucket, key)
+        return None if item is None else self._decode(bucket, item)
+
+    def list(self, bucket: str, prefix: str = "") -> list[Object]:
+        """Objects whose key starts with `prefix` ("namespace/"), in key order."""
+        version = self.version(bucket)
+        known = self._lists.get((bucket, prefix))
+        if known is not None and known[0] == version:
+            return known[1]
+        objects = [self._decode(bucket, item) for item in self.items(bucket, prefix)]
+        if len(self._lists) > 1000:
+            self._lists.clear()
+        self._lists[bucket, prefix] = (version, objects)
+        return objects
+
+    def items(self, bucket: str, prefix: str = "") -> Sequence[Item]:
+        """The stored items, undecoded: labels, fields and revision are beside the bytes."""
+        return self.store.list(bucket, prefix).items
+
+    def version(self, bucket: str) -> Any:
+        """Something that changes whenever the bucket does; compare for equality only."""
+        if self._bucket_revision is not None:
+            return self._bucket_revision(bucket)
+        revision = self.store.revision
+        known = self._versions.get(bucket)
+        if known is not None and known[0] == revision:
+            return known[1]
+        # A creation raises the highest revision, a deletion alone lowers the count: together they tell any change.
+        items = self.items(bucket)
+        version = (len(items), max((i.revision for i in items), default=0))
+        self._versions[bucket] = (revision, version)
+        return version
+
+    def _decode(self, bucket: str, item: Item) -> Object:
+        known = self._objects.get((bucket, item.key))
+        if known is not None and known[0] == item.revision:
+            return known[1]
+        obj: Object = orjson.loads(item.value)
+        if len(self._objects) >= _LIMIT:
+            self._objects.clear()
+        self._objects[bucket, item.key] = (item.revision, obj)
+        return obj
+
+
+class Derived:
+    """A value computed from whole buckets, computed again only after one of them has changed."""
+
+    def __init__(self, lookup: Lookup, buckets: Sequence[str], compute: Callable[[], T]) -> None:
+        self._lookup = lookup
+        self._buckets = tuple(buckets)
+        self._compute = compute
+        self._revision = -1
+        self._versions: tuple[Any, ...] | None = None
+        self._value: Any = None
+
+    def get(self) -> Any:
+        revision = self._lookup.store.revision
+        if revision != self._revision:  # something changed somewhere: was it ours?
+            versions = tuple(self._lookup.version(b) for b in self._buckets)
+            if versions != self._versions:
+                self._value = self._compute()
+                self._versions = versions
+            self._revision = revision
+        return self._value
