@@ -23,9 +23,7 @@ class Lookup:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._objects: dict[tuple[str, str], tuple[int, Object]] = {}
-        self._lists: dict[tuple[str, str], tuple[Any, list[Object]]] = {}
-        self._versions: dict[str, tuple[int, Any]] = {}
-        self._bucket_revision: Callable[[str], int] | None = getattr(store, "bucket_revision", None)
+        self._lists: dict[tuple[str, str], tuple[int, list[Object]]] = {}
 
     def get(self, bucket: str, key: str) -> Object | None:
         """The visible object, or None."""
@@ -53,19 +51,9 @@ class Lookup:
         """The stored items, undecoded: labels, fields and revision are beside the bytes."""
         return self.store.list(bucket, prefix).items
 
-    def version(self, bucket: str) -> Any:
-        """Something that changes whenever the bucket does; compare for equality only."""
-        if self._bucket_revision is not None:
-            return self._bucket_revision(bucket)
-        revision = self.store.revision
-        known = self._versions.get(bucket)
-        if known is not None and known[0] == revision:
-            return known[1]
-        # A creation raises the highest revision, a deletion alone lowers the count: together they tell any change.
-        items = self.items(bucket)
-        version = (len(items), max((i.revision for i in items), default=0))
-        self._versions[bucket] = (revision, version)
-        return version
+    def version(self, bucket: str) -> int:
+        """Changes whenever the bucket does."""
+        return self.store.bucket_revision(bucket)
 
     def _decode(self, bucket: str, item: Item) -> Object:
         known = self._objects.get((bucket, item.key))
@@ -86,7 +74,7 @@ class Derived:
         self._buckets = tuple(buckets)
         self._compute = compute
         self._revision = -1
-        self._versions: tuple[Any, ...] | None = None
+        self._versions: tuple[int, ...] | None = None
         self._value: Any = None
 
     def get(self) -> Any:

@@ -144,6 +144,10 @@ class VersionedStore:
         found = self._buckets.get(bucket)
         return len(found.items) if found else 0
 
+    def bucket_revision(self, bucket: str) -> int:
+        found = self._buckets.get(bucket)
+        return found.history.newest if found else -1
+
     # Writing
 
     async def put(self, bucket: str, key: str, draft: Draft, expected: int | None) -> Item:
