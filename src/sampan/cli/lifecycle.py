@@ -1,0 +1,97 @@
+"""up, down, stop, status, logs, version: the life of a cluster as a person sees it."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+import time
+from pathlib import Path
+
+from sampan import __version__
+from sampan.base.errors import SampanError
+from sampan.cli.show import Progress, table
+from sampan.cluster.paths import Paths
+
+
+def up(arguments: argparse.Namespace) -> int:
+    from sampan.cluster.up import Wishes, bring_up
+
+    started = time.monotonic()
+    progress = Progress()
+    names = [name for name in Wishes.__slots__ if hasattr(arguments, name)]
+    config = bring_up(_paths(arguments), Wishes(**{name: getattr(arguments, name) for name in names}), progress)
+    progress.done(f"cluster {config.name} is up: {len(config.nodes)} node(s), {time.monotonic() - started:.1f} s")
+    print(f"\nkubectl now speaks to it (context {config.context}). Next:")
+    if config.nodes:
+        print("  kubectl get nodes -o wide")
+        print("  kubectl create deployment web --image=localhost/host --replicas=3 -- python3 -m http.server 8080")
+        print("  ./sampan demo        a first course in one go")
+    else:
+        print("  kubectl get namespaces")
+        print("  sampan node add node-1")
+    return 0
+
+
+def down(arguments: argparse.Namespace) -> int:
+    from sampan.cluster.down import remove
+
+    paths = _paths(arguments)
+    if remove(paths, arguments.kubeconfig):
+        print(f"cluster {paths.name} is gone, with all it made")
+    else:
+        print(f"there is no cluster {paths.name}")
+    return 0
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    from sampan.cluster.down import stop as stop_cluster
+
+    paths = _paths(arguments)
+    if stop_cluster(paths):
+        print(f"cluster {paths.name} is stopped; its data stay in {paths.data}\n  Bring it back: sampan up")
+    else:
+        print(f"cluster {paths.name} was not running")
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from sampan.cluster import config as configs
+    from sampan.cluster import supervision
+
+    paths = _paths(arguments)
+    config = configs.load(paths.config)
+    if not supervision.running(paths):
+        print(f"cluster {config.name}: stopped (data in {paths.data})\n  Bring it back: sampan up")
+        return 3
+    answer = supervision.ask(paths, "status")
+    plane = answer["control_plane"]
+    rows = [["control-plane", "running" if plane["ready"] else "starting", str(plane["pid"] or "-")]]
+    for node in config.nodes:
+        pid = answer["nodes"].get(node.name)
+        rows.append([node.name, "running" if pid else "stopped", str(pid or "-")])
+    print(f"cluster {config.name}: https://127.0.0.1:{config.port}, context {config.context}, data in {paths.data}")
+    table(["process", "state", "pid"], rows)
+    return 0
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    paths = _paths(arguments)
+    path: Path = paths.log(arguments.process)
+    try:
+        with open(path, errors="replace") as file:
+            lines = collections.deque(file, maxlen=max(arguments.lines, 0))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in paths.logs.glob("*.log"))) or "none"
+        raise SampanError(f"{arguments.process} has no log", f"Logs there are: {known}") from None
+    sys.stdout.writelines(lines)
+    return 0
+
+
+def version(arguments: argparse.Namespace) -> int:
+    print(f"sampan {__version__}")
+    return 0
+
+
+def _paths(arguments: argparse.Namespace) -> Paths:
+    return Paths.of(arguments.name, arguments.data_dir)

@@ -1,0 +1,139 @@
+"""`sampan`: the command line. Parsing is here, each command's work in a module that is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from sampan.base.errors import SampanError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar; `command` is "module:function" under sampan.cli."""
+    top = argparse.ArgumentParser(
+        prog="sampan",
+        description="A complete Kubernetes in Python: one command, and a cluster stands on this machine.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--name", default="default", help="which cluster (default: %(default)s)")
+    common.add_argument("--data-dir", metavar="DIR", help="where the cluster keeps its data")
+    common.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, else ~/.kube/config")
+    commands = top.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+
+    def command(name: str, function: str, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, parents=[common], help=help, description=help)
+        sub.set_defaults(command=function)
+        return sub
+
+    _up(command("up", "lifecycle:up", "make the cluster, or bring it back after a stop or a reboot"))
+    command("down", "lifecycle:down", "remove the cluster and everything it made")
+    command("stop", "lifecycle:stop", "stop all processes, keep the data")
+    command("status", "lifecycle:status", "what runs, and where")
+    logs = command("logs", "lifecycle:logs", "what the cluster's own processes wrote")
+    logs.add_argument(
+        "process", nargs="?", default="control-plane", help="control-plane, supervisor or a node's name"
+    )
+    logs.add_argument(
+        "-n", "--lines", type=int, default=100, metavar="N", help="the last N lines (default: 100)"
+    )
+    command("doctor", "doctor:doctor", "what this machine lacks for a full cluster, and what that costs")
+    demo = command("demo", "demo:demo", "a first Kubernetes course in one go, on real pods, under load")
+    demo.add_argument("--keep", action="store_true", help="leave the demo's cluster running at the end")
+    _node(commands, common)
+    _image(commands, common)
+    story = command("story", "story:story", "why the controllers did what they did to an object")
+    story.add_argument("object", metavar="KIND/NAME")
+    story.add_argument("-n", "--namespace", default="default")
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(command="lifecycle:version")
+    return top
+
+
+def _up(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--nodes", type=int, metavar="N", help="how many nodes (default: 1; 0 is the control plane alone)"
+    )
+    sub.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        help="port of the API (default: 6443, or a free one; kept from then on)",
+    )
+    sub.add_argument(
+        "--token-auth-file", metavar="FILE", help='static tokens: lines of token,user,uid,"group,group"'
+    )
+    periods = sub.add_argument_group("periods of node failure, in seconds")
+    periods.add_argument(
+        "--node-monitor-grace-period",
+        type=float,
+        metavar="S",
+        help="silence after which a node is not ready (40)",
+    )
+    periods.add_argument(
+        "--node-status-update-frequency", type=float, metavar="S", help="how often a node reports (10)"
+    )
+    periods.add_argument(
+        "--pod-eviction-timeout", type=float, metavar="S", help="how long pods tolerate a lost node (300)"
+    )
+
+
+def _node(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    node = commands.add_parser("node", help="add, stop, start or delete a node")
+    verbs = node.add_subparsers(dest="node_verb", metavar="add|stop|start|delete", required=True)
+    for verb, text in (
+        ("add", "add a node to the cluster"),
+        ("stop", "stop a node at once, as if it had lost its power"),
+        ("start", "start a stopped node"),
+        ("delete", "remove a node for good"),
+    ):
+        sub = verbs.add_parser(verb, parents=[common], help=text, description=text)
+        sub.add_argument("node", metavar="NAME")
+        sub.set_defaults(command=f"node:{verb}")
+
+
+def _image(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    image = commands.add_parser("image", help="load, list, remove or import images")
+    verbs = image.add_subparsers(dest="image_verb", metavar="load|ls|rm|import", required=True)
+    load = verbs.add_parser("load", parents=[common], help="load a docker or OCI archive")
+    load.add_argument("archive", metavar="FILE", help="an archive or OCI layout; - is standard input")
+    load.add_argument("--ref", metavar="NAME", help="the name it gets, if the archive has none")
+    load.set_defaults(command="image:load")
+    verbs.add_parser("ls", parents=[common], help="list images").set_defaults(command="image:ls")
+    remove = verbs.add_parser("rm", parents=[common], help="remove images")
+    remove.add_argument("refs", nargs="+", metavar="NAME")
+    remove.set_defaults(command="image:rm")
+    imp = verbs.add_parser("import", parents=[common], help="make an image of a directory")
+    imp.add_argument("directory", metavar="DIR")
+    imp.add_argument("ref", metavar="NAME")
+    imp.add_argument("--cmd", nargs=argparse.REMAINDER, help="the command it runs (last option)")
+    imp.set_defaults(command="image:import_")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. A failure is a sentence and a hint, never a traceback."""
+    arguments = parser().parse_args(argv)
+    module, function = arguments.command.split(":")
+    try:
+        return getattr(importlib.import_module(f"sampan.cli.{module}"), function)(arguments) or 0
+    except SampanError as error:
+        print(f"sampan: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"sampan: {error}", file=sys.stderr)
+        print("  The cluster may belong to another user: run as the one who made it.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("sampan: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""`sampan node`: nodes of a running cluster come and go."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from sampan.api.status import ApiError
+from sampan.cluster import config as configs
+from sampan.cluster import credentials, supervision
+from sampan.cluster.config import ClusterConfig
+from sampan.cluster.paths import Paths
+from sampan.cluster.up import add_node, admin_client, exclusive
+
+
+def add(arguments: argparse.Namespace) -> int:
+    paths = Paths.of(arguments.name, arguments.data_dir)
+    config = configs.load(paths.config)
+    with exclusive(paths):
+        node = add_node(config, arguments.node)
+        credentials.ensure_node(config, paths.pki, node.name, config.fabric_address(node.index))
+        configs.save(config, paths.config)
+        supervision.ask(paths, "node-start", name=node.name)
+    print(f"node {node.name} is starting; watch it: kubectl get nodes -w")
+    return 0
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    paths, config = _change(arguments, stopped=True)
+    supervision.ask(paths, "node-stop", name=arguments.node)
+    print(
+        f"node {arguments.node} is stopped; it counts as lost after {config.node_monitor_grace_period:g} s without a sign of life"
+    )
+    return 0
+
+
+def start(arguments: argparse.Namespace) -> int:
+    paths, _ = _change(arguments, stopped=False)
+    supervision.ask(paths, "node-start", name=arguments.node)
+    print(f"node {arguments.node} is starting")
+    return 0
+
+
+def delete(arguments: argparse.Namespace) -> int:
+    paths, config = _change(arguments, stopped=True)
+    supervision.ask(paths, "node-stop", name=arguments.node)
+    asyncio.run(_delete_object(paths, config, arguments.node))
+    with exclusive(paths):
+        config.nodes = [node for node in config.nodes if node.name != arguments.node]
+        configs.save(config, paths.config)
+        supervision.ask(paths, "node-remove", name=arguments.node)
+    print(f"node {arguments.node} is gone")
+    return 0
+
+
+async def _delete_object(paths: Paths, config: ClusterConfig, name: str) -> None:
+    try:
+        await admin_client(config, paths).delete("nodes", name)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+
+
+def _change(arguments: argparse.Namespace, *, stopped: bool) -> tuple[Paths, ClusterConfig]:
+    paths = Paths.of(arguments.name, arguments.data_dir)
+    config = configs.load(paths.config)
+    with exclusive(paths):
+        config.node(arguments.node).stopped = stopped
+        configs.save(config, paths.config)
+    return paths, config

@@ -1,0 +1,103 @@
+"""What `up` decided about a cluster, on disk, so that every later command and every restart finds the same one.
+
+The API port and the address ranges are chosen once and kept: kubeconfigs and certificates refer to them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sampan.base.errors import SampanError
+
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class NodeConfig:
+    """One node of this machine. `index` gives it its fabric address and its interface names."""
+
+    name: str
+    index: int
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class ClusterConfig:
+    """All that the processes of a cluster are told. Times in seconds."""
+
+    name: str
+    port: int = 0
+    rootless: bool = False
+    pod_cidr: str = "10.244.0.0/16"
+    service_cidr: str = "10.96.0.0/16"
+    dns_ip: str = "10.96.0.10"
+    api_service_ip: str = "10.96.0.1"
+    load_balancer_cidr: str = "10.97.255.0/24"
+    fabric: str = ""  # network of the nodes and the host's leaf, e.g. 10.89.7.0/24
+    token_auth_file: str = ""
+    node_monitor_grace_period: float = 40.0
+    node_status_update_frequency: float = 10.0
+    node_lease_duration: float = 40.0
+    pod_eviction_timeout: float = 300.0
+    nodes: list[NodeConfig] = field(default_factory=list)
+    format: int = FORMAT
+
+    def node(self, name: str) -> NodeConfig:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        known = ", ".join(n.name for n in self.nodes) or "none"
+        raise SampanError(f"cluster {self.name} has no node {name!r}", f"Its nodes: {known}.")
+
+    def fabric_address(self, index: int) -> str:
+        """The host's leaf is index 0; nodes count from 1."""
+        return self.fabric.split("/")[0].rsplit(".", 1)[0] + f".{index + 1}"
+
+    @property
+    def server_address(self) -> str:
+        return self.fabric_address(0) if self.fabric else "127.0.0.1"
+
+    @property
+    def context(self) -> str:
+        """Name of the kubeconfig context."""
+        return "sampan" if self.name == "default" else f"sampan-{self.name}"
+
+
+def load(path: Path) -> ClusterConfig:
+    """Raises SampanError when there is no such cluster or a newer sampan wrote it."""
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SampanError("there is no such cluster on this machine", "Make one: sampan up") from None
+    except ValueError as error:
+        raise SampanError(f"{path} is damaged: {error}", "Remove the cluster with: sampan down") from None
+    if raw.get("format", 0) > FORMAT:
+        raise SampanError(f"{path} was written by a newer sampan (format {raw['format']})", "Upgrade sampan.")
+    nodes = [NodeConfig(**node) for node in raw.pop("nodes", [])]
+    known = {f.name for f in fields(ClusterConfig)}
+    return ClusterConfig(**{k: v for k, v in raw.items() if k in known}, nodes=nodes)
+
+
+def save(config: ClusterConfig, path: Path) -> None:
+    write_atomic(path, json.dumps(asdict(config), indent=2) + "\n")
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file in one step, so that a reader or a crash sees the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,66 @@
+"""The first identity: `up` makes the cluster's CA and signs what its own processes need.
+
+Joining machines will use bootstrap tokens and signing requests; local agents need no such detour. Every key is 0600.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+from sampan.base import pki
+from sampan.cluster.config import ClusterConfig
+
+ADMIN = ("kubernetes-admin", ("system:masters",))
+KUBELET_CLIENT = ("kube-apiserver-kubelet-client", ("system:masters",))
+
+
+def ensure(config: ClusterConfig, directory: Path) -> pki.CA:
+    """Make what is missing of: CA, server, admin, kubelet-client pairs and the token key. Returns the CA."""
+    ca = pki.CA.load_or_create(directory / "ca.crt", directory / "ca.key", "sampan-ca")
+    _pair(ca, directory, "apiserver", "kube-apiserver", (), *_server_names(config))
+    _pair(ca, directory, "admin", *ADMIN)
+    _pair(ca, directory, "apiserver-kubelet-client", *KUBELET_CLIENT)
+    pki.load_or_create_signing_key(directory / "sa.key")
+    return ca
+
+
+def ensure_node(config: ClusterConfig, directory: Path, name: str, address: str) -> None:
+    """A node's client pair (system:node:NAME) and its serving pair, in `directory`."""
+    ca = pki.CA.load_or_create(directory / "ca.crt", directory / "ca.key", "sampan-ca")
+    _pair(ca, directory / "nodes", name, f"system:node:{name}", ("system:nodes",))
+    ips = [address] if address else ["127.0.0.1"]
+    _pair(ca, directory / "nodes", f"{name}-serving", f"system:node:{name}", ("system:nodes",), [name], ips)
+
+
+def _pair(
+    ca: pki.CA,
+    directory: Path,
+    stem: str,
+    common_name: str,
+    organizations: tuple[str, ...],
+    dns: list[str] | None = None,
+    ips: list[str] | None = None,
+) -> None:
+    certificate, key = directory / f"{stem}.crt", directory / f"{stem}.key"
+    if certificate.exists() and key.exists():
+        return
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pair = ca.issue(common_name, organizations, dns=dns or [], ips=ips or [], server=bool(dns or ips))
+    pki.write_private(key, pair.key)
+    pki.write_private(certificate, pair.cert)
+
+
+def _server_names(config: ClusterConfig) -> tuple[list[str], list[str]]:
+    service = "kubernetes.default.svc"
+    dns = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        service,
+        f"{service}.cluster.local",
+        socket.gethostname(),
+    ]
+    ips = {"127.0.0.1", "::1", config.api_service_ip, config.server_address}
+    return dns, sorted(ips, key=lambda ip: (ipaddress.ip_address(ip).version, ip))

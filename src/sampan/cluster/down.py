@@ -1,0 +1,66 @@
+"""`sampan stop` and `sampan down`: nothing runs afterwards, and after `down` nothing is left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sampan.base.errors import SampanError
+from sampan.cluster import config as configs
+from sampan.cluster import kubeconfig, rootless, supervision
+from sampan.cluster.paths import Paths, is_root
+from sampan.node.native import cgroups
+from sampan.node.network import fabric
+
+
+def stop(paths: Paths) -> bool:
+    """End all processes of a cluster, keeping its data. False: it was not running."""
+    configs.load(paths.config)
+    if not supervision.running(paths):
+        return False
+    supervision.ask(paths, "shutdown", timeout=60)
+    return True
+
+
+def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
+    """Stop a cluster and take away all it made, also what a crash left. False: there was none."""
+    existed = paths.data.exists() or paths.run.exists()
+    try:
+        config = configs.load(paths.config)
+    except SampanError:
+        config = configs.ClusterConfig(paths.name, rootless=not is_root())
+    if supervision.running(paths):
+        supervision.ask(paths, "shutdown", timeout=60)
+    sweep(paths)
+    kubeconfig.remove(kubeconfig.target(kubeconfig_flag), config.context)
+    for directory in (paths.data, paths.run):
+        _remove_tree(directory, rootless_owned=config.rootless)
+    _remove_if_empty(paths.data.parent, paths.run.parent)
+    return existed
+
+
+def sweep(paths: Paths) -> None:
+    """Clear what processes that were killed could not: fabric, rules, cgroups. Harmless when there is nothing."""
+    if is_root():
+        fabric.destroy(str(paths.fabric), paths.name)
+    cgroups.sweep(paths.name)
+
+
+def _remove_tree(directory: Path, *, rootless_owned: bool) -> None:
+    """Files of containers may belong to subordinate ids: those only a user namespace can remove."""
+    if not directory.exists():
+        return
+    try:
+        shutil.rmtree(directory)
+    except PermissionError:
+        if not rootless_owned:
+            raise
+        rootless.remove_tree(directory)
+
+
+def _remove_if_empty(*directories: Path) -> None:
+    for directory in directories:
+        try:
+            directory.rmdir()
+        except OSError:
+            continue

@@ -1,0 +1,92 @@
+"""Where a cluster keeps its things: data that must survive a reboot, and sockets that must not.
+
+Root uses /var/lib/sampan and /run/sampan; an ordinary user the XDG directories. Nothing is written elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def default_data_root() -> Path:
+    if is_root():
+        return Path("/var/lib/sampan")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    return Path(base) / "sampan"
+
+
+def run_root() -> Path:
+    """Sockets live here: short, because a unix socket's path may have 107 bytes."""
+    if is_root():
+        return Path("/run/sampan")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "sampan" if base and os.access(base, os.W_OK) else Path(f"/tmp/sampan-{os.getuid()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of one cluster."""
+
+    name: str
+    data: Path
+
+    @classmethod
+    def of(cls, name: str, data_dir: str | Path | None = None) -> Paths:
+        return cls(name, Path(data_dir).absolute() if data_dir else default_data_root() / "clusters" / name)
+
+    @property
+    def run(self) -> Path:
+        return run_root() / self.name
+
+    @property
+    def config(self) -> Path:
+        return self.data / "cluster.json"
+
+    @property
+    def store(self) -> Path:
+        return self.data / "store"
+
+    @property
+    def pki(self) -> Path:
+        return self.data / "pki"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def images(self) -> Path:
+        """One content store for all nodes of all clusters of this user on this machine."""
+        return default_data_root() / "images"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        return self.run / "supervisor.sock"
+
+    @property
+    def fabric(self) -> Path:
+        return self.run / "fabric"
+
+    def node(self, name: str) -> Path:
+        return self.data / "nodes" / name
+
+    def log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+
+def make_private(path: Path) -> Path:
+    """Create a directory that only its owner may enter."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def known_clusters() -> list[str]:
+    """Names of clusters with data in the default place."""
+    root = default_data_root() / "clusters"
+    return sorted(p.name for p in root.iterdir() if (p / "cluster.json").exists()) if root.is_dir() else []

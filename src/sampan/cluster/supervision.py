@@ -1,0 +1,82 @@
+"""Talking to a cluster's supervisor: is it there, start it, ask it something."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sampan.base.errors import SampanError
+from sampan.cluster.paths import Paths, make_private
+
+_BOOT = "import sys; sys.path.insert(0, {source!r}); from sampan.cluster import supervisor; supervisor.main()"
+
+
+def source_root() -> str:
+    """The directory that holds the `sampan` package: processes that skip site-packages need to be told."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+def module_command() -> list[str]:
+    """How a process runs a module of ours with all dependencies: [python, -I, -m], the module's name to follow."""
+    return [sys.executable, "-I", "-m"]
+
+
+def start(paths: Paths) -> None:
+    """Start the supervisor and wait until it serves. Raises SampanError with its own words when it cannot."""
+    make_private(paths.run)
+    make_private(paths.logs)
+    boot = _BOOT.format(source=source_root())
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    with open(paths.log("supervisor"), "a") as log:
+        process = subprocess.Popen(
+            [interpreter, "-S", "-E", "-I", "-c", boot, str(paths.data), str(paths.run), *module_command()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    answer = json.loads(line) if line.strip() else {"error": "it ended without a word"}
+    if "error" in answer:
+        hint = f"Its log: {paths.log('supervisor')}. What this machine lacks: sampan doctor"
+        raise SampanError(f"the cluster's supervisor could not start: {answer['error']}", hint)
+
+
+def ask(paths: Paths, op: str, timeout: float | None = 30, **arguments: Any) -> dict[str, Any]:
+    """One request. Raises SampanError when no supervisor runs or it refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(paths.supervisor_socket))
+            connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
+            line = connection.makefile().readline()
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise SampanError(f"cluster {paths.name} is not running", "Start it: sampan up") from None
+        except TimeoutError:
+            raise SampanError(
+                f"the supervisor did not answer {op!r} in {timeout:.0f} s",
+                f"Its log: {paths.log('supervisor')}",
+            ) from None
+    answer = json.loads(line) if line else {"error": "it ended before it answered"}
+    if "error" in answer:
+        raise SampanError(f"{op}: {answer['error']}", f"Its log: {paths.log('supervisor')}")
+    return answer
+
+
+def running(paths: Paths) -> bool:
+    """Whether a supervisor of this cluster answers."""
+    if not os.path.exists(paths.supervisor_socket):
+        return False
+    try:
+        ask(paths, "status", timeout=5)
+    except SampanError:
+        return False
+    return True

@@ -1,0 +1,303 @@
+"""The parent of a cluster's processes: small, dull, and the one that must not die.
+
+It opens the listeners (so that connections wait while the server restarts), builds the fabric, starts the control plane
+and the nodes, restarts the control plane when it dies, and answers `sampan` on a private socket. Only the standard
+library and `sampan.node`'s light modules are imported: it is there all the time. Its children die with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sampan.cluster import processes, rootless
+from sampan.node.native import init
+from sampan.node.network import fabric
+
+_RESTART_PAUSE = 0.2
+_RESTART_PAUSE_MAX = 10.0
+
+
+class Supervisor:
+    """State of one cluster's processes. `data` and `run` as in `cluster.paths.Paths`."""
+
+    def __init__(self, data: Path, run: Path, command: list[str]) -> None:
+        self.data, self.run, self.command = data, run, command
+        self.config: dict[str, Any] = json.loads((data / "cluster.json").read_text())
+        self.listeners: list[socket.socket] = []
+        self.control_plane = 0
+        self.ready_fd = -1
+        self.ready = False
+        self.restarts = 0
+        self.restart_at: float | None = None
+        self.nodes: dict[str, int] = {}
+        self.waiting: list[socket.socket] = []
+        self.gateway: rootless.Gateway | None = None
+        self.stopping = False
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.listeners.append(_listen("127.0.0.1", self.config["port"]))
+        if self.config["rootless"]:
+            self.gateway = rootless.enter(self.run)
+        self._build_fabric()
+        self.start_control_plane()
+        for node in self.config["nodes"]:
+            if not node["stopped"]:
+                self.start_node(node["name"])
+
+    def _build_fabric(self) -> None:
+        if not self.config["fabric"]:
+            return
+        fabric.destroy(str(self.run / "fabric"), self.config["name"])
+        fabric.create(str(self.run / "fabric"), self.config["name"])
+        address = self.address(0)
+        fabric.join_host(
+            str(self.run / "fabric"), self.config["name"], f"{address}/24", rootless=self.config["rootless"]
+        )
+        self.listeners.append(_listen(address, self.config["port"]))
+
+    def address(self, index: int) -> str:
+        return self.config["fabric"].split("/")[0].rsplit(".", 1)[0] + f".{index + 1}"
+
+    def start_control_plane(self) -> None:
+        read, write = os.pipe()
+        self.ready_fd, self.ready, self.restart_at = read, False, None
+        fds = {"SAMPAN_LISTEN_FDS": [s.fileno() for s in self.listeners], "SAMPAN_READY_FD": [write]}
+        if self.gateway:
+            fds["SAMPAN_GATEWAY_FD"] = [self.gateway.fd]
+        self.control_plane = processes.spawn(
+            [*self.command, "sampan.cluster.control_plane", str(self.data), str(self.run)],
+            log=self.data / "logs" / "control-plane.log",
+            fds=fds,
+        )
+        os.close(write)
+
+    def start_node(self, name: str) -> None:
+        if name in self.nodes:
+            return
+        node = next(n for n in self.config["nodes"] if n["name"] == name)
+        directory = self.data / "nodes" / name
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        rundir = self.run / "nodes" / name
+        rundir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        address = self.address(node["index"])
+
+        def connect(pid: int) -> None:
+            fabric.join(
+                str(self.run / "fabric"),
+                self.config["name"],
+                pid,
+                node["index"],
+                f"{address}/24",
+                gateway=self.address(0),
+            )
+
+        self.nodes[name] = init.spawn_node(
+            name=name,
+            directory=str(directory),
+            run=str(rundir),
+            agent=[*self.command, "sampan.cluster.agent", str(self.data), str(self.run), name],
+            log=str(self.data / "logs" / f"{name}.log"),
+            rootless=self.config["rootless"],
+            die_with_parent=True,
+            connect=connect,
+        )
+
+    # -- stopping ---------------------------------------------------------------------------------------------------
+
+    def stop_node(self, name: str) -> None:
+        pid = self.nodes.pop(name, 0)
+        if pid:
+            processes.stop([pid], grace=5)
+        node = next((n for n in self.config["nodes"] if n["name"] == name), None)
+        if node and self.config["fabric"]:
+            fabric.leave(str(self.run / "fabric"), self.config["name"], node["index"])
+
+    def stop_all(self) -> None:
+        self.stopping = True
+        processes.stop([*self.nodes.values()], grace=5)
+        self.nodes.clear()
+        if self.control_plane:
+            processes.stop([self.control_plane], grace=10)
+        if self.config["fabric"]:
+            fabric.destroy(str(self.run / "fabric"), self.config["name"])
+        if self.gateway:
+            self.gateway.close()
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def serve(self, server: socket.socket) -> None:
+        """Answer requests and look after children until a shutdown is asked for."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        while not self.stopping:
+            sources: list[Any] = [server, wake_read]
+            if self.ready_fd >= 0:
+                sources.append(self.ready_fd)
+            pause = None if self.restart_at is None else max(0.0, self.restart_at - time.monotonic())
+            ready, _, _ = select.select(sources, [], [], pause)
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+            self._reap()
+            if self.ready_fd in ready:
+                self._control_plane_reported()
+            if self.restart_at is not None and time.monotonic() >= self.restart_at:
+                self.start_control_plane()
+            if server in ready:
+                self._answer(server.accept()[0])
+        self.stop_all()
+        for connection in self.waiting:
+            connection.close()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if number != signal.SIGCHLD:
+            self.stopping = True
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self.control_plane:
+                self.control_plane = 0
+                self._close_ready()
+                self.restarts += 1
+                pause = min(_RESTART_PAUSE * 2 ** min(self.restarts - 1, 6), _RESTART_PAUSE_MAX)
+                self.restart_at = time.monotonic() + pause
+                log(f"control plane (pid {pid}) ended; starting it again in {pause:.1f} s")
+            for name, node in list(self.nodes.items()):
+                if pid == node:
+                    log(f"node {name} (pid {pid}) ended")
+                    del self.nodes[name]
+
+    def _control_plane_reported(self) -> None:
+        if os.read(self.ready_fd, 64):
+            self.ready, self.restarts = True, 0
+            for connection in self.waiting:
+                _reply(connection, {"ready": True})
+            self.waiting.clear()
+        self._close_ready()
+
+    def _close_ready(self) -> None:
+        if self.ready_fd >= 0:
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.settimeout(5)
+        try:
+            request = json.loads(connection.makefile().readline() or "{}")
+            operations: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
+                "status": self._op_status,
+                "wait-ready": lambda request: None if not self.ready else {"ready": True},
+                "node-start": self._op_node_start,
+                "node-stop": self._op_node_stop,
+                "node-remove": self._op_node_remove,
+                "reload": self._op_reload,
+                "shutdown": self._op_shutdown,
+            }
+            answer = operations[request["op"]](request)
+            if answer is None:
+                self.waiting.append(connection)
+            else:
+                _reply(connection, answer)
+        except (OSError, ValueError, KeyError, StopIteration) as error:
+            log(f"request failed: {error!r}")
+            _reply(connection, {"error": str(error) or repr(error)})
+
+    def _op_status(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "control_plane": {"pid": self.control_plane, "ready": self.ready},
+            "nodes": self.nodes,
+            "gateway": self.gateway.pid if self.gateway else 0,
+        }
+
+    def _op_reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.config = json.loads((self.data / "cluster.json").read_text())
+        return {}
+
+    def _op_node_start(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._op_reload(request)
+        self.start_node(request["name"])
+        return {}
+
+    def _op_node_stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.stop_node(request["name"])
+        return self._op_reload(request)
+
+    def _op_node_remove(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A node's files may belong to subordinate ids, which only this process can remove."""
+        self.stop_node(request["name"])
+        shutil.rmtree(self.data / "nodes" / request["name"], ignore_errors=True)
+        return self._op_reload(request)
+
+    def _op_shutdown(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.stop_all()
+        return {}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def _reply(connection: socket.socket, answer: dict[str, Any]) -> None:
+    try:
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+    except OSError as error:
+        log(f"the caller left before its answer: {error}")
+    connection.close()
+
+
+def log(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print(f"{stamp} supervisor: {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """argv: data directory, run directory, then the command that runs a module with the full Python.
+
+    Prints one line of JSON on its standard output once it serves, {"error": ...} if it cannot.
+    """
+    data, run, command = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    try:
+        path = run / "supervisor.sock"
+        path.unlink(missing_ok=True)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(str(path))
+        os.chmod(path, 0o600)
+        server.listen(64)
+        supervisor = Supervisor(data, run, command)
+        supervisor.start()
+    except Exception as error:
+        log(f"cannot start: {error!r}")
+        os.write(1, json.dumps({"error": str(error) or repr(error)}).encode() + b"\n")
+        sys.exit(1)
+    os.write(1, json.dumps({"pid": os.getpid()}).encode() + b"\n")
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    supervisor.serve(server)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""`sampan up`: from nothing, or from whatever a stop, a crash or a reboot left, to a cluster whose nodes are Ready."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import socket
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampan.api.resources import BUILTIN
+from sampan.base.clock import RealClock
+from sampan.base.errors import SampanError
+from sampan.client.client import Client
+from sampan.client.https import HttpsTransport
+from sampan.cluster import config as configs
+from sampan.cluster import credentials, kubeconfig, supervision
+from sampan.cluster.config import ClusterConfig, NodeConfig
+from sampan.cluster.paths import Paths, is_root, make_private
+
+DEFAULT_PORT = 6443
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What the command line asked for; None leaves a cluster as it is, or takes the default for a new one."""
+
+    nodes: int | None = None
+    port: int = 0
+    token_auth_file: str | None = None
+    kubeconfig: str | None = None
+    node_monitor_grace_period: float | None = None
+    node_status_update_frequency: float | None = None
+    pod_eviction_timeout: float | None = None
+
+
+def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
+    """Returns the configuration of a cluster that is up. Repeating it is harmless. Raises SampanError."""
+    make_private(paths.data)
+    with exclusive(paths):
+        config = _decide(paths, wishes)
+        credentials.ensure(config, paths.pki)
+        for node in config.nodes:
+            credentials.ensure_node(config, paths.pki, node.name, config.fabric_address(node.index))
+        configs.save(config, paths.config)
+        if supervision.running(paths):
+            supervision.ask(paths, "reload")
+            for node in config.nodes:
+                if not node.stopped:
+                    supervision.ask(paths, "node-start", name=node.name)
+        else:
+            progress("starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else ""))
+            supervision.start(paths)
+    supervision.ask(paths, "wait-ready", timeout=60)
+    progress(f"the API answers at https://127.0.0.1:{config.port}")
+    kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
+    wanted = [node.name for node in config.nodes if not node.stopped]
+    if wanted:
+        asyncio.run(_wait_for_nodes(paths, config, wanted, progress))
+    return config
+
+
+def admin_kubeconfig(config: ClusterConfig, paths: Paths) -> dict[str, object]:
+    """The administrator's kubeconfig, complete in itself."""
+    files = [(paths.pki / name).read_bytes() for name in ("ca.crt", "admin.crt", "admin.key")]
+    return kubeconfig.entries(config.context, f"https://127.0.0.1:{config.port}", *files)
+
+
+def admin_client(config: ClusterConfig, paths: Paths) -> Client:
+    """A client with all rights, for commands of the one who owns the cluster."""
+    transport = HttpsTransport(
+        f"https://127.0.0.1:{config.port}",
+        ca=str(paths.pki / "ca.crt"),
+        cert=str(paths.pki / "admin.crt"),
+        key=str(paths.pki / "admin.key"),
+        clock=RealClock(),
+    )
+    return Client(transport, BUILTIN, agent="sampan")
+
+
+@contextmanager
+def exclusive(paths: Paths) -> Iterator[None]:
+    """Only one command changes a cluster at a time. Raises SampanError when another one does."""
+    handle = os.open(paths.data / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SampanError("another sampan command is changing this cluster", "Repeat when it is done.") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
+    """The stored configuration with the wishes applied, or a new one."""
+    if paths.config.exists():
+        config = configs.load(paths.config)
+        if config.rootless == is_root():
+            who = "an ordinary user" if config.rootless else "root"
+            raise SampanError(f"cluster {paths.name} was made by {who}", "Use the same user, or another --name.")
+    else:
+        rootless = not is_root()
+        config = ClusterConfig(paths.name, rootless=rootless)
+        config.port = wishes.port or _free_port(DEFAULT_PORT)
+        config.fabric = _fabric_network(paths)
+    if wishes.port and wishes.port != config.port:
+        raise SampanError(f"the API's port is {config.port} and stays so", "Remove the cluster first: sampan down")
+    for name in ("node_monitor_grace_period", "node_status_update_frequency", "pod_eviction_timeout"):
+        value = getattr(wishes, name)
+        if value is not None:
+            setattr(config, name, value)
+    if wishes.token_auth_file:
+        config.token_auth_file = str(Path(wishes.token_auth_file).absolute())
+    count = wishes.nodes if wishes.nodes is not None else len(config.nodes) if paths.config.exists() else 1
+    for index in range(len(config.nodes), count):
+        add_node(config, f"node-{index + 1}")
+    return config
+
+
+def add_node(config: ClusterConfig, name: str) -> NodeConfig:
+    """Give a node the lowest free index. Raises SampanError when the name is taken or the fabric is full."""
+    if any(node.name == name for node in config.nodes):
+        raise SampanError(f"cluster {config.name} already has a node {name!r}")
+    used = {node.index for node in config.nodes}
+    index = next((i for i in range(1, 253) if i not in used), None)
+    if index is None:
+        raise SampanError("a cluster on one machine has at most 252 nodes")
+    node = NodeConfig(name, index)
+    config.nodes.append(node)
+    return node
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise SampanError("no free port for the API on 127.0.0.1")
+
+
+def _fabric_network(paths: Paths) -> str:
+    """A /24 of 10.89.0.0/16 that no route of this machine and no other cluster uses, starting from the name's hash."""
+    taken = {line.split()[1] for line in Path("/proc/net/route").read_text().splitlines()[1:]}
+    for other in paths.data.parent.glob("*/cluster.json"):
+        fabric = json.loads(other.read_text()).get("fabric", "")
+        if fabric:
+            taken.add(_route_form(int(fabric.split(".")[2])))
+    start = zlib.crc32(f"{os.getuid()}/{paths.name}".encode()) % 256
+    for step in range(256):
+        third = (start + step) % 256
+        if not any(route.endswith(_route_form(third)) for route in taken):
+            return f"10.89.{third}.0/24"
+    raise SampanError("every network 10.89.0.0/16 could give is in use on this machine")
+
+
+def _route_form(third: int) -> str:
+    """10.89.THIRD as the destination column of /proc/net/route ends: hexadecimal, little-endian."""
+    return f"{third:02X}590A"
+
+
+async def _wait_for_nodes(paths: Paths, config: ClusterConfig, names: list[str], progress: Progress) -> None:
+    client, clock = admin_client(config, paths), RealClock()
+    waiting = set(names)
+    try:
+        async with clock.timeout(60):
+            async for line in client.watch("nodes", initial=True):
+                event = json.loads(line)
+                node = event["object"]
+                name = node["metadata"].get("name")
+                conditions = node.get("status", {}).get("conditions", [])
+                ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+                if event["type"] in ("ADDED", "MODIFIED") and ready and name in waiting:
+                    waiting.discard(name)
+                    progress(f"{name} is Ready")
+                if not waiting:
+                    return
+    except TimeoutError:
+        late = ", ".join(sorted(waiting))
+        raise SampanError(f"not Ready after 60 s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}") from None
