@@ -133,10 +133,9 @@ def unauthorized() -> ApiError:
 
 
 def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
-    """403; the message is `RESOURCE "NAME" is forbidden: WHY` (name omitted when empty, still quoted)."""
-    return ApiError(
-        403, "Forbidden", f'{_qualified(group, plural)} "{name}" is forbidden: {why}', _named(group, plural, name)
-    )
+    """403; the message is `RESOURCE "NAME" is forbidden: WHY`, without the name when there is none."""
+    subject = f'{_qualified(group, plural)} "{name}"' if name else _qualified(group, plural)
+    return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", _named(group, plural, name))
 
 
 def gone(message: str) -> ApiError:
