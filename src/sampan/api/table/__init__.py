@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan.api.registry import Resource
 from sampan.api.table import cluster, custom, network, policy, storage, workloads
-from sampan.api.table.cells import Cells, Object, age
+from sampan.api.table.cells import Cells, Object
 
 _KINDS: dict[str, tuple[str, Cells]] = {}
 for _family in (workloads, network, storage, policy, cluster):
@@ -86,6 +86,3 @@ def partial(obj: Object) -> Object:
 def _created(obj: Object, now: float) -> list[Any]:
     meta = obj.get("metadata", {})
     return [meta.get("name", ""), meta.get("creationTimestamp")]
-
-
-__all__: list[str] = ["age", "columns_of", "partial", "render"]

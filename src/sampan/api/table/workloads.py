@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import NONE, UNKNOWN, Object, age, containers, created, duration, labels, name, selector
+from sampan.api.table.cells import (
+    NONE,
+    UNKNOWN,
+    Object,
+    age,
+    containers,
+    created,
+    duration,
+    labels,
+    name,
+    selector,
+)
 from sampan.base.clock import rfc3339_parse
 
 
@@ -162,7 +173,11 @@ def _statefulset(obj: Object, now: float) -> list[Any]:
 
 def _job(obj: Object, now: float) -> list[Any]:
     spec, status = obj["spec"], obj.get("status", {})
-    succeeded, wanted, parallel = status.get("succeeded", 0), spec.get("completions"), spec.get("parallelism") or 0
+    succeeded, wanted, parallel = (
+        status.get("succeeded", 0),
+        spec.get("completions"),
+        spec.get("parallelism") or 0,
+    )
     if wanted is not None:
         completions = f"{succeeded}/{wanted}"
     else:
@@ -216,7 +231,11 @@ def _cronjob(obj: Object, now: float) -> list[Any]:
 
 def _podtemplate(obj: Object, now: float) -> list[Any]:
     template = obj.get("template", {})
-    return [name(obj), *containers(template.get("spec", {})), labels(template.get("metadata", {}).get("labels"))]
+    return [
+        name(obj),
+        *containers(template.get("spec", {})),
+        labels(template.get("metadata", {}).get("labels")),
+    ]
 
 
 def _controllerrevision(obj: Object, now: float) -> list[Any]:
@@ -255,7 +274,9 @@ def _hpa_targets(metrics: list[Object], current: list[Object]) -> str:
             have = now.get("averageUtilization")
             text = f"{UNKNOWN if have is None else f'{have}%'}/{wanted['averageUtilization']}%"
         elif wanted.get("averageValue") is not None:
-            text = f"{now.get('averageValue') or UNKNOWN}/{wanted['averageValue']}" + ("" if key == "pods" else " (avg)" if key != "resource" else "")
+            text = f"{now.get('averageValue') or UNKNOWN}/{wanted['averageValue']}" + (
+                "" if key == "pods" else " (avg)" if key != "resource" else ""
+            )
         else:
             text = f"{now.get('value') or UNKNOWN}/{wanted.get('value')}"
         if key == "resource":
