@@ -6,9 +6,9 @@ entering at authorization as the given user). Objects are plain JSON values; ref
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import orjson
 
@@ -35,11 +35,11 @@ class Client:
         self._transport = transport
         self._registry = registry
         self._user = user
-        self._agent = agent
+        self.agent = agent
 
     def as_user(self, user: User, agent: str = "") -> Client:
         """The same transport under another identity (in-process only: over TLS the certificate decides)."""
-        return Client(self._transport, self._registry, user=user, agent=agent or self._agent)
+        return Client(self._transport, self._registry, user=user, agent=agent or self.agent)
 
     def row(self, resource: str | Resource) -> Resource:
         if isinstance(resource, Resource):
@@ -48,6 +48,13 @@ class Client:
         if row is None:
             raise ApiError(404, "NotFound", "the server could not find the requested resource", {})
         return row
+
+    def rows(self) -> list[Resource]:
+        """What the server serves, the preferred version of each resource only."""
+        return [row for row in self._registry if self._registry.get(row.name) is row]
+
+    def knows(self, resource: str) -> bool:
+        return self._registry.get(resource) is not None
 
     async def request(
         self,
@@ -58,7 +65,7 @@ class Client:
         content_type: str = "application/json",
     ) -> Response:
         """One call as it is; a 4xx or 5xx answer is returned, not raised."""
-        headers = {"accept": "application/json", "user-agent": self._agent}
+        headers = {"accept": "application/json", "user-agent": self.agent}
         if body:
             headers["content-type"] = content_type
         return await self._transport(
@@ -80,18 +87,34 @@ class Client:
             raise ApiError.from_status(payload if isinstance(payload, dict) else {"code": response.status})
         return payload
 
-    async def get(self, resource: str | Resource, name: str, namespace: str = "", subresource: str = "") -> Object:
-        return await self._call("GET", self.row(resource).path(namespace, quote(name), subresource))
+    async def get(
+        self, resource: str | Resource, name: str, namespace: str = "", subresource: str = ""
+    ) -> Object:
+        return await self._call("GET", self.row(resource).path(namespace, name, subresource))
 
     async def list(
-        self, resource: str | Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0
+        self,
+        resource: str | Resource,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
     ) -> Object:
         """The List object; its `metadata.resourceVersion` is where a watch may start."""
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(limit) if limit else ""}
-        return await self._call("GET", self.row(resource).path(namespace), {k: v for k, v in query.items() if v})
+        return await self._call(
+            "GET", self.row(resource).path(namespace), {k: v for k, v in query.items() if v}
+        )
 
     async def create(
-        self, resource: str | Resource, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
+        self,
+        resource: str | Resource,
+        obj: Object,
+        namespace: str = "",
+        *,
+        name: str = "",
+        subresource: str = "",
     ) -> Object:
         """POST to the collection, or to a subresource of `name` (binding, eviction, token)."""
         namespace = namespace or obj.get("metadata", {}).get("namespace", "")
@@ -117,7 +140,9 @@ class Client:
         """`kind` is json, merge, strategic or apply (which needs `manager`)."""
         query = {"fieldManager": manager, "force": "true" if force else ""}
         path = self.row(resource).path(namespace, name, subresource)
-        return await self._call("PATCH", path, {k: v for k, v in query.items() if v}, patch, _PATCH_TYPES[kind])
+        return await self._call(
+            "PATCH", path, {k: v for k, v in query.items() if v}, patch, _PATCH_TYPES[kind]
+        )
 
     async def delete(
         self,
@@ -149,7 +174,7 @@ class Client:
         labels: str = "",
         fields: str = "",
         initial: bool = False,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Lines of `{"type":..,"object":..}` as bytes, undecoded: most readers look into few of them.
 
         `since` is a resourceVersion; `initial=True` first sends every object as ADDED and then a bookmark with the

@@ -27,7 +27,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: User | None = None  # None: authenticate from headers and `peer`
-    peer: Mapping[str, Any] | None = None  # certificate of the connection: {"cn": str, "o": [str], "der": bytes}
+    peer: Mapping[str, Any] | None = None  # the connection's certificate: {"cn": str, "o": [str], "der": bytes}
     remote: str = ""  # address of the caller, for audit
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 Object = dict[str, Any]
+Objects = list[Object]
+Pairs = list[tuple[str, Object]]  # with their GroupResource
 
 
 class Key(NamedTuple):
@@ -133,25 +135,25 @@ class View(Protocol):
 
     def get(self, resource: str, name: str, namespace: str = "") -> Object | None: ...
 
-    def list(self, resource: str, namespace: str | None = None) -> list[Object]: ...
+    def list(self, resource: str, namespace: str | None = None) -> Objects: ...
 
-    def selected(self, resource: str, namespace: str, selector: Any) -> list[Object]:
+    def selected(self, resource: str, namespace: str, selector: Any) -> Objects:
         """Objects whose labels match a `api.selectors.LabelSelector`."""
         ...
 
-    def owned(self, resource: str, uid: str) -> list[Object]:
+    def owned(self, resource: str, uid: str) -> Objects:
         """Objects whose controlling owner reference has this uid; with uid "" those that have no controller."""
         ...
 
-    def dependents(self, uid: str) -> list[tuple[str, Object]]:
+    def dependents(self, uid: str) -> Pairs:
         """(GroupResource, object) of every object of any resource with an owner reference to this uid."""
         ...
 
-    def contents(self, namespace: str) -> list[tuple[str, Object]]:
+    def contents(self, namespace: str) -> Pairs:
         """(GroupResource, object) of everything in a namespace, custom resources included; metadata suffices."""
         ...
 
-    def indexed(self, resource: str, index: str, value: str) -> list[Object]:
+    def indexed(self, resource: str, index: str, value: str) -> Objects:
         """Objects by a declared index, such as pods by `spec.nodeName`."""
         ...
 

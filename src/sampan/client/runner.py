@@ -1,0 +1,262 @@
+"""Runs controllers: watches wake keys, a key's reconcile says what to do, and it is done; failures are tried again.
+
+All that is impure about a controller is here and in `execute`: queues, back-off, writes, events. With a virtual clock
+and seeded ids a run repeats exactly: queues are first in first out, and views are sorted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.client import Client, Object
+from sampan.client.events import EventRecorder
+from sampan.client.execute import Effect, Executor
+from sampan.client.metrics import Figures
+from sampan.client.plan import Controller, Key, Plan, View
+from sampan.client.queue import Queue
+from sampan.client.story import Entry, Story
+from sampan.client.view import DEFAULT_INDEXES, CachedView
+
+_READS = 10  # times one reconcile may ask for more reads
+_UNHEARD = ("events", "events.events.k8s.io")  # no controller of "*" is woken by these
+
+log = logging.getLogger(__name__)
+
+
+class _Work:
+    """One controller with its queue."""
+
+    def __init__(
+        self, controller: Controller, queue: Queue, executor: Executor, recorder: EventRecorder
+    ) -> None:
+        self.controller = controller
+        self.queue = queue
+        self.executor = executor
+        self.recorder = recorder
+        self.figures = Figures(controller.name, queue)
+
+
+class Runner:
+    """`await start()`, then controllers act until `await stop()`.
+
+    `client_for(controller name)` gives each controller its own identity. `view` is shared when given (it must follow the
+    resources of all controllers); otherwise one is made. `effects` answer `effect:NAME` reads. `concurrency` is how many
+    keys of one controller are worked on at once.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        controllers: Iterable[Controller],
+        *,
+        clock: Clock,
+        ids: Ids,
+        view: CachedView | None = None,
+        effects: Mapping[str, Effect] | None = None,
+        client_for: Callable[[str], Client] | None = None,
+        concurrency: int = 8,
+        story: Story | None = None,
+    ) -> None:
+        self._clock = clock
+        self._controllers = list(controllers)
+        self._own_view = view is None
+        self.view = view or CachedView(
+            client, _resources(self._controllers), clock=clock, ids=ids, indexes=_indexes(self._controllers)
+        )
+        self.story = story or Story()
+        self._works: list[_Work] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        for controller in self._controllers:
+            own = client_for(controller.name) if client_for else client
+            recorder = EventRecorder(own, clock=clock, ids=ids, component=component(controller.name))
+            executor = Executor(own, self.view, effects)
+            work = _Work(controller, None, executor, recorder)  # type: ignore[arg-type]
+            work.queue = work.figures.queue = Queue(
+                self._starter(work), clock=clock, ids=ids, concurrency=concurrency
+            )
+            self._works.append(work)
+        self._wakes = _wakes(self._works)
+
+    async def start(self) -> None:
+        """Returns when the view is complete and every object has been queued once."""
+        self.view.subscribe(self._changed)
+        if self._own_view:
+            await self.view.start()
+        else:
+            for resource in self.view.resources():
+                for obj in self.view.list(resource):
+                    self._changed(resource, None, obj)
+        for work in self._works:
+            work.queue.open()
+
+    async def stop(self) -> None:
+        self.view.unsubscribe(self._changed)
+        for work in self._works:
+            work.queue.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for work in self._works:
+            await work.recorder.stop()
+        if self._own_view:
+            await self.view.stop()
+
+    @property
+    def idle(self) -> bool:
+        """No controller has anything to do now (timers may run)."""
+        return all(work.queue.idle for work in self._works)
+
+    def figures(self) -> list[Figures]:
+        """Counters of each controller; `client.metrics.Collector` turns them into prometheus' form."""
+        return [work.figures for work in self._works]
+
+    def enqueue(self, controller: str, key: Key, cause: str = "asked") -> None:
+        """Have a controller look at a key, whatever changed."""
+        for work in self._works:
+            if work.controller.name == controller:
+                work.queue.add(key, cause)
+
+    # What wakes a key
+
+    def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
+        wakes = [*self._wakes.get(resource, ()), *self._wakes.get("*", ())]
+        if not wakes:
+            return
+        meta = (new or old or {})["metadata"]
+        namespace, name = meta.get("namespace", ""), meta["name"]
+        verb = "created" if old is None else "deleted" if new is None else "changed"
+        cause = f"{resource} {namespace}/{name} {verb}"
+        for work, mapper in wakes:
+            if mapper is not None:
+                for key in self._mapped(work, mapper, old, new):
+                    work.queue.add(key, cause)
+            elif work.controller.resource != "*":
+                work.queue.add(Key(namespace, name), cause)
+            elif resource not in _UNHEARD:
+                work.queue.add(Key(namespace, f"{resource}/{name}"), cause)
+
+    def _mapped(
+        self,
+        work: _Work,
+        mapper: Callable[[Object, View], Iterable[Key]],
+        old: Object | None,
+        new: Object | None,
+    ) -> list[Key]:
+        keys: dict[Key, None] = {}
+        for obj in (old, new):
+            if obj is not None:
+                try:
+                    keys.update(dict.fromkeys(mapper(obj, self.view)))
+                except Exception:
+                    log.exception("%s: which keys a change concerns", work.controller.name)
+        return list(keys)
+
+    # What is done for a key
+
+    def _starter(self, work: _Work) -> Callable[[Key, str], None]:
+        def start(key: Key, cause: str) -> None:
+            task = asyncio.get_running_loop().create_task(self._work(work, key, cause))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return start
+
+    async def _work(self, work: _Work, key: Key, cause: str) -> None:
+        began = self._clock.monotonic()
+        controller = work.controller
+        entry = Entry(self._clock.now(), controller.name, controller.resource, key, cause)
+        try:
+            plan = await self._reconcile(work, key, entry)
+        except asyncio.CancelledError:
+            entry.outcome = "stopped"
+            raise
+        except Exception as error:
+            self._failed(work, key, entry, error)
+        else:
+            work.queue.succeeded(key)
+            work.queue.forget_timer(key)
+            if plan.requeue_after is not None:
+                work.queue.add_later(key, plan.requeue_after, "its own timer")
+        finally:
+            work.queue.done(key)
+            work.figures.reconciled(entry.outcome, self._clock.monotonic() - began)
+            self.story.add(entry)
+
+    def _failed(self, work: _Work, key: Key, entry: Entry, error: Exception) -> None:
+        conflict = isinstance(error, ApiError) and error.code == 409
+        entry.outcome = error.message if isinstance(error, ApiError) else repr(error)
+        delay = work.queue.failed(key, f"again after: {entry.outcome}", conflict=conflict)
+        who = f"{work.controller.name} {key.namespace}/{key.name}"
+        if isinstance(error, ApiError | OSError | EOFError | TimeoutError):
+            log.info("%s: %s; again in %.3f s", who, entry.outcome, delay)
+        else:
+            log.error("%s failed; again in %.3f s", who, delay, exc_info=error)
+
+    async def _reconcile(self, work: _Work, key: Key, entry: Entry) -> Plan:
+        reads: dict[tuple[str, str, str], Any] = {}
+        for _ in range(_READS):
+            plan = self._decide(work.controller, key, reads)
+            missing = [read for read in plan.reads if read not in reads]
+            if not missing:
+                break
+            for read in missing:
+                reads[read] = await work.executor.fetch(read)
+        else:
+            raise RuntimeError(f"{work.controller.name} never has enough reads: {missing}")
+        entry.why = plan.why
+        await work.executor.run(plan, entry.did, work.recorder.record)
+        return plan
+
+    def _decide(self, controller: Controller, key: Key, reads: dict[tuple[str, str, str], Any]) -> Plan:
+        resource, name = controller.resource, key.name
+        if resource == "*":
+            resource, _, name = key.name.partition("/")
+        obj = self.view.get(resource, name, key.namespace)
+        self.view.fetched = reads
+        try:
+            if obj is None:
+                return controller.removed(key, self.view, self._clock.now())
+            return controller.reconcile(obj, self.view, self._clock.now())
+        finally:
+            self.view.fetched = {}
+
+
+def component(name: str) -> str:
+    """What Events say they come from: `deployment` is `deployment-controller`."""
+    return name if "-" in name else f"{name}-controller"
+
+
+def _resources(controllers: Iterable[Controller]) -> list[str]:
+    found: dict[str, None] = {}
+    for controller in controllers:
+        found[controller.resource] = None
+        found.update(dict.fromkeys(controller.watches))
+        found.update(dict.fromkeys(getattr(controller, "reads", ())))
+    return list(found)
+
+
+def _indexes(controllers: Iterable[Controller]) -> dict[str, dict[str, Any]]:
+    """The default ones and what controllers declare as `indexes = {resource: {name: function}}`."""
+    merged = {resource: dict(functions) for resource, functions in DEFAULT_INDEXES.items()}
+    for controller in controllers:
+        for resource, functions in getattr(controller, "indexes", {}).items():
+            merged.setdefault(resource, {}).update(functions)
+    return merged
+
+
+def _wakes(
+    works: Iterable[_Work],
+) -> dict[str, list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None]]]:
+    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives."""
+    found: dict[str, list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None]]] = {}
+    for work in works:
+        found.setdefault(work.controller.resource, []).append((work, None))
+        for resource, mapper in work.controller.watches.items():
+            found.setdefault(resource, []).append((work, mapper))
+    return found

@@ -1,0 +1,155 @@
+"""One resource's objects as a view keeps them: bytes, a few projections, and indexes over those; decoded on demand.
+
+Everything is ordered by (namespace, name), so that what a controller sees does not depend on the order of arrival.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+Object = dict[str, Any]
+Index = Callable[[Object], "str | Iterable[str] | None"]
+ObjectKey = tuple[str, str]  # (namespace, name)
+
+_TOMBSTONES = 10_000
+
+
+class Entry:
+    """An object at one revision. `line` is the watch event it came in, undecoded; `obj` its decoded form, if kept."""
+
+    __slots__ = ("indexed", "key", "labels", "line", "obj", "owner", "references", "revision", "uid")
+
+    def __init__(self, obj: Object, line: bytes | None, indexes: Mapping[str, Index]) -> None:
+        meta = obj["metadata"]
+        self.key: ObjectKey = (meta.get("namespace", ""), meta["name"])
+        self.uid: str = meta.get("uid", "")
+        self.revision = int(meta["resourceVersion"])
+        self.line = line  # None: the object came as a write's answer and `obj` is all there is
+        self.obj: Object | None = obj
+        self.labels: Mapping[str, str] = meta.get("labels") or {}
+        references = meta.get("ownerReferences") or ()
+        self.references = tuple(dict.fromkeys(ref["uid"] for ref in references))
+        self.owner: str = next((ref["uid"] for ref in references if ref.get("controller")), "")
+        self.indexed = {name: _values(index(obj)) for name, index in indexes.items()}
+
+
+def _values(found: str | Iterable[str] | None) -> tuple[str, ...]:
+    if found is None:
+        return ()
+    return (found,) if isinstance(found, str) else tuple(dict.fromkeys(found))
+
+
+class Decoder:
+    """Decoded objects of all tables; the longest unused lose their decoded form, never their bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[Entry, None] = OrderedDict()
+
+    def __call__(self, entry: Entry) -> Object:
+        obj = entry.obj
+        if obj is None:
+            assert entry.line is not None
+            obj = entry.obj = orjson.loads(entry.line)["object"]
+        self.keep(entry)
+        return obj
+
+    def keep(self, entry: Entry) -> None:
+        if entry.line is None:
+            return
+        kept = self._kept
+        kept[entry] = None
+        kept.move_to_end(entry)
+        if len(kept) > self._size:
+            kept.popitem(last=False)[0].obj = None
+
+    def drop(self, entry: Entry) -> None:
+        self._kept.pop(entry, None)
+
+
+class Table:
+    """The objects of one resource, by key, owner, reference and declared index."""
+
+    def __init__(self, resource: str, indexes: Mapping[str, Index]) -> None:
+        self.resource = resource
+        self.index_functions = indexes
+        self.entries: dict[ObjectKey, Entry] = {}
+        self.seen = 0  # revision up to which the watch has told everything
+        self.tombstones: OrderedDict[str, int] = (
+            OrderedDict()
+        )  # uid -> revision up to which news of it are stale
+        self._keys: list[ObjectKey] = []
+        self._owned: dict[str, set[ObjectKey]] = {}
+        self._referring: dict[str, set[ObjectKey]] = {}
+        self._indexed: dict[tuple[str, str], set[ObjectKey]] = {}
+
+    def put(self, entry: Entry) -> Entry | None:
+        """Replaces what was under this key; returns that."""
+        old = self.entries.get(entry.key)
+        if old is None:
+            insort(self._keys, entry.key)
+        else:
+            self._unlink(old)
+        self.entries[entry.key] = entry
+        for index, value in _links(self, entry):
+            index.setdefault(value, set()).add(entry.key)
+        return old
+
+    def remove(self, key: ObjectKey) -> Entry | None:
+        old = self.entries.pop(key, None)
+        if old is not None:
+            del self._keys[bisect_left(self._keys, key)]
+            self._unlink(old)
+        return old
+
+    def bury(self, uid: str, revision: int) -> None:
+        """News of this uid up to `revision` are stale from now on."""
+        if uid:
+            self.tombstones[uid] = max(revision, self.tombstones.get(uid, 0))
+            if len(self.tombstones) > _TOMBSTONES:
+                self.tombstones.popitem(last=False)
+
+    def within(self, namespace: str | None) -> Iterator[Entry]:
+        """In order; "" or None is everywhere."""
+        entries = self.entries
+        if not namespace:
+            return (entries[key] for key in self._keys)
+        first = bisect_left(self._keys, (namespace, ""))
+        last = bisect_left(self._keys, (namespace + "\0", ""))
+        return (entries[key] for key in self._keys[first:last])
+
+    def owned(self, uid: str) -> list[Entry]:
+        return self._sorted(self._owned.get(uid))
+
+    def referring(self, uid: str) -> list[Entry]:
+        return self._sorted(self._referring.get(uid))
+
+    def indexed(self, index: str, value: str) -> list[Entry]:
+        if index not in self.index_functions:
+            raise KeyError(f"{self.resource} has no index {index!r}")
+        return self._sorted(self._indexed.get((index, value)))
+
+    def _sorted(self, keys: set[ObjectKey] | None) -> list[Entry]:
+        return [self.entries[key] for key in sorted(keys)] if keys else []
+
+    def _unlink(self, entry: Entry) -> None:
+        for index, value in _links(self, entry):
+            keys = index[value]
+            keys.discard(entry.key)
+            if not keys:
+                del index[value]
+
+
+def _links(table: Table, entry: Entry) -> Iterator[tuple[dict[Any, set[ObjectKey]], Any]]:
+    """Every (index, value) under which an entry is found."""
+    yield table._owned, entry.owner
+    for uid in entry.references:
+        yield table._referring, uid
+    for name, values in entry.indexed.items():
+        for value in values:
+            yield table._indexed, (name, value)
