@@ -1,0 +1,204 @@
+"""Objects as bytes: JSON out with a slot for the revision, JSON and YAML in, refusals worded like the original's.
+
+YAML is read as the original's parser reads it (1.1 booleans, no sexagesimal numbers, no dates), keys turned into text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+import yaml
+
+from sampan.api import jsontext
+from sampan.api.status import bad_request
+
+JSON = "application/json"
+YAML = "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+_SLOT = b'"resourceVersion":"'
+
+
+def encode(obj: dict[str, Any]) -> tuple[bytes, int]:
+    """(bytes, slot): apiVersion, kind and metadata lead, and the revision goes in at `slot` (see store.protocol.Draft)."""
+    meta = obj.get("metadata") or {}
+    if "resourceVersion" in meta:
+        meta = {k: v for k, v in meta.items() if k != "resourceVersion"}
+    head = {
+        "apiVersion": obj.get("apiVersion", ""),
+        "kind": obj.get("kind", ""),
+        "metadata": {"resourceVersion": "", **meta},
+    }
+    for key, value in obj.items():
+        if key not in head:
+            head[key] = value
+    # orjson over-allocates and never shrinks; bytes that are kept must be copied to their size.
+    data = bytes(memoryview(orjson.dumps(head)))
+    return data, data.index(_SLOT) + len(_SLOT)
+
+
+def decode(data: bytes | str) -> dict[str, Any]:
+    """The object in stored or received JSON. Raises ValueError."""
+    return orjson.loads(data)
+
+
+def parse_body(content_type: str, body: bytes, *, kind: str = "") -> dict[str, Any]:
+    """The object a request carries; a body of `null` counts as `{}`.
+
+    `kind` is what the path expects; it is named in the refusal. Raises ApiError 400. The caller has checked that
+    the media type is one of JSON, YAML and protobuf.
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    try:
+        if media == PROTOBUF:
+            from sampan.api import protobuf
+
+            return protobuf.decode(body)
+        found = load_yaml(body) if media.endswith("yaml") else _load_json(body)
+    except ValueError as error:
+        raise _unrecognized(kind, str(error), body) from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        target = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+        text = f"json: cannot unmarshal {go_type(found)} into Go value of type {target}"
+        raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {text}", body)
+    return found
+
+
+def _load_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        text = jsontext.explain(body)
+        raise ValueError(f"couldn't get version/kind; json parse error: {text}") from None
+
+
+def _unrecognized(kind: str, why: str, body: bytes) -> Exception:
+    return bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): {why} ({_summary(body)})"
+    )
+
+
+def _summary(body: bytes, limit: int = 30) -> str:
+    """The start of a body as the original quotes it: text if it looks like JSON, else hexadecimal."""
+    if not body:
+        return "<empty>"
+    start = body[:limit]
+    text = start.decode("utf-8", "replace") if body[:1] == b"{" else start.hex()
+    return text + " ..." if len(body) > limit else text
+
+
+def go_type(value: Any) -> str:
+    """What Go's JSON decoder calls a value's type."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, int | float):
+        return "number"
+    return "array" if isinstance(value, list) else "object"
+
+
+# YAML
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """SafeLoader with the scalars of the original's parser."""
+
+
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_INT = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
+
+
+def _resolver(loader: type[Any]) -> None:
+    kept = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in kept]
+        for first, resolvers in loader.yaml_implicit_resolvers.items()
+    }
+    whole = re.compile(rf"(?:{_INT.pattern})\Z")
+    real = re.compile(rf"(?:{_FLOAT.pattern})\Z")
+    loader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", real, list("-+0123456789."))
+
+
+_resolver(_Loader)
+
+
+def _integer(loader: Any, node: Any) -> int:
+    text = node.value.replace("_", "")
+    sign = -1 if text.startswith("-") else 1
+    text = text.lstrip("+-")
+    if text[:2] in ("0x", "0b", "0o"):
+        return sign * int(text, 0)
+    return sign * int(text, 8 if text != "0" and text.startswith("0") else 10)
+
+
+def _real(loader: Any, node: Any) -> float:
+    text = node.value.lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _real)
+
+
+def load_yaml(body: bytes | str) -> Any:
+    """One YAML (or JSON) document as JSON values. Raises ValueError worded like the original's parser."""
+    try:
+        return _plain(yaml.load(body, _Loader), [_MOST_VALUES])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        raise ValueError(f"yaml: {where}{getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise ValueError("yaml: exceeded max depth") from None
+
+
+_MOST_VALUES = 400_000  # aliases can make a short text expand without end
+
+
+def _plain(value: Any, budget: list[int]) -> Any:
+    """JSON's view of a YAML value: keys are text. `budget` holds how many values may still come."""
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise ValueError("yaml: document contains excessive aliasing")
+    if isinstance(value, dict):
+        return {_key(k): _plain(v, budget) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v, budget) for v in value]
+    return value
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if key is None:
+        return "null"
+    return str(key)
+
+
+# Duplicate keys (strict field validation)
+
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+
+
+def duplicate_keys(body: bytes) -> list[str]:
+    """Paths of keys a JSON body gives more than once, e.g. `metadata.name`, in order; [] when it is not JSON.
+
+    The common case costs one encode: a decoded object that has as many keys as its text has no duplicates.
+    """
+    try:
+        found = orjson.loads(body)
+    except ValueError:
+        return []
+    if len(_KEY.findall(body)) == len(_KEY.findall(orjson.dumps(found))):
+        return []
+    return jsontext.duplicates(body.decode("utf-8", "replace"))
