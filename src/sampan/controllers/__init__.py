@@ -1,1 +1,62 @@
-"""The mind: each file says what one kind means, as a pure function from what is seen to a Plan."""
+"""The mind: what every built-in kind means, as pure functions `reconcile(object, view, now) -> Plan`.
+
+`build(config)` gives all controllers for `client.runner.Runner`. Each file is one kind or one duty; none imports
+another's decisions, except where they share a definition (pods, slices, adoption).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sampan.api.registry import Registry
+
+from . import (
+    aggregation,
+    deployment,
+    endpoints,
+    endpointslice,
+    eviction,
+    gc,
+    identity,
+    loadbalancer,
+    namespace,
+    node_lifecycle,
+    podgc,
+    replicaset,
+    ttl,
+)
+from .base import Rule
+from .node_lifecycle import Timing
+
+__all__ = ["Config", "Rule", "Timing", "build"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the controllers must be told. `registry` is the server's own, so that custom resources are known."""
+
+    registry: Registry
+    cluster_ca: str = ""  # PEM, for kube-root-ca.crt in every namespace
+    load_balancer_pool: str = ""  # CIDR or first-last; empty: services of type LoadBalancer stay pending
+    timing: Timing = field(default_factory=Timing)
+    disabled: frozenset[str] = frozenset()  # controller names
+
+
+def build(config: Config) -> list[Rule]:
+    """All controllers, in a fixed order; names as kube-controller-manager's `--controllers`, less `-controller`."""
+    rules = [
+        *replicaset.rules(),
+        *deployment.rules(),
+        *endpointslice.rules(),
+        *endpoints.rules(),
+        *loadbalancer.rules(config.load_balancer_pool),
+        *namespace.rules(),
+        *gc.rules(config.registry),
+        *node_lifecycle.rules(config.timing),
+        *eviction.rules(),
+        *podgc.rules(),
+        *identity.rules(config.cluster_ca),
+        *aggregation.rules(),
+        *ttl.rules(),
+    ]
+    return [rule for rule in rules if rule.name not in config.disabled]

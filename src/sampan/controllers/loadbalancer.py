@@ -1,0 +1,108 @@
+"""Service type LoadBalancer: an address from a local pool, at once and for as long as the service has that type.
+
+Kubernetes leaves this to a cloud; here the pool is a range of addresses that the nodes' proxies answer for.
+Source: API reference Service v1 (loadBalancerClass, loadBalancerIP, status.loadBalancer, ipMode).
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterator
+
+from sampan.api import meta
+from sampan.client.plan import Event, Object, Plan, View
+
+from .base import Rule, each, status_patch
+
+_RESOURCE = "services"
+
+
+def rules(pool: str, mode: str = "VIP") -> list[Rule]:
+    """`pool` is a CIDR or `first-last`, several joined by commas; empty switches the controller off."""
+    if not pool:
+        return []
+
+    def reconcile_one(service: Object, view: View, now: float) -> Plan:
+        return reconcile(service, view, now, pool, mode)
+
+    return [Rule("service-lb", _RESOURCE, reconcile_one, {"services": _waiting})]
+
+
+def _waiting(changed: Object, view: View) -> list:
+    """A service that gave its address back may free it for one that found the pool empty."""
+    if changed["spec"].get("type") == "LoadBalancer" and not meta.deleted(changed):
+        return []
+    keys = each(_RESOURCE)(changed, view)
+    return [
+        k for k in keys if (s := view.get(_RESOURCE, k.name, k.namespace)) and wanted(s) and not addresses(s)
+    ]
+
+
+def wanted(service: Object) -> bool:
+    """Whether this controller gives it an address: another `loadBalancerClass` is somebody else's."""
+    spec = service["spec"]
+    mine = spec.get("loadBalancerClass") in (None, "", "sampan.io/pool")
+    return spec.get("type") == "LoadBalancer" and mine and not meta.deleted(service)
+
+
+def addresses(service: Object) -> list[str]:
+    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or ()
+    return [i["ip"] for i in ingress if i.get("ip")]
+
+
+def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> Plan:
+    plan, have = Plan(), addresses(service)
+    if not wanted(service):
+        foreign = service["spec"].get("type") == "LoadBalancer"
+        if not have or foreign:
+            return plan
+        return plan.then(*status_patch(_RESOURCE, service, {**service["status"], "loadBalancer": {}}))
+    asked = service["spec"].get("loadBalancerIP")
+    if have and (not asked or asked in have):
+        return plan
+    taken = {a for s in view.list(_RESOURCE) if s is not service for a in addresses(s)}
+    free = asked if asked and asked not in taken and contains(pool, asked) else None
+    if not asked:
+        free = next((a for a in members(pool) if a not in taken), None)
+    if free is None:
+        why = (
+            f"address {asked} is taken or outside the pool {pool}"
+            if asked
+            else f"no free address in the pool {pool}"
+        )
+        plan.events.append(
+            Event(service, "Warning", "SyncLoadBalancerFailed", f"Error syncing load balancer: {why}")
+        )
+        plan.why = why
+        return plan
+    plan.why = f"gives {free}"
+    plan.events.append(Event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer"))
+    status = {**service.get("status", {}), "loadBalancer": {"ingress": [{"ip": free, "ipMode": mode}]}}
+    return plan.then(*status_patch(_RESOURCE, service, status))
+
+
+@functools.lru_cache(maxsize=8)
+def _ranges(pool: str) -> list[tuple[int, int, int]]:
+    """(version, first, last) of each part; network and broadcast addresses of an IPv4 network are left out."""
+    result = []
+    for part in filter(None, (p.strip() for p in pool.split(","))):
+        if "-" in part:
+            first, last = (ipaddress.ip_address(a.strip()) for a in part.split("-", 1))
+            result.append((first.version, int(first), int(last)))
+        else:
+            net = ipaddress.ip_network(part, strict=False)
+            edge = 1 if net.version == 4 and net.num_addresses > 2 else 0
+            result.append((net.version, int(net[0]) + edge, int(net[-1]) - edge))
+    return result
+
+
+def members(pool: str) -> Iterator[str]:
+    for version, first, last in _ranges(pool):
+        make = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
+        yield from (str(make(number)) for number in range(first, last + 1))
+
+
+def contains(pool: str, address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return any(v == ip.version and first <= int(ip) <= last for v, first, last in _ranges(pool))

@@ -1,0 +1,117 @@
+"""Namespace: what its deletion means. Everything in it goes first, custom resources included; then it does.
+
+Source: API reference Namespace v1 (status.conditions), "Automatic deletion": conditions say what still remains.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from sampan.api import meta
+from sampan.client.plan import Delete, Key, Object, Plan, Update, View
+
+from .base import Rule, stamp, status_patch
+
+_DISCOVERY = (
+    "NamespaceDeletionDiscoveryFailure",
+    "ResourcesDiscovered",
+    "All resources successfully discovered",
+)
+_PARSING = (
+    "NamespaceDeletionGroupVersionParsingFailure",
+    "ParsedGroupVersions",
+    "All legacy kube types successfully parsed",
+)
+_DELETING = (
+    "NamespaceDeletionContentFailure",
+    "ContentDeleted",
+    "All content successfully deleted, may be waiting on finalization",
+)
+_GONE = ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed")
+_UNHELD = (
+    "NamespaceFinalizersRemaining",
+    "ContentHasNoFinalizers",
+    "All content-preserving finalizers finished",
+)
+_BATCH = 500
+
+
+def rules() -> list[Rule]:
+    return [Rule("namespace", "namespaces", reconcile, {"*": _terminating})]
+
+
+def _terminating(obj: Object, view: View) -> list[Key]:
+    """Anything that changes in a namespace under deletion brings it nearer to its end."""
+    name = meta.namespace(obj)
+    found = view.get("namespaces", name) if name else None
+    return [Key("", name)] if found and meta.deleted(found) else []
+
+
+def reconcile(namespace: Object, view: View, now: float) -> Plan:
+    """Deletes what is not yet being deleted, waits for the rest, and finalizes the empty namespace."""
+    plan = Plan()
+    if not meta.deleted(namespace):
+        return plan
+    finalizers = namespace.get("spec", {}).get("finalizers") or []
+    if "kubernetes" not in finalizers:
+        return plan
+    name = meta.name(namespace)
+    contents = view.contents(name)
+    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, now)))
+    doomed = [
+        Delete(r, meta.name(o), name, uid=meta.uid(o), propagation="Background")
+        for r, o in contents
+        if not meta.deleted(o)
+    ]
+    if doomed:
+        plan.why = f"deletes {len(doomed)} of {len(contents)} objects"
+        for i in range(0, len(doomed), _BATCH):
+            plan.then(*doomed[i : i + _BATCH])
+        return plan
+    if contents:
+        plan.why = f"waits for {len(contents)} objects"
+        return plan
+    left = [f for f in finalizers if f != "kubernetes"]
+    plan.why = "is empty"
+    plan.then(
+        Update("namespaces", namespace | {"spec": namespace["spec"] | {"finalizers": left}}, "finalize")
+    )
+    return plan
+
+
+def _status(namespace: Object, remaining: list[tuple[str, Object]], now: float) -> Object:
+    counted = Counter(r for r, _ in remaining)
+    held = Counter(f for _, o in remaining for f in o["metadata"].get("finalizers") or ())
+    content, finalizers = _GONE, _UNHELD
+    state = {"NamespaceContentRemaining": "False", "NamespaceFinalizersRemaining": "False"}
+    if counted:
+        some = ", ".join(f"{_dotted(r)} has {n} resource instances" for r, n in sorted(counted.items()))
+        content = (_GONE[0], "SomeResourcesRemain", f"Some resources are remaining: {some}")
+        state[_GONE[0]] = "True"
+    if held:
+        some = ", ".join(f"{f} in {n} resource instances" for f, n in sorted(held.items()))
+        finalizers = (
+            _UNHELD[0],
+            "SomeFinalizersRemain",
+            f"Some content in the namespace has finalizers remaining: {some}",
+        )
+        state[_UNHELD[0]] = "True"
+    conditions = list(namespace.get("status", {}).get("conditions") or ())
+    for kind, reason, message in (_DISCOVERY, _PARSING, _DELETING, content, finalizers):
+        conditions = _set(conditions, kind, state.get(kind, "False"), reason, message, now)
+    return {"phase": "Terminating", "conditions": conditions}
+
+
+def _dotted(resource: str) -> str:
+    return resource if "." in resource else f"{resource}."
+
+
+def _set(
+    conditions: list[Object], kind: str, state: str, reason: str, message: str, now: float
+) -> list[Object]:
+    new = {"type": kind, "status": state, "reason": reason, "message": message}
+    for i, old in enumerate(conditions):
+        if old["type"] == kind:
+            since = old["lastTransitionTime"] if old["status"] == state else stamp(now)
+            return [*conditions[:i], new | {"lastTransitionTime": since}, *conditions[i + 1 :]]
+    return [*conditions, new | {"lastTransitionTime": stamp(now)}]
