@@ -22,6 +22,7 @@ class Image:
     layers: Sequence[str]
     config: Mapping[str, Any]  # Entrypoint, Cmd, Env, WorkingDir, User, StopSignal, ...
     size: int = 0
+    trees: Sequence[tuple[str, str]] = ()  # (node directory, path): laid over the layers there, copy-on-write
 
 
 class ImageError(Exception):

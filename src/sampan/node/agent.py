@@ -1,0 +1,130 @@
+"""The agent of a node (kubelet): registers it, keeps it alive in the API, and runs the pods that are assigned to it.
+
+Everything it needs is passed in, so that the same agent drives real containers and simulated ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.client import Client
+from sampan.node import machine
+from sampan.node.config import AgentConfig, NodeHooks
+from sampan.node.events import EventRecorder
+from sampan.node.heartbeat import Heartbeat
+from sampan.node.pods.addresses import AddressPool
+from sampan.node.pods.kit import Kit, Prober, Volumes
+from sampan.node.pods.manager import PodManager, follow
+from sampan.node.registration import node_object
+from sampan.node.runtime import Images, Runtime
+from sampan.node.statuses import StatusWriter
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One node. `await start()` returns when it is registered and follows its pods; `await close()` lets go of them.
+
+    client: with the identity system:node:NAME. volumes, prober: for nodes that have no files or processes.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        runtime: Runtime,
+        images: Images,
+        *,
+        clock: Clock,
+        ids: Ids,
+        node_name: str,
+        config: AgentConfig,
+        hooks: NodeHooks | None = None,
+        volumes: Volumes | None = None,
+        prober: Prober | None = None,
+    ) -> None:
+        self.client, self.runtime, self.images = client, runtime, images
+        self.name, self.config, self.hooks = node_name, config, hooks or NodeHooks()
+        self._clock = clock
+        self.events = EventRecorder(client, clock, ids, node_name, config.events)
+        self.statuses = StatusWriter(client, clock)
+        self.heartbeat = Heartbeat(client, clock, config, node_name)
+        self.kit = Kit(
+            client=client,
+            runtime=runtime,
+            images=images,
+            clock=clock,
+            ids=ids,
+            config=config,
+            hooks=self.hooks,
+            volumes=volumes,  # type: ignore[arg-type]
+            prober=prober,  # type: ignore[arg-type]
+            events=self.events,
+            statuses=self.statuses,
+            lookup=self.lookup,
+            node=lambda: self.heartbeat.node,
+            host_ips=list(config.addresses or (config.address,)),
+        )
+        self.manager = PodManager(self.kit, node_name)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take over what runs, register, follow. The node is Ready from its first status."""
+        await self.runtime.start(self.manager.exited)
+        await self.manager.survey()
+        capacity = dict(self.config.capacity) or machine.capacity(self.config.root, self.config.max_pods)
+        info = self.config.node_info or machine.node_info()
+        runtime_version = self.runtime.name
+        node = node_object(self.name, self.config, capacity, info, runtime_version, self._clock.now())
+        self._use_range(await self.heartbeat.register(node))
+        self.events.record(self.heartbeat.node, "Normal", "Starting", "Starting kubelet.")
+        self._spawn(self.manager.run())
+        self._spawn(self.heartbeat.leases())
+        self._spawn(self.heartbeat.statuses())
+        if self.config.watch_node:
+            self._spawn(self._watch_node())
+
+    def _use_range(self, node: Object) -> None:
+        """The pool of pod addresses follows the range the control plane assigned."""
+        cidr = node.get("spec", {}).get("podCIDR", "")
+        pool = self.hooks.addresses
+        if cidr and isinstance(pool, AddressPool) and pool.cidr != cidr:
+            pool.use(cidr)
+
+    async def _watch_node(self) -> None:
+        """Keep this node's own object current: its range, its labels."""
+        fields = f"metadata.name={self.name}"
+        async for kind, node, _ in follow(self.client, self._clock, "nodes", fields=fields):
+            if node is None or kind == "DELETED":
+                continue
+            self.heartbeat.node = node
+            self._use_range(node)
+
+    async def lookup(self, resource: str, namespace: str, name: str) -> Object | None:
+        """A ConfigMap or Secret; None when it does not exist."""
+        try:
+            return await self.client.get(resource, name, namespace)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+
+    async def close(self) -> None:
+        """Stop following; containers go on, the next agent takes them over."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self.manager.close()
+        await self.statuses.close()
+        await self.events.close()
+        await self.runtime.close()

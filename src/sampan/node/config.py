@@ -1,0 +1,67 @@
+"""What an agent is told when it is made: settings as data, and hooks to the parts of a node it does not own.
+
+The hooks are how the agent meets the network (addresses, the proxy's view) without importing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sampan.node.pods.addresses import AddressPool
+
+Object = dict[str, Any]
+KUBELET_VERSION = "v1.37.0"
+
+
+class Addresses(Protocol):
+    """The node's pool of pod addresses. A pod keeps its address until `release`; both calls are idempotent."""
+
+    async def allocate(self, pod: Object) -> str: ...
+
+    async def release(self, pod_uid: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Seconds, bytes and paths. `capacity` overrides what the machine has (simulated nodes must give it)."""
+
+    root: str = ""  # directory of pods, logs and volumes; "" for nodes without files (simulated)
+    address: str = "127.0.0.1"  # InternalIP of the node
+    addresses: Sequence[str] = ()  # all InternalIPs, when dual-stack
+    hostname: str = ""
+    port: int = 10250  # of the kubelet API
+    pod_cidr: str = ""  # written to spec.podCIDR at registration, when set
+    capacity: Mapping[str, str] = field(default_factory=dict)
+    reserved: Mapping[str, str] = field(default_factory=dict)  # capacity minus this is allocatable
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: Sequence[Mapping[str, str]] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    node_info: Mapping[str, str] = field(default_factory=dict)  # overrides of status.nodeInfo
+    lease_period: float = 10.0
+    lease_duration: int = 40
+    status_period: float = 300.0
+    cluster_dns: Sequence[str] = ("10.96.0.10",)
+    cluster_domain: str = "cluster.local"
+    resolv_conf: str = "/etc/resolv.conf"
+    static_pods: str = ""  # directory of static pod manifests
+    events: bool = True
+    max_pods: int = 110
+    conditions: Sequence[Mapping[str, str]] = ()  # further node conditions, e.g. what rootless costs
+    drain: float = 0.5  # seconds between an endpoint's withdrawal and SIGTERM
+    watch_node: bool = True  # follow the own Node object
+
+
+@dataclass(slots=True)
+class NodeHooks:
+    """Supplied by the composition root. Each default does nothing, which suits simulated nodes.
+
+    withdrawn(pod): returns once this node's proxy no longer sends new traffic to the pod.
+    services(namespace): Service objects visible there, for the `*_SERVICE_HOST` variables.
+    host_aliases: further lines of each pod's /etc/hosts.
+    """
+
+    addresses: Addresses = field(default_factory=AddressPool)
+    withdrawn: Callable[[Object], Awaitable[None]] | None = None
+    services: Callable[[str], Sequence[Object]] = lambda namespace: ()

@@ -1,0 +1,153 @@
+"""How a node says that it lives: its Lease every few seconds, its status on change and every few minutes (KEP-589)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock, rfc3339_micro
+from sampan.client.client import Client
+from sampan.node.config import AgentConfig
+from sampan.node.registration import conditions
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+NAMESPACE = "kube-node-lease"
+
+
+class Heartbeat:
+    """Owns the node's Lease and status after registration. `node` is the newest Node object known."""
+
+    def __init__(self, client: Client, clock: Clock, config: AgentConfig, name: str) -> None:
+        self.node: Object = {}
+        self._client = client
+        self._clock = clock
+        self._config = config
+        self._name = name
+        self._problem = ""
+        self._pressures: tuple[str, ...] = ()
+        self._images: list[Object] = []
+        self._changed = asyncio.Event()
+
+    async def register(self, node: Object) -> Object:
+        """Create the Node, or bring what is there up to date. Returns it. Retries while the server is away."""
+        delay = 0.2
+        while True:
+            try:
+                self.node = await self._register(node)
+                return self.node
+            except ApiError as error:
+                if error.code < 500 and error.code not in (403, 409, 429):
+                    raise
+                log.warning("registering node %s: %s", self._name, error.message)
+            except OSError as error:
+                log.warning("registering node %s: %s", self._name, error)
+            await self._clock.sleep(delay)
+            delay = min(delay * 2, 7.0)
+
+    async def _register(self, node: Object) -> Object:
+        try:
+            return await self._client.create("nodes", node)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        old = await self._client.get("nodes", self._name)
+        labels = old["metadata"].get("labels") or {}
+        change: Object = {}
+        if any(labels.get(k) != v for k, v in node["metadata"]["labels"].items()):
+            change["metadata"] = {"labels": node["metadata"]["labels"]}
+        if node["spec"].get("podCIDR") and not old.get("spec", {}).get("podCIDR"):
+            change["spec"] = node["spec"]
+        if change:
+            await self._client.patch("nodes", self._name, change)
+        before = {c["type"]: c for c in old.get("status", {}).get("conditions") or ()}
+        status = {**node["status"], "conditions": conditions(self._config, before, self._clock.now())}
+        status["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
+        return await self._client.patch(
+            "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
+        )
+
+    # What others report
+
+    def set_problem(self, problem: str) -> None:
+        """Why the node is not ready; "" when it is."""
+        if problem != self._problem:
+            self._problem = problem
+            self._changed.set()
+
+    def set_pressures(self, pressures: Sequence[str]) -> None:
+        if tuple(pressures) != self._pressures:
+            self._pressures = tuple(pressures)
+            self._changed.set()
+
+    def set_images(self, images: list[Object]) -> None:
+        """status.images, the largest first, at most 50 (kubelet's nodeStatusMaxImages)."""
+        images = sorted(images, key=lambda i: (-i["sizeBytes"], i["names"]))[:50]
+        if images != self._images:
+            self._images = images
+            self._changed.set()
+
+    # Loops
+
+    async def leases(self) -> None:
+        """Renew the Lease for ever."""
+        while True:
+            try:
+                await self._renew()
+            except (ApiError, OSError) as error:
+                log.warning("lease of node %s: %s", self._name, error)
+            await self._clock.sleep(self._config.lease_period)
+
+    async def _renew(self) -> None:
+        renewed = {"renewTime": rfc3339_micro(self._clock.now())}
+        try:
+            await self._client.patch("leases.coordination.k8s.io", self._name, {"spec": renewed}, NAMESPACE)
+            return
+        except ApiError as error:
+            if error.code != 404:
+                raise
+        owner = {"apiVersion": "v1", "kind": "Node", "name": self._name, "uid": self.node["metadata"]["uid"]}
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name, "namespace": NAMESPACE, "ownerReferences": [owner]},
+            "spec": {
+                "holderIdentity": self._name,
+                "leaseDurationSeconds": self._config.lease_duration,
+                **renewed,
+            },
+        }
+        await self._client.create("leases.coordination.k8s.io", lease, NAMESPACE)
+
+    async def statuses(self) -> None:
+        """Report the node's status on change and every `status_period` seconds, for ever."""
+        while True:
+            try:
+                async with self._clock.timeout(self._config.status_period):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            try:
+                await self.report()
+            except (ApiError, OSError) as error:
+                log.warning("status of node %s: %s", self._name, error)
+                await self._clock.sleep(1.0)
+                self._changed.set()
+
+    async def report(self) -> None:
+        """One patch of conditions and images."""
+        before = {c["type"]: c for c in self.node.get("status", {}).get("conditions") or ()}
+        status: Object = {
+            "conditions": conditions(
+                self._config, before, self._clock.now(), problem=self._problem, pressures=self._pressures
+            )
+        }
+        if self._images:
+            status["images"] = self._images
+        self.node = await self._client.patch(
+            "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
+        )

@@ -1,0 +1,359 @@
+"""The shell around the pod worker: performs its actions, folds the outcomes into the pod's facts, and looks again.
+
+A driver of a pod at rest is a few objects and no task, so that one process can carry many thousands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from sampan.api.status import ApiError
+from sampan.base.clock import rfc3339_parse
+from sampan.node.pods import starting, worker
+from sampan.node.pods.actions import (
+    Action,
+    Cleanup,
+    MountVolumes,
+    RemoveContainer,
+    RunSandbox,
+    StartContainer,
+    StopContainer,
+    Withdraw,
+)
+from sampan.node.pods.kit import Kit
+from sampan.node.pods.podspec import deleting, find_container
+from sampan.node.pods.problems import NotStarted, VolumeError
+from sampan.node.pods.world import World, fail, fail_pod
+from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, SandboxStatus
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+_RETRY = 5.0  # seconds after a failure that nobody foresaw
+
+
+class PodDriver:
+    """One pod of this node, from its first sight until its record and its traces are gone."""
+
+    def __init__(self, kit: Kit, pod: Object) -> None:
+        self.kit = kit
+        self.pod = pod
+        self.uid: str = pod["metadata"]["uid"]
+        self.world = World(first_seen=kit.clock.now(), runtime=kit.runtime.name.split("://")[0] or "sampan")
+        self.world.host_ips = list(kit.host_ips)
+        self.world.host_ip = kit.host_ips[0] if kit.host_ips else ""
+        self.gone = False  # the API no longer has the pod
+        self.done = asyncio.Event()
+        self.soft: set[str] = set()  # keys of actions that may be cancelled now
+        self.pre_stopped: set[str] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._noted: set[str] = set()
+        self._status: Object = {}
+        self._timer: Any = None
+        self._scheduled = False
+        self._closed = False
+        self.world.terminal = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+    # What happens to the pod
+
+    def adopt(self, sandbox: SandboxStatus | None, containers: list[ContainerStatus]) -> None:
+        """Take over what an earlier agent left running."""
+        world = self.world
+        world.containers = {c.config.id: c for c in containers}
+        if sandbox:
+            world.sandbox = sandbox
+            world.sandbox_attempt = sandbox.config.attempt + 1
+            status_ips = [i["ip"] for i in self.pod.get("status", {}).get("podIPs") or ()]
+            world.ips = status_ips or ([sandbox.config.ip] if sandbox.config.ip else [])
+        _recall(world, self.pod)
+        _take_probe_results(world, self.pod)
+
+    def update(self, pod: Object) -> None:
+        """The API's newest version of the pod."""
+        ends = deleting(pod) and not deleting(self.pod)
+        self.pod = _overlay(pod, self._status)
+        if ends:
+            self._begin_end()
+        self.kick()
+
+    def vanish(self) -> None:
+        """The API has no such pod any more: end at once, with nothing to report to."""
+        self.gone = True
+        meta = self.pod["metadata"]
+        if not deleting(self.pod) or meta.get("deletionGracePeriodSeconds", 0) > 1:
+            stamp = meta.get("deletionTimestamp") or meta.get("creationTimestamp", "")
+            changed = {**meta, "deletionTimestamp": stamp, "deletionGracePeriodSeconds": 1}
+            self.pod = {**self.pod, "metadata": changed}
+            self.world.withdrawn = True
+            self.world.ending_since = None
+            self._begin_end()
+        self.kick()
+
+    def evict(self, reason: str, message: str) -> None:
+        """End the pod as Failed: node pressure, shutdown, refusal at admission."""
+        self.world.verdict = (reason, message)
+        self._begin_end()
+        self.kick()
+
+    def exited(self, container_id: str) -> None:
+        """The runtime saw a container end."""
+        self._spawn(f"refresh:{container_id}", self._refresh(container_id))
+
+    def probed(self, name: str, container_id: str, kind: str, ok: bool) -> None:
+        latest = self.world.latest(name)
+        if latest and latest.config.id == container_id and self.world.of(name).probes.get(kind) is not ok:
+            self.world.of(name).probes[kind] = ok
+            self.kick()
+
+    def record(self, type: str, reason: str, message: str, container: str = "") -> None:
+        if not self.gone:
+            self.kit.events.record(self.pod, type, reason, message, container)
+
+    async def close(self) -> None:
+        """Let go of the pod; what runs goes on."""
+        self._closed = True
+        self.kit.prober.stop(self)
+        if self._timer:
+            self._timer.cancel()
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    # Looking and acting
+
+    def kick(self) -> None:
+        """Look again soon; many reasons at once make one look."""
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._scheduled = False
+        if self._closed or self.done.is_set():
+            return
+        now = self.kit.clock.now()
+        step = worker.step(self.pod, self.world, now)
+        if step.ending and self.world.ending_since is None:
+            self._begin_end()
+        self._report(step.status)
+        for note in step.notes:
+            if note.key not in self._noted:
+                self._noted.add(note.key)
+                self.record(note.type, note.reason, note.message, note.container)
+        self.kit.prober.sync(self, step.probes, step.ending)
+        for action in step.actions:
+            self.world.busy.add(action.key)
+            self._spawn(action.key, self._perform(action))
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if step.wake is not None:
+            self._timer = self.kit.clock.call_later(max(step.wake - now, 0.001), self.kick)
+
+    def _report(self, status: Object) -> None:
+        if status and status != self._status and not self.gone:
+            self._status = status
+            self.pod = _overlay(self.pod, status)
+            self.kit.statuses.put(self.pod, status)
+
+    def _begin_end(self) -> None:
+        if self.world.ending_since is None:
+            self.world.ending_since = self.kit.clock.now()
+            self.world.was_ready = any(
+                c["type"] == "Ready" and c["status"] == "True"
+                for c in self.pod.get("status", {}).get("conditions") or ()
+            )
+        for key in sorted(self.soft):
+            if key in self._tasks:
+                self._tasks[key].cancel()
+
+    def _spawn(self, key: str, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    async def _perform(self, action: Action) -> None:
+        try:
+            await _HANDLERS[type(action)](self, action)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+        except Exception as error:  # an outcome nobody foresaw must not end the pod's driver
+            log.exception("pod %s: %s failed", self.pod["metadata"]["name"], action.key)
+            fail_pod(self.world, "InternalError", str(error), self.kit.clock.now())
+            self.world.trouble.retry_at = self.kit.clock.now() + _RETRY  # type: ignore[union-attr]
+            await self.kit.clock.sleep(_RETRY)
+        finally:
+            self.soft.discard(action.key)
+            self.world.busy.discard(action.key)
+            self.kick()
+
+    async def _refresh(self, container_id: str) -> None:
+        status = await self.kit.runtime.status(container_id)
+        if status is not None:
+            await self.learn(status)
+        self.kick()
+
+    async def learn(self, status: ContainerStatus) -> None:
+        """Fold what the runtime says of a container into the facts; a dead one may have left a message."""
+        known = self.world.containers.get(status.config.id)
+        if status.state == "exited" and (known is None or known.state != "exited"):
+            container = find_container(self.pod, status.config.name)
+            if container:
+                message = await self.kit.volumes.termination_message(
+                    self.pod, container, status.config.attempt, status.exit_code != 0
+                )
+                if message:
+                    self.world.of(status.config.name).messages[status.config.id] = message
+        self.world.containers[status.config.id] = status
+
+    # Handlers, one an action
+
+    async def _mount(self, action: MountVolumes) -> None:
+        self.soft.add(action.key)
+        try:
+            await self.kit.volumes.mount(self.pod)
+        except VolumeError as error:
+            fail_pod(self.world, "FailedMount", str(error), self.kit.clock.now())
+            self.record("Warning", "FailedMount", str(error))
+            return
+        self.world.volumes = True
+        self.world.trouble = None
+
+    async def _sandbox(self, action: RunSandbox) -> None:
+        await starting.run_sandbox(self, action.attempt)
+
+    async def _start(self, action: StartContainer) -> None:
+        container = find_container(self.pod, action.name)
+        if container is None:
+            return
+        try:
+            await starting.start_container(self, container, action)
+        except NotStarted as error:
+            fail(self.world.of(action.name), error.reason, error.message, self.kit.clock.now())
+
+    async def _stop(self, action: StopContainer) -> None:
+        await starting.stop_container(self, action)
+
+    async def _remove(self, action: RemoveContainer) -> None:
+        await self.kit.runtime.remove_container(action.id)
+        self.world.containers.pop(action.id, None)
+
+    async def _withdraw(self, action: Withdraw) -> None:
+        """Traffic first: no signal before this node's proxy knows that the pod is going (bounded)."""
+        withdrawn, clock = self.kit.hooks.withdrawn, self.kit.clock
+        if withdrawn is not None:
+            try:
+                async with clock.timeout(action.limit):
+                    await withdrawn(self.pod)
+                    await clock.sleep(self.kit.config.drain)
+            except TimeoutError:
+                log.info("pod %s: its endpoint was not withdrawn in time", self.pod["metadata"]["name"])
+        self.world.withdrawn = True
+
+    async def _cleanup(self, action: Cleanup) -> None:
+        world, kit = self.world, self.kit
+        kit.prober.stop(self)
+        if action.delete and not self.gone:
+            await kit.statuses.flush(self.uid)
+        if world.sandbox:
+            await kit.runtime.stop_sandbox(world.sandbox.config.id)
+        if action.delete or self.gone:
+            for container_id in list(world.containers):
+                await kit.runtime.remove_container(container_id)
+            if world.sandbox:
+                await kit.runtime.remove_sandbox(world.sandbox.config.id)
+        await kit.hooks.addresses.release(self.uid)
+        await kit.volumes.unmount(self.uid)
+        world.cleaned = True
+        if action.delete or self.gone:
+            await self._delete()
+            self.done.set()
+            kit.statuses.forget(self.uid)
+
+    async def _delete(self) -> None:
+        """Take the record out of the API: the pod is really gone now. Retried until it succeeds."""
+        meta = self.pod["metadata"]
+        delay = 1.0
+        while not self.gone:
+            try:
+                await self.kit.client.delete("pods", meta["name"], meta["namespace"], uid=self.uid, grace=0)
+                return
+            except ApiError as error:
+                if error.code in (404, 409):
+                    return
+                log.warning("deleting pod %s: %s", meta["name"], error.message)
+            except OSError as error:
+                log.warning("deleting pod %s: %s", meta["name"], error)
+            await self.kit.clock.sleep(delay)
+            delay = min(delay * 2, 30.0)
+
+
+_HANDLERS: dict[type, Any] = {
+    MountVolumes: PodDriver._mount,
+    RunSandbox: PodDriver._sandbox,
+    StartContainer: PodDriver._start,
+    StopContainer: PodDriver._stop,
+    RemoveContainer: PodDriver._remove,
+    Withdraw: PodDriver._withdraw,
+    Cleanup: PodDriver._cleanup,
+}
+
+
+def _overlay(pod: Object, own: Object) -> Object:
+    """The pod with this node's newest status over the API's; conditions of others stay."""
+    if not own:
+        return pod
+    status = pod.get("status", {})
+    mine = {c["type"]: c for c in own["conditions"]}
+    others = [c for c in status.get("conditions") or () if c["type"] not in mine]
+    return {**pod, "status": {**status, **own, "conditions": [*mine.values(), *others]}}
+
+
+def _recall(world: World, pod: Object) -> None:
+    """Attempts that only the API's status still knows (the machine was restarted) count as ended."""
+    status = pod.get("status", {})
+    for part in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
+        for entry in status.get(part) or ():
+            container_id = str(entry.get("containerID", "")).rpartition("//")[2]
+            if container_id and world.latest(entry["name"]) is None:
+                world.containers[container_id] = _lost(entry, container_id, world)
+
+
+def _lost(entry: Object, container_id: str, world: World) -> ContainerStatus:
+    """The status of a container that was not found, from what was last reported of it."""
+    state, last = entry.get("state") or {}, entry.get("lastState") or {}
+    ended = state.get("terminated") or (last.get("terminated") if "waiting" in state else None)
+    image = Image(entry.get("image", ""), entry.get("imageID", ""), "", (), {})
+    config = ContainerConfig(
+        container_id, "", entry["name"], entry.get("restartCount", 0), image, (), {}, "", ""
+    )
+    if ended:
+        begun, finished = _seconds(ended.get("startedAt")), _seconds(ended.get("finishedAt"))
+        code, reason, message = ended.get("exitCode", 0), ended.get("reason", ""), ended.get("message", "")
+    else:
+        begun = finished = _seconds((state.get("running") or {}).get("startedAt"))
+        code, reason = 137, "ContainerStatusUnknown"
+        message = "The container could not be located when the pod was taken over"
+    return ContainerStatus(
+        config, "exited", begun, begun, finished, exit_code=code, reason=reason, message=message
+    )
+
+
+def _seconds(text: str | None) -> float:
+    return rfc3339_parse(text) if text else 0.0
+
+
+def _take_probe_results(world: World, pod: Object) -> None:
+    """A container that was ready before the agent restarted stays ready until a probe says otherwise."""
+    status = pod.get("status", {})
+    for part in ("initContainerStatuses", "containerStatuses"):
+        for entry in status.get(part) or ():
+            latest = world.latest(entry["name"])
+            if latest and str(entry.get("containerID", "")).endswith("//" + latest.config.id):
+                probes = world.of(entry["name"]).probes
+                if entry.get("started"):
+                    probes["startup"] = True
+                if entry.get("ready"):
+                    probes["readiness"] = True

@@ -1,0 +1,87 @@
+"""What every pod driver of a node shares: the runtime, the image store, the client, and the node's own services."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.client import Client
+from sampan.node.runtime import Images, Mount, Runtime
+
+Object = dict[str, Any]
+
+
+class Volumes(Protocol):
+    """The files of pods: their volumes, /etc/hosts and the like. All calls may be repeated."""
+
+    async def mount(self, pod: Object) -> None:
+        """Set up all volumes and keep them current until `unmount`. Raises VolumeError."""
+        ...
+
+    async def mounts(
+        self, pod: Object, container: Object, env: Mapping[str, str], ips: Sequence[str]
+    ) -> list[Mount]:
+        """The bind mounts of one container. Raises VolumeError."""
+        ...
+
+    async def unmount(self, pod_uid: str) -> None: ...
+
+    def log_path(self, pod: Object, name: str, attempt: int) -> str: ...
+
+    async def termination_message(
+        self, pod: Object, container: Object, attempt: int, failed: bool
+    ) -> str: ...
+
+
+class Prober(Protocol):
+    """Runs probes and reports to drivers: `driver.probed(name, container_id, kind, ok)`."""
+
+    def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
+        """Probe exactly these containers (name -> id) of the driver's pod."""
+        ...
+
+    def stop(self, driver: Any) -> None: ...
+
+
+class Recorder(Protocol):
+    """Writes Events. `container` names the one concerned."""
+
+    def record(
+        self, regarding: Object, type: str, reason: str, message: str, container: str = ""
+    ) -> None: ...
+
+
+class Statuses(Protocol):
+    """Where a pod's latest status goes; only the newest is sent."""
+
+    def put(self, pod: Object, status: Object) -> None: ...
+
+    async def flush(self, uid: str) -> None:
+        """Returns when the pod's newest status has been sent (or can no longer be)."""
+        ...
+
+    def forget(self, uid: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Kit:
+    """Shared by all drivers of a node. `lookup` gets a ConfigMap or Secret (None: not found)."""
+
+    client: Client
+    runtime: Runtime
+    images: Images
+    clock: Clock
+    ids: Ids
+    config: Any
+    hooks: Any
+    volumes: Volumes
+    prober: Prober
+    events: Recorder
+    statuses: Statuses
+    lookup: Callable[[str, str, str], Awaitable[Object | None]]
+    node: Callable[[], Object] = dict
+    run_hook: Callable[..., Awaitable[tuple[bool, str]]] | None = None
+    host_ips: Sequence[str] = field(default_factory=list)

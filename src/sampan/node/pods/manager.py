@@ -1,0 +1,183 @@
+"""The pods of this node: one watch by `spec.nodeName`, one driver a pod, and what a former agent left running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock
+from sampan.client.client import Client
+from sampan.node.pods.driver import PodDriver
+from sampan.node.pods.kit import Kit
+from sampan.node.runtime import ContainerStatus, SandboxStatus
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+INITIAL_END = "k8s.io/initial-events-end"
+
+
+class PodManager:
+    """Drivers by pod uid. `offer` takes pods from the watch; tests and fleets may call it themselves."""
+
+    def __init__(self, kit: Kit, node_name: str) -> None:
+        self.kit = kit
+        self.drivers: dict[str, PodDriver] = {}
+        self._node = node_name
+        self._owner: dict[str, str] = {}  # container id -> pod uid, for exits
+        self._left: dict[str, tuple[SandboxStatus | None, list[ContainerStatus]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def survey(self) -> None:
+        """Learn what an earlier agent left running; call once, before the first pod."""
+        for sandbox in await self.kit.runtime.sandboxes():
+            known, _ = self._left.setdefault(sandbox.config.pod_uid, (None, []))
+            if known is None or known.config.attempt < sandbox.config.attempt:
+                self._left[sandbox.config.pod_uid] = (sandbox, self._left[sandbox.config.pod_uid][1])
+            take = getattr(self.kit.hooks.addresses, "take", None)
+            if take and sandbox.config.ip:
+                take(sandbox.config.pod_uid, sandbox.config.ip)
+        for container in await self.kit.runtime.containers():
+            uid = (
+                container.config.labels.get("io.kubernetes.pod.uid")
+                or container.config.sandbox.rpartition("_")[0]
+            )
+            self._left.setdefault(uid, (None, []))[1].append(container)
+
+    async def run(self) -> None:
+        """Follow the pods of this node for ever."""
+        fields = f"spec.nodeName={self._node}"
+        async for kind, pod, complete in follow(self.kit.client, self.kit.clock, "pods", fields=fields):
+            if complete is not None:
+                self.settle(complete)
+            elif pod is not None:
+                self.offer(kind, pod)
+
+    def offer(self, kind: str, pod: Object) -> None:
+        """One watch event."""
+        uid = pod["metadata"]["uid"]
+        driver = self.drivers.get(uid)
+        if kind == "DELETED":
+            if driver:
+                driver.vanish()
+        elif driver:
+            driver.update(pod)
+        else:
+            self._begin(pod)
+
+    def settle(self, present: set[str]) -> None:
+        """The whole list is known: what is not in it has gone while nobody looked."""
+        for uid, driver in list(self.drivers.items()):
+            if uid not in present:
+                driver.vanish()
+        for uid in list(self._left):
+            sandbox, containers = self._left.pop(uid)
+            if uid not in present and uid not in self.drivers:
+                self._spawn(self._sweep(uid, sandbox, containers))
+
+    def exited(self, container_id: str) -> None:
+        """Called by the runtime; an exit the driver itself asked for comes here too."""
+        for driver in self._drivers_of(container_id):
+            driver.exited(container_id)
+
+    def _drivers_of(self, container_id: str) -> list[PodDriver]:
+        uid = self._owner.get(container_id)
+        if uid is None:
+            for driver in self.drivers.values():
+                if container_id in driver.world.containers:
+                    uid = self._owner[container_id] = driver.uid
+                    break
+        return [self.drivers[uid]] if uid in self.drivers else []
+
+    def _begin(self, pod: Object) -> None:
+        driver = PodDriver(self.kit, pod)
+        self.drivers[driver.uid] = driver
+        driver.adopt(*self._left.pop(driver.uid, (None, [])))
+        self.kit.statuses.know(pod)
+        driver.kick()
+        self._spawn(self._reap(driver))
+
+    async def _reap(self, driver: PodDriver) -> None:
+        await driver.done.wait()
+        self.drivers.pop(driver.uid, None)
+        for container_id in [c for c, uid in self._owner.items() if uid == driver.uid]:
+            del self._owner[container_id]
+
+    async def _sweep(
+        self, uid: str, sandbox: SandboxStatus | None, containers: list[ContainerStatus]
+    ) -> None:
+        """End what belongs to a pod that no longer exists."""
+        runtime = self.kit.runtime
+        log.info("ending what is left of pod %s", uid)
+        await asyncio.gather(
+            *(runtime.stop_container(c.config.id, 2.0) for c in containers), return_exceptions=True
+        )
+        if sandbox:
+            await runtime.stop_sandbox(sandbox.config.id)
+        for container in containers:
+            await runtime.remove_container(container.config.id)
+        if sandbox:
+            await runtime.remove_sandbox(sandbox.config.id)
+        await self.kit.hooks.addresses.release(uid)
+        await self.kit.volumes.unmount(uid)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Let go of all pods; what runs goes on."""
+        for task in list(self._tasks):
+            task.cancel()
+        for driver in list(self.drivers.values()):
+            await driver.close()
+
+
+async def follow(
+    client: Client,
+    clock: Clock,
+    resource: str,
+    namespace: str = "",
+    *,
+    fields: str = "",
+    pause: Callable[[], float] = lambda: 1.0,
+) -> AsyncIterator[tuple[str, Object | None, set[str] | None]]:
+    """A watch that never ends: (type, object, None) for each change, (\"\", None, uids) when a list is complete.
+
+    After a broken connection it goes on where it was; when that is too long ago it starts with the whole list.
+    """
+    since = ""
+    while True:
+        present: set[str] | None = None if since else set()
+        try:
+            async for line in client.watch(
+                resource, namespace, since=since, fields=fields, initial=not since
+            ):
+                event = orjson.loads(line)
+                kind, obj = event["type"], event["object"]
+                if kind == "ERROR":
+                    raise ApiError.from_status(obj)
+                since = obj["metadata"].get("resourceVersion", since)
+                if kind == "BOOKMARK":
+                    if present is not None and INITIAL_END in (obj["metadata"].get("annotations") or {}):
+                        yield "", None, present
+                        present = None
+                    continue
+                if present is not None:
+                    present.add(obj["metadata"].get("uid", ""))
+                yield kind, obj, None
+        except ApiError as error:
+            if error.code == 410:
+                since = ""
+                continue
+            log.warning("watch of %s: %s", resource, error.message)
+        except OSError as error:
+            log.warning("watch of %s: %s", resource, error)
+        if present is not None:
+            since = ""  # the list was cut short
+        await clock.sleep(pause())

@@ -1,0 +1,318 @@
+"""What a pod's status says: phase, conditions and container statuses, computed from facts.
+
+Reasons and messages are those kubelet reports, since clients and people match on them
+(pod lifecycle; KEP-3085 for PodReadyToStartContainers, KEP-5067 for observedGeneration).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.base.clock import rfc3339, rfc3339_parse
+from sampan.node.pods.podspec import (
+    deleting,
+    ephemerals,
+    inits,
+    is_sidecar,
+    mains,
+    pod_text,
+    should_restart,
+)
+from sampan.node.pods.world import RESTART_RESET, Facts, World
+from sampan.node.runtime import ContainerStatus
+
+Object = dict[str, Any]
+OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+_SETTLES = 1.0
+
+
+def start_time(pod: Object, world: World) -> float:
+    """When this node first saw the pod (status.startTime)."""
+    text = pod.get("status", {}).get("startTime")
+    return rfc3339_parse(text) if text else world.first_seen
+
+
+def verdict(pod: Object, world: World, now: float) -> tuple[str, str] | None:
+    """(reason, message) why the pod must end although nobody deleted it."""
+    if world.verdict:
+        return world.verdict
+    seconds = pod["spec"].get("activeDeadlineSeconds")
+    if seconds is not None and now >= start_time(pod, world) + seconds:
+        return DEADLINE
+    return None
+
+
+def back_off_until(facts: Facts, exited: ContainerStatus) -> float:
+    """When an exited container may start again."""
+    if not facts.restart_delay or exited.finished_at - exited.started_at > RESTART_RESET:
+        return 0.0
+    return exited.finished_at + facts.restart_delay
+
+
+def is_started(container: Object, world: World) -> bool:
+    """`started` of a container status: running, postStart done, startup probe passed if there is one."""
+    latest = world.latest(container["name"])
+    if latest is None or latest.state == "exited":
+        return False
+    facts = world.of(container["name"])
+    if container.get("startupProbe"):
+        return facts.hooked and facts.probes.get("startup") is True
+    return facts.hooked
+
+
+def is_ready(container: Object, world: World) -> bool:
+    """`ready` of a container status."""
+    if not is_started(container, world):
+        return False
+    if container.get("readinessProbe"):
+        return world.of(container["name"]).probes.get("readiness") is True
+    return True
+
+
+def pod_status(pod: Object, world: World, now: float) -> tuple[Object, bool]:
+    """The status fields a node owns, and whether the pod is over by itself (all containers done, none restarts)."""
+    why = verdict(pod, world, now)
+    over = _over(pod, world)
+    finished = (over or why is not None or deleting(pod)) and not world.running()
+    phase = _phase(pod, world, over, why is not None, finished)
+    status: Object = {"phase": phase}
+    generation = pod["metadata"].get("generation")
+    if generation:
+        status["observedGeneration"] = generation
+    if why:
+        status["reason"], status["message"] = why
+    status["containerStatuses"] = [_container(pod, c, world, now, False, finished) for c in mains(pod)]
+    if inits(pod):
+        status["initContainerStatuses"] = [_container(pod, c, world, now, True, finished) for c in inits(pod)]
+    if ephemerals(pod):
+        status["ephemeralContainerStatuses"] = [
+            _container(pod, c, world, now, False, finished) for c in ephemerals(pod)
+        ]
+    status["conditions"] = _conditions(pod, world, phase, status, now)
+    if world.host_ip:
+        status["hostIP"] = world.host_ip
+        status["hostIPs"] = [{"ip": ip} for ip in world.host_ips or [world.host_ip]]
+    if world.ips:
+        status["podIP"] = world.ips[0]
+        status["podIPs"] = [{"ip": ip} for ip in world.ips]
+    status["startTime"] = rfc3339(start_time(pod, world))
+    if "qosClass" in pod.get("status", {}):
+        status["qosClass"] = pod["status"]["qosClass"]
+    return status, over
+
+
+def _over(pod: Object, world: World) -> bool:
+    for container in inits(pod):
+        if not is_sidecar(container):
+            latest = world.latest(container["name"])
+            failed = latest is not None and latest.state == "exited" and latest.exit_code != 0
+            if failed and not should_restart(pod, container, latest, is_init=True):
+                return not any(world.latest(c["name"]) for c in mains(pod))
+    for container in mains(pod):
+        latest = world.latest(container["name"])
+        if latest is None or latest.state != "exited" or should_restart(pod, container, latest):
+            return False
+    return True
+
+
+def _phase(pod: Object, world: World, over: bool, doomed: bool, finished: bool) -> str:
+    statuses = [world.latest(c["name"]) for c in mains(pod)]
+    exited = [s for s in statuses if s and s.state == "exited"]
+    if finished:
+        if doomed:
+            return "Failed"
+        if over or len(exited) == len(statuses):
+            clean = len(exited) == len(statuses) and all(s.exit_code == 0 for s in exited)
+            return "Succeeded" if clean else "Failed"
+        if exited or any(world.latest(c["name"]) for c in inits(pod)):
+            return "Failed"
+    return "Pending" if any(s is None for s in statuses) else "Running"
+
+
+# Conditions
+
+
+def _conditions(pod: Object, world: World, phase: str, status: Object, now: float) -> list[Object]:
+    sandbox = world.sandbox is not None and world.sandbox.ready and not world.cleaned
+    generation = pod["metadata"].get("generation")
+    containers_ready = _containers_ready(pod, phase, status)
+    wanted = [
+        ("PodReadyToStartContainers", sandbox, "", ""),
+        ("Initialized", *_initialized(pod, phase, status)),
+        ("Ready", *_ready(pod, phase, containers_ready)),
+        ("ContainersReady", *containers_ready),
+        ("PodScheduled", True, "", ""),
+    ]
+    old = {c["type"]: c for c in pod.get("status", {}).get("conditions") or ()}
+    result = []
+    for kind, value, reason, message in wanted:
+        text = "True" if value else "False"
+        before = old.get(kind)
+        same = before is not None and before.get("status") == text
+        since = before.get("lastTransitionTime") if same else None
+        condition: Object = {
+            "type": kind,
+            "status": text,
+            "lastTransitionTime": since or rfc3339(now),
+        }
+        if generation:
+            condition["observedGeneration"] = generation
+        if reason:
+            condition["reason"] = reason
+        if message:
+            condition["message"] = message
+        result.append(condition)
+    return result
+
+
+def _completed(phase: str) -> tuple[bool, str, str] | None:
+    if phase == "Succeeded":
+        return False, "PodCompleted", ""
+    if phase == "Failed":
+        return False, "PodFailed", ""
+    return None
+
+
+def _initialized(pod: Object, phase: str, status: Object) -> tuple[bool, str, str]:
+    if phase == "Succeeded":
+        return True, "PodCompleted", ""
+    incomplete = []
+    for container, state in zip(inits(pod), status.get("initContainerStatuses", ()), strict=False):
+        done = state["started"] if is_sidecar(container) else state["ready"]
+        if not done:
+            incomplete.append(container["name"])
+    begun = any("running" in s["state"] or "terminated" in s["state"] for s in status["containerStatuses"])
+    if not incomplete or begun:
+        return True, "", ""
+    return False, "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(incomplete)}]"
+
+
+def _containers_ready(pod: Object, phase: str, status: Object) -> tuple[bool, str, str]:
+    done = _completed(phase)
+    if done:
+        return done
+    waiting = [
+        s["name"]
+        for c, s in zip(inits(pod), status.get("initContainerStatuses", ()), strict=False)
+        if is_sidecar(c) and not s["ready"]
+    ]
+    waiting += [s["name"] for s in status["containerStatuses"] if not s["ready"]]
+    if waiting:
+        return False, "ContainersNotReady", f"containers with unready status: [{' '.join(waiting)}]"
+    return True, "", ""
+
+
+def _ready(pod: Object, phase: str, containers_ready: tuple[bool, str, str]) -> tuple[bool, str, str]:
+    if not containers_ready[0]:
+        return containers_ready
+    present = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions") or ()}
+    problems = []
+    for gate in pod["spec"].get("readinessGates") or ():
+        kind = gate["conditionType"]
+        if kind not in present:
+            problems.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+        elif present[kind] != "True":
+            problems.append(f'the status of pod readiness gate "{kind}" is not "True", but {present[kind]}')
+    if problems:
+        text = problems[0] if len(problems) == 1 else "[" + ", ".join(problems) + "]"
+        return False, "ReadinessGatesNotReady", text
+    return True, "", ""
+
+
+# Container statuses
+
+
+def _container(
+    pod: Object, container: Object, world: World, now: float, init: bool, finished: bool
+) -> Object:
+    name = container["name"]
+    facts = world.of(name)
+    attempts = world.attempts(name)
+    latest = attempts[-1] if attempts else None
+    before = attempts[-2] if len(attempts) > 1 else None
+    last = _terminated(before, facts, world) if before else None
+    restarts = latest.config.attempt if latest else 0
+    status: Object = {"name": name}
+    if latest is None:
+        status["state"] = {"waiting": _waiting(pod, container, world, now)}
+    elif latest.state != "exited":
+        status["state"] = {"running": {"startedAt": rfc3339(latest.started_at)}}
+    else:
+        dead = _terminated(latest, facts, world)
+        waiting = None if finished else _waits_to_restart(pod, container, world, latest, now, init)
+        if waiting:
+            status["state"], last = {"waiting": waiting}, dead
+        else:
+            status["state"] = {"terminated": dead}
+    status["lastState"] = {"terminated": last} if last else {}
+    if init and not is_sidecar(container):
+        status["ready"] = bool(latest and latest.state == "exited" and latest.exit_code == 0)
+    else:
+        status["ready"] = is_ready(container, world)
+    status["restartCount"] = restarts
+    image = latest.config.image if latest else None
+    status["image"] = (image.ref if image else "") or container.get("image", "")
+    status["imageID"] = (image.digest or image.id) if image else ""
+    if latest:
+        status["containerID"] = f"{world.runtime}://{latest.config.id}"
+    status["started"] = is_started(container, world)
+    resources = container.get("resources")
+    if resources and latest and latest.state != "exited":
+        status["resources"] = resources
+        if resources.get("requests"):
+            status["allocatedResources"] = resources["requests"]
+    return status
+
+
+def _terminated(status: ContainerStatus, facts: Facts, world: World) -> Object:
+    result: Object = {"exitCode": status.exit_code}
+    reason = status.reason or ("Completed" if status.exit_code == 0 else "Error")
+    result["reason"] = reason
+    message = facts.messages.get(status.config.id) or status.message
+    if message:
+        result["message"] = message
+    result["startedAt"] = rfc3339(status.started_at or status.created_at)
+    result["finishedAt"] = rfc3339(status.finished_at)
+    result["containerID"] = f"{world.runtime}://{status.config.id}"
+    return result
+
+
+def _waiting(pod: Object, container: Object, world: World, now: float) -> Object:
+    """Why a container that never ran does not."""
+    problem = world.of(container["name"]).problem
+    if problem:
+        return _problem(container, problem, now)
+    return {"reason": "PodInitializing" if inits(pod) else "ContainerCreating"}
+
+
+def _problem(container: Object, problem: Any, now: float) -> Object:
+    if problem.reason == "ErrImagePull" and now >= problem.at + _SETTLES:
+        text = f'Back-off pulling image "{container.get("image", "")}": ErrImagePull: {problem.message}'
+        return {"reason": "ImagePullBackOff", "message": text}
+    return {"reason": problem.reason, "message": problem.message}
+
+
+def _waits_to_restart(
+    pod: Object, container: Object, world: World, latest: ContainerStatus, now: float, init: bool
+) -> Object | None:
+    """The waiting state that covers an exited container which will start again."""
+    if not should_restart(pod, container, latest, is_init=init):
+        return None
+    facts = world.of(container["name"])
+    if facts.problem:
+        return _problem(container, facts.problem, now)
+    until = back_off_until(facts, latest)
+    if until > now:
+        delay = _duration(facts.restart_delay)
+        text = f"back-off {delay} restarting failed container={container['name']} pod={pod_text(pod)}"
+        return {"reason": "CrashLoopBackOff", "message": text}
+    if latest.reason == "StartError":
+        return {"reason": "RunContainerError", "message": latest.message}
+    return None
+
+
+def _duration(seconds: float) -> str:
+    """Whole seconds as Go prints a duration: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,22 @@
+"""The refusals that setting up a pod can end in, as the API shows them."""
+
+from __future__ import annotations
+
+
+class NotStarted(Exception):
+    """Why a container waits: `reason` and `message` of its waiting state."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class ConfigProblem(Exception):
+    """A container's configuration refers to something that is not there, or contradicts itself."""
+
+    reason = "CreateContainerConfigError"
+
+
+class VolumeError(Exception):
+    """A volume cannot be set up (yet); the message goes into the FailedMount event."""

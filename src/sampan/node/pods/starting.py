@@ -1,0 +1,159 @@
+"""How a sandbox or a container is started and stopped: image, configuration, runtime, hooks, and their events."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from sampan.node import qos
+from sampan.node.pods import pulling, spec
+from sampan.node.pods.actions import StartContainer, StopContainer
+from sampan.node.pods.podspec import deleting, find_container
+from sampan.node.pods.problems import ConfigProblem, NotStarted, VolumeError
+from sampan.node.pods.world import fail_pod, restarted, started
+from sampan.node.runtime import ContainerStatus, RuntimeFailure, SandboxConfig
+
+if TYPE_CHECKING:
+    from sampan.node.pods.driver import PodDriver
+
+Object = dict[str, Any]
+
+
+async def run_sandbox(driver: PodDriver, attempt: int) -> None:
+    """Make the pod's surroundings; a failure is recorded in the pod's facts."""
+    kit, world, pod = driver.kit, driver.world, driver.pod
+    now = kit.clock.now()
+    try:
+        if world.sandbox is not None:
+            driver.record(
+                "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
+            )
+            await kit.runtime.stop_sandbox(world.sandbox.config.id)
+            await kit.runtime.remove_sandbox(world.sandbox.config.id)
+        host_network = bool(pod["spec"].get("hostNetwork"))
+        address = "" if host_network else await kit.hooks.addresses.allocate(pod)
+        config = sandbox_config(pod, attempt, address)
+        world.sandbox_attempt = attempt + 1
+        world.sandbox = await kit.runtime.run_sandbox(config)
+    except (RuntimeFailure, OSError) as error:
+        text = f"Failed to create pod sandbox: {error}"
+        driver.record("Warning", "FailedCreatePodSandBox", text)
+        fail_pod(world, "CreatePodSandboxError", text, now)
+        return
+    world.trouble = None
+    world.ips = list(kit.host_ips) if host_network else [address]
+
+
+def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:
+    """The surroundings a pod's spec asks for."""
+    meta, body = pod["metadata"], pod["spec"]
+    security = body.get("securityContext") or {}
+    return SandboxConfig(
+        id=f"{meta['uid']}_{attempt}",
+        pod_uid=meta["uid"],
+        pod_name=meta["name"],
+        namespace=meta["namespace"],
+        attempt=attempt,
+        hostname=spec.hostname(pod),
+        ip=address,
+        host_network=bool(body.get("hostNetwork")),
+        host_pid=bool(body.get("hostPID")),
+        host_ipc=bool(body.get("hostIPC")),
+        share_processes=bool(body.get("shareProcessNamespace")),
+        sysctls={s["name"]: s["value"] for s in security.get("sysctls") or ()},
+        cgroup=qos.cgroup(pod),
+        limits=qos.pod_limits(pod),
+        labels=spec.simulation_labels(pod),
+    )
+
+
+async def start_container(driver: PodDriver, container: Object, action: StartContainer) -> None:
+    """From the image to a finished postStart. Raises NotStarted."""
+    kit, world, name = driver.kit, driver.world, action.name
+    facts = world.of(name)
+    driver.soft.add(action.key)
+    image = await pulling.ensure_image(driver, container)
+    sandbox = world.sandbox
+    if sandbox is None or deleting(driver.pod):
+        return
+    try:
+        config = await spec.container_config(
+            kit, driver.pod, container, image, sandbox, world.ips, action.attempt
+        )
+    except (ConfigProblem, VolumeError) as error:
+        reason = getattr(error, "reason", "CreateContainerConfigError")
+        driver.record("Warning", "Failed", f"Error: {error}", name)
+        raise NotStarted(reason, str(error)) from error
+    driver.soft.discard(action.key)
+    facts.hooked = not _hook(container, "postStart")
+    if action.ran is not None:
+        restarted(facts, action.ran)
+    try:
+        status = await kit.runtime.start_container(config)
+    except RuntimeFailure as error:
+        driver.record("Warning", "Failed", f"Error: {error.message}", name)
+        if error.reason != "RunContainerError":
+            raise NotStarted(error.reason, error.message) from error
+        now = kit.clock.now()
+        dead = ContainerStatus(
+            config, "exited", now, now, now, 128, reason="StartError", message=error.message
+        )
+        started(facts)
+        world.containers[config.id] = dead
+        return
+    started(facts)
+    await driver.learn(status)
+    driver.record("Normal", "Created", f"Created container: {name}", name)
+    driver.record("Normal", "Started", f"Started container {name}", name)
+    if not facts.hooked:
+        driver.kick()
+        await _post_start(driver, container, config.id)
+
+
+def _hook(container: Object, kind: str) -> Object | None:
+    return (container.get("lifecycle") or {}).get(kind)
+
+
+async def _post_start(driver: PodDriver, container: Object, container_id: str) -> None:
+    kit, name = driver.kit, container["name"]
+    ok, message = True, ""
+    if kit.run_hook is not None:
+        ok, message = await kit.run_hook(driver, container, container_id, _hook(container, "postStart"))
+    driver.world.of(name).hooked = True
+    if not ok:
+        driver.record("Warning", "FailedPostStartHook", f"PostStartHook failed: {message}", name)
+        grace = float(driver.pod["spec"].get("terminationGracePeriodSeconds", 30))
+        why = f"FailedPostStartHook: {message}"
+        await stop_container(driver, StopContainer(container_id, name, grace, why, "stop"))
+
+
+async def stop_container(driver: PodDriver, action: StopContainer) -> None:
+    """preStop, then the signal; the event names the reason. Returns when the container is dead."""
+    kit, clock = driver.kit, driver.kit.clock
+    container = find_container(driver.pod, action.name)
+    left = action.grace
+    if action.id not in driver.pre_stopped:
+        driver.pre_stopped.add(action.id)
+        driver.record("Normal", "Killing", action.why, action.name)
+        hook = _hook(container, "preStop") if container else None
+        if hook and kit.run_hook is not None and action.grace > 0:
+            begun = clock.monotonic()
+            ok, message = True, ""
+            try:
+                async with clock.timeout(action.grace):
+                    ok, message = await kit.run_hook(driver, container, action.id, hook)
+            except TimeoutError:
+                ok, message = False, "the hook did not end within the grace period"
+            if not ok:
+                driver.record("Warning", "FailedPreStopHook", f"PreStopHook failed: {message}", action.name)
+            left = max(action.grace - (clock.monotonic() - begun), min(2.0, action.grace))
+    await kit.runtime.stop_container(action.id, left)
+    status = await kit.runtime.status(action.id)
+    if status is not None:
+        await driver.learn(status)
+    else:
+        old = driver.world.containers.get(action.id)
+        if old and old.state != "exited":
+            driver.world.containers[action.id] = dataclasses.replace(
+                old, state="exited", finished_at=clock.now(), exit_code=137, reason="ContainerStatusUnknown"
+            )

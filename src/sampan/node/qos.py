@@ -1,0 +1,109 @@
+"""Quality of service: a pod's class, and the kernel settings that follow from its requests and limits.
+
+Rules: "Pod Quality of Service Classes" and "Node Allocatable" of the Kubernetes documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api import quantity
+from sampan.node.runtime import Limits
+
+Object = dict[str, Any]
+_SHARES_PER_CPU = 1024
+_PERIOD = 100_000  # microseconds
+
+
+def qos_class(pod: Object) -> str:
+    """Guaranteed, Burstable or BestEffort."""
+    known = pod.get("status", {}).get("qosClass")
+    if known:
+        return known
+    containers = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]
+    any_set, guaranteed = False, True
+    for container in containers:
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        for name in ("cpu", "memory"):
+            limit, request = _milli(limits.get(name)), _milli(requests.get(name, limits.get(name)))
+            any_set = any_set or bool(limit) or bool(request)
+            if not limit or limit != request:
+                guaranteed = False
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _milli(text: Any) -> int:
+    return quantity.milli(text) if text is not None else 0
+
+
+def shares(milli: int) -> int:
+    """cpu.shares of a request in thousandths of a core; 2 is the kernel's least."""
+    return max(2, milli * _SHARES_PER_CPU // 1000)
+
+
+def quota(milli: int) -> int:
+    """CFS quota in microseconds per 100 ms; 1 ms is the kernel's least."""
+    return max(1000, milli * _PERIOD // 1000)
+
+
+def container_limits(pod: Object, container: Object, node_memory: int = 0) -> Limits:
+    """The cgroup settings of one container."""
+    resources = container.get("resources") or {}
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    cpu_request = _milli(requests.get("cpu", limits.get("cpu")))
+    cpu_limit = _milli(limits.get("cpu"))
+    memory = limits.get("memory")
+    return Limits(
+        cpu_shares=shares(cpu_request),
+        cpu_quota=quota(cpu_limit) if cpu_limit else None,
+        memory=quantity.value(memory) if memory is not None else None,
+        oom_score_adj=oom_score_adj(pod, container, node_memory),
+    )
+
+
+def oom_score_adj(pod: Object, container: Object, node_memory: int) -> int:
+    """Guaranteed -997, BestEffort 1000; Burstable in between, less the more memory it requested."""
+    if pod["spec"].get("priorityClassName") == "system-node-critical":
+        return -997
+    qos = qos_class(pod)
+    if qos == "Guaranteed":
+        return -997
+    if qos == "BestEffort":
+        return 1000
+    resources = container.get("resources") or {}
+    request = (resources.get("requests") or {}).get("memory", (resources.get("limits") or {}).get("memory"))
+    if not node_memory:
+        return 999
+    asked = quantity.value(request) if request is not None else 0
+    return min(max(1000 - 1000 * asked // node_memory, 3), 999)
+
+
+def pod_limits(pod: Object) -> Limits:
+    """The pod cgroup: sums of its containers; a limit only where every container has one."""
+    totals = {"cpu": 0, "memory": 0}
+    bounded = {"cpu": True, "memory": True}
+    request = 0
+    for container in pod["spec"]["containers"]:
+        resources = container.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        request += _milli(requests.get("cpu", limits.get("cpu")))
+        for name in totals:
+            if name in limits:
+                totals[name] += quantity.milli(limits[name])
+            else:
+                bounded[name] = False
+    return Limits(
+        cpu_shares=shares(request),
+        cpu_quota=quota(totals["cpu"]) if bounded["cpu"] else None,
+        memory=totals["memory"] // 1000 if bounded["memory"] else None,
+    )
+
+
+def cgroup(pod: Object) -> str:
+    """The pod's cgroup below the node's: `besteffort/pod<uid>`; guaranteed pods lie at the top."""
+    qos = qos_class(pod)
+    prefix = "" if qos == "Guaranteed" else qos.lower() + "/"
+    return f"{prefix}pod{pod['metadata']['uid']}"

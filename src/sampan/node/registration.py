@@ -1,0 +1,136 @@
+"""The Node object an agent registers, as a pure function of its settings and its machine.
+
+Labels, conditions and their texts are those kubelet writes ("Nodes" of the Kubernetes documentation; KEP-1143 labels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sampan.api import quantity
+from sampan.base.clock import rfc3339
+from sampan.node.config import KUBELET_VERSION, AgentConfig
+
+Object = dict[str, Any]
+
+
+def node_object(
+    name: str,
+    config: AgentConfig,
+    capacity: Mapping[str, str],
+    info: Mapping[str, str],
+    runtime: str,
+    now: float,
+) -> Object:
+    """A whole Node with status, ready to be created."""
+    architecture, system = info.get("architecture", "amd64"), info.get("operatingSystem", "linux")
+    labels = {
+        "beta.kubernetes.io/arch": architecture,
+        "beta.kubernetes.io/os": system,
+        "kubernetes.io/arch": architecture,
+        "kubernetes.io/hostname": config.hostname or name,
+        "kubernetes.io/os": system,
+        **config.labels,
+    }
+    spec: Object = {}
+    if config.pod_cidr:
+        spec = {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+    if config.taints:
+        spec["taints"] = [dict(t) for t in config.taints]
+    annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true", **config.annotations}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels, "annotations": annotations},
+        "spec": spec,
+        "status": {
+            "capacity": dict(capacity),
+            "allocatable": allocatable(capacity, config.reserved),
+            "conditions": conditions(config, {}, now),
+            "addresses": addresses(name, config),
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
+            "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": "",
+                "kernelVersion": "",
+                "osImage": "",
+                "operatingSystem": system,
+                "architecture": architecture,
+                **info,
+                "containerRuntimeVersion": runtime,
+                "kubeletVersion": KUBELET_VERSION,
+                "kubeProxyVersion": "",
+                **config.node_info,
+            },
+        },
+    }
+
+
+def allocatable(capacity: Mapping[str, str], reserved: Mapping[str, str]) -> Object:
+    """Capacity less what is reserved, never negative."""
+    result = dict(capacity)
+    for name, amount in reserved.items():
+        if name in result:
+            left = quantity.parse(result[name]) - quantity.parse(amount)
+            result[name] = str(left) if left.nano > 0 else "0"
+    return result
+
+
+def addresses(name: str, config: AgentConfig) -> list[Object]:
+    ips: Sequence[str] = config.addresses or (config.address,)
+    return [
+        *({"type": "InternalIP", "address": ip} for ip in ips),
+        {"type": "Hostname", "address": config.hostname or name},
+    ]
+
+
+_CONDITIONS = (
+    ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+)
+_PRESSURES = {
+    "MemoryPressure": ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+    "DiskPressure": ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+    "PIDPressure": ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+}
+
+
+def conditions(
+    config: AgentConfig,
+    old: Mapping[str, Object],
+    now: float,
+    *,
+    problem: str = "",
+    pressures: Sequence[str] = (),
+) -> list[Object]:
+    """The node's conditions. `problem` says why it is not ready; `old` keeps the times of transitions."""
+    wanted: list[tuple[str, str, str, str]] = []
+    for kind, reason, message in _CONDITIONS:
+        if kind in pressures:
+            wanted.append((kind, "True", *_PRESSURES[kind]))
+        else:
+            wanted.append((kind, "False", reason, message))
+    if problem:
+        wanted.append(("Ready", "False", "KubeletNotReady", problem))
+    else:
+        wanted.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
+    wanted += [(c["type"], c["status"], c.get("reason", ""), c.get("message", "")) for c in config.conditions]
+    stamp = rfc3339(now)
+    result = []
+    for kind, status, reason, message in wanted:
+        before = old.get(kind, {})
+        since = before.get("lastTransitionTime", stamp) if before.get("status") == status else stamp
+        result.append(
+            {
+                "type": kind,
+                "status": status,
+                "lastHeartbeatTime": stamp,
+                "lastTransitionTime": since,
+                "reason": reason,
+                "message": message,
+            }
+        )
+    return result

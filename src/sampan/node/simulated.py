@@ -1,0 +1,298 @@
+"""A runtime whose containers are data: for the memory fidelity and for clusters of thousands of nodes.
+
+How a container behaves is read from its pod's annotations, else guessed from its command:
+
+    sampan.dev/simulate: exit=1 after=2s            every container exits with 1 after two seconds
+    sampan.dev/simulate.web: ready=false            the readiness probe of container web fails
+    exit=N after=DURATION   ends by itself          times=N     only the first N attempts behave so
+    ready=false|DURATION    never ready, or later   live=false|DURATION  liveness fails (after a while)
+    start=DURATION          latency of a start      stop=DURATION        time between SIGTERM and the end
+    error=TEXT              cannot be started       log=TEXT             a line of output
+    reason=OOMKilled        reason of the exit      message=TEXT         termination message
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import re
+import shlex
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from sampan.base.clock import Clock, rfc3339_micro
+from sampan.node.runtime import (
+    ContainerConfig,
+    ContainerStatus,
+    Exec,
+    Image,
+    ImageError,
+    Limits,
+    RuntimeFailure,
+    SandboxConfig,
+    SandboxStatus,
+)
+
+_SIMULATE = "sampan.dev/simulate"
+_SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)")
+_EXIT = re.compile(r"\bexit\s+(\d+)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def seconds(text: str) -> float:
+    """A duration such as 250ms, 2s, 1m. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
+    if not match:
+        raise ValueError(f"not a duration: {text!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def behaviour(config: ContainerConfig) -> dict[str, str]:
+    """How this attempt of a container behaves, as the words of its annotation."""
+    labels = config.labels
+    text = labels.get(f"{_SIMULATE}.{config.name}", labels.get(_SIMULATE))
+    if text is None:
+        return _guess(config.args)
+    words = dict(w.partition("=")[::2] for w in shlex.split(text))
+    if "times" in words and config.attempt >= int(words["times"]):
+        return {}
+    return words
+
+
+def _guess(args: Sequence[str]) -> dict[str, str]:
+    """`sleep 5`, `true`, `false`, and shells that only sleep, echo and exit."""
+    if not args:
+        return {}
+    program = args[0].rpartition("/")[2]
+    if program in ("true", "false", "echo", "printf"):
+        return {"exit": "1" if program == "false" else "0"}
+    if program == "sleep" and len(args) > 1 and re.fullmatch(r"\d+(\.\d+)?", args[1]):
+        return {"exit": "0", "after": args[1]}
+    if program in ("sh", "bash", "ash") and len(args) > 2 and args[1] in ("-c", "-ec"):
+        script = args[2]
+        exits = _EXIT.findall(script)
+        if exits and not re.search(r"\b(while|until|for|if|trap)\b", script):
+            return {"exit": exits[-1], "after": str(sum(float(s) for s in _SLEEP.findall(script)))}
+    return {}
+
+
+class SimulatedImages:
+    """Every image exists, unless its name is in `missing` or says so (a tag or path part `missing`)."""
+
+    def __init__(self, missing: Sequence[str] = ()) -> None:
+        self.missing = set(missing)
+        self._present: dict[str, Image] = {}
+
+    async def find(self, ref: str) -> Image | None:
+        return self._present.get(ref)
+
+    async def pull(self, ref: str, credentials: Sequence[Mapping[str, Any]] = ()) -> Image:
+        if ref in self.missing or "missing" in re.split(r"[:/@]", ref):
+            raise ImageError("ErrImagePull", f'failed to resolve reference "{ref}": {ref}: not found')
+        image = self._present.get(ref)
+        if image is None:
+            digest = "sha256:" + hashlib.sha256(ref.encode()).hexdigest()
+            image = Image(ref, digest, f"{ref.partition('@')[0]}@{digest}", (), {}, 1 << 20)
+            self._present[ref] = image
+        return image
+
+    async def list(self) -> list[Image]:
+        return list(self._present.values())
+
+    async def remove(self, ref: str) -> None:
+        self._present.pop(ref, None)
+
+
+class SimulatedRuntime:
+    """Containers as records with timers. `latency` is the time a start takes, in seconds."""
+
+    name = "sampan-simulated://0.1.0"
+
+    def __init__(self, clock: Clock, latency: float = 0.0) -> None:
+        self._clock = clock
+        self._latency = latency
+        self._sandboxes: dict[str, SandboxStatus] = {}
+        self._containers: dict[str, ContainerStatus] = {}
+        self._timers: dict[str, Any] = {}
+        self._logs: dict[str, list[bytes]] = {}
+        self._on_exit: Callable[[str], None] = lambda _: None
+
+    async def start(self, on_exit: Callable[[str], None]) -> None:
+        self._on_exit = on_exit
+
+    async def close(self) -> None:
+        """Containers go on: timers are kept, an agent that starts again finds them."""
+        self._on_exit = lambda _: None
+
+    def power_off(self) -> None:
+        """All containers vanish at once, as when a machine loses power."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._containers.clear()
+        self._sandboxes.clear()
+
+    async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
+        status = SandboxStatus(config, True, self._clock.now())
+        self._sandboxes[config.id] = status
+        return status
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        for status in list(self._containers.values()):
+            if status.config.sandbox == sandbox_id and status.state != "exited":
+                self._end(status.config.id, 137, "Error")
+        status = self._sandboxes.get(sandbox_id)
+        if status:
+            self._sandboxes[sandbox_id] = dataclasses.replace(status, ready=False)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        self._sandboxes.pop(sandbox_id, None)
+
+    async def start_container(self, config: ContainerConfig) -> ContainerStatus:
+        words = behaviour(config)
+        latency = seconds(words["start"]) if "start" in words else self._latency
+        if latency:
+            await self._clock.sleep(latency)
+        if "error" in words:
+            raise RuntimeFailure("RunContainerError", words["error"])
+        now = self._clock.now()
+        status = ContainerStatus(config, "running", now, now, pid=1)
+        self._containers[config.id] = status
+        if "log" in words:
+            line = f"{rfc3339_micro(now)} stdout F {words['log']}\n".encode()
+            self._logs.setdefault(config.log_path, []).append(line)
+        if "exit" in words:
+            code, delay = int(words["exit"]), seconds(words.get("after", "0"))
+            reason = words.get("reason", "Completed" if code == 0 else "Error")
+            self._timers[config.id] = self._clock.call_later(
+                delay, self._end, config.id, code, reason, words.get("message", "")
+            )
+        return status
+
+    def _end(self, container_id: str, code: int, reason: str, message: str = "") -> None:
+        timer = self._timers.pop(container_id, None)
+        if timer:
+            timer.cancel()
+        status = self._containers.get(container_id)
+        if status and status.state != "exited":
+            self._containers[container_id] = dataclasses.replace(
+                status,
+                state="exited",
+                finished_at=self._clock.now(),
+                exit_code=code,
+                reason=reason,
+                message=message,
+            )
+            self._on_exit(container_id)
+
+    def kill(self, container_id: str, code: int = 137, reason: str = "Error") -> None:
+        """End a container as if the kernel had done it (for tests)."""
+        self._end(container_id, code, reason)
+
+    async def stop_container(self, container_id: str, grace: float) -> None:
+        status = self._containers.get(container_id)
+        if status is None or status.state == "exited":
+            return
+        delay = seconds(behaviour(status.config).get("stop", "0"))
+        if delay:
+            await self._clock.sleep(min(delay, grace))
+        if delay > grace:
+            self._end(container_id, 137, "Error")
+        else:
+            self._end(container_id, 0, "Completed")
+
+    async def remove_container(self, container_id: str) -> None:
+        timer = self._timers.pop(container_id, None)
+        if timer:
+            timer.cancel()
+        status = self._containers.pop(container_id, None)
+        if status:
+            self._logs.pop(status.config.log_path, None)
+
+    async def sandboxes(self) -> list[SandboxStatus]:
+        return list(self._sandboxes.values())
+
+    async def containers(self) -> list[ContainerStatus]:
+        return list(self._containers.values())
+
+    async def status(self, container_id: str) -> ContainerStatus | None:
+        return self._containers.get(container_id)
+
+    async def exec(
+        self, container_id: str, args: Sequence[str], *, tty: bool = False, stdin: bool = False
+    ) -> Exec:
+        if container_id not in self._containers:
+            raise RuntimeFailure("ExecError", "the container is not running")
+        return EchoExec(args, stdin)
+
+    async def attach(self, container_id: str) -> Exec:
+        return EchoExec((), True)
+
+    async def connect(self, sandbox_id: str, port: int) -> Any:
+        raise ConnectionRefusedError(f"port {port}: simulated pods have no network")
+
+    async def update_limits(self, container_id: str, limits: Limits) -> None:
+        status = self._containers.get(container_id)
+        if status:
+            config = dataclasses.replace(status.config, limits=limits)
+            self._containers[container_id] = dataclasses.replace(status, config=config)
+
+    async def stats(self) -> Mapping[str, Mapping[str, float]]:
+        return {
+            c: {"cpu_seconds": 0.0, "memory_working_set": float(1 << 20), "memory_rss": float(1 << 20)}
+            for c, status in self._containers.items()
+            if status.state == "running"
+        }
+
+    async def logs(self, path: str) -> AsyncIterator[bytes]:
+        for line in self._logs.get(path, ()):
+            yield line
+
+    def write_log(self, path: str, text: str) -> None:
+        """A line of output of a container (for tests)."""
+        line = f"{rfc3339_micro(self._clock.now())} stdout F {text}\n".encode()
+        self._logs.setdefault(path, []).append(line)
+
+
+class EchoExec:
+    """`exec` in a simulated container: prints its command, or what it reads; `exit N` ends with N."""
+
+    def __init__(self, args: Sequence[str], stdin: bool) -> None:
+        match = _EXIT.search(" ".join(args))
+        self._code = int(match[1]) if match else int(bool(args) and args[0] == "false")
+        words = args[1:] if args[:1] == ["echo"] else args
+        self._output = asyncio.Queue[bytes]()
+        if args:
+            self._output.put_nowait(" ".join(words).encode() + b"\n")
+        if not stdin:
+            self._output.put_nowait(b"")
+        self._ended = asyncio.Event()
+        if not stdin:
+            self._ended.set()
+
+    async def read_stdout(self) -> bytes:
+        return await self._output.get()
+
+    async def read_stderr(self) -> bytes:
+        await self._ended.wait()
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        self._output.put_nowait(data)
+
+    async def close_stdin(self) -> None:
+        self._output.put_nowait(b"")
+        self._ended.set()
+
+    def resize(self, columns: int, rows: int) -> None:
+        pass
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return self._code
+
+    def kill(self) -> None:
+        self._code = 137
+        self._output.put_nowait(b"")
+        self._ended.set()

@@ -1,0 +1,198 @@
+"""A whole node in a few objects: the real agent over the simulated runtime, no files, no network, no processes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.client import Client
+from sampan.node.agent import Agent
+from sampan.node.config import AgentConfig, NodeHooks
+from sampan.node.pods.addresses import AddressPool
+from sampan.node.pods.podspec import find_container
+from sampan.node.runtime import Mount
+from sampan.node.simulated import SimulatedImages, SimulatedRuntime, behaviour, seconds
+
+Object = dict[str, Any]
+CAPACITY = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "100Gi", "pods": "110"}
+_INFO = {
+    "kernelVersion": "simulated",
+    "osImage": "Simulated Linux",
+    "operatingSystem": "linux",
+    "architecture": "amd64",
+}
+
+
+class SimulatedNode:
+    """`await start()` registers the node; `await stop()` leaves it as a crash would; `await start()` brings it back.
+
+    client: as the identity system:node:NAME. capacity: overrides of `CAPACITY`.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        clock: Clock,
+        ids: Ids,
+        *,
+        capacity: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        taints: Sequence[Mapping[str, str]] = (),
+        pod_cidr: str = "",
+        latency: float = 0.0,
+        events: bool = True,
+        lease_period: float = 10.0,
+        images: SimulatedImages | None = None,
+        hooks: NodeHooks | None = None,
+    ) -> None:
+        number = zlib.crc32(name.encode())
+        self.name = name
+        self.runtime = SimulatedRuntime(clock, latency)
+        self.images = images or SimulatedImages()
+        self.prober = SimulatedProber(clock)
+        self.volumes = SimulatedVolumes()
+        self._client, self._clock, self._ids = client, clock, ids
+        self._hooks = hooks or NodeHooks(addresses=AddressPool(pod_cidr or _cidr(number)))
+        self._config = AgentConfig(
+            address=f"10.{64 + (number >> 16) % 32}.{number >> 8 & 255}.{number & 255}",
+            capacity={**CAPACITY, **(capacity or {})},
+            labels=labels or {},
+            taints=taints,
+            pod_cidr=pod_cidr,
+            node_info=_INFO,
+            events=events,
+            lease_period=lease_period,
+            watch_node=False,
+        )
+        self.agent: Agent | None = None
+
+    async def start(self) -> None:
+        """Register and begin to follow the node's pods."""
+        self.agent = Agent(
+            self._client,
+            self.runtime,
+            self.images,
+            clock=self._clock,
+            ids=self._ids,
+            node_name=self.name,
+            config=self._config,
+            hooks=self._hooks,
+            volumes=self.volumes,
+            prober=self.prober,
+        )
+        await self.agent.start()
+
+    async def stop(self) -> None:
+        """The agent ends; its containers go on, unheard."""
+        if self.agent:
+            await self.agent.close()
+            self.agent = None
+
+    close = stop
+
+    async def power_off(self) -> None:
+        """The agent and all its containers end."""
+        await self.stop()
+        self.runtime.power_off()
+
+    def set_ready(self, pod: str, ready: bool, container: str = "", namespace: str = "default") -> None:
+        """Let the readiness probes of a pod answer so from now on."""
+        self.prober.force(self._driver(pod, namespace), container, "readiness", ready)
+
+    def set_live(self, pod: str, live: bool, container: str = "", namespace: str = "default") -> None:
+        """Let the liveness probes of a pod answer so from now on."""
+        self.prober.force(self._driver(pod, namespace), container, "liveness", live)
+
+    def crash(self, pod: str, container: str = "", code: int = 1, namespace: str = "default") -> None:
+        """End a pod's container as if its process had exited with `code`."""
+        world = self._driver(pod, namespace).world
+        for status in world.running():
+            if container in ("", status.config.name):
+                self.runtime.kill(status.config.id, code, "Completed" if code == 0 else "Error")
+
+    def _driver(self, pod: str, namespace: str) -> Any:
+        assert self.agent is not None, "the node is stopped"
+        for driver in self.agent.manager.drivers.values():
+            meta = driver.pod["metadata"]
+            if (meta["namespace"], meta["name"]) == (namespace, pod):
+                return driver
+        raise KeyError(f"node {self.name} has no pod {namespace}/{pod}")
+
+
+def _cidr(number: int) -> str:
+    """A range derived from the node's name, for when nobody assigns one."""
+    return f"10.{128 + (number >> 8) % 64}.{number & 255}.0/24"
+
+
+class SimulatedVolumes:
+    """Volumes of pods without files: all there, nothing to bind."""
+
+    async def mount(self, pod: Object) -> None:
+        pass
+
+    async def mounts(
+        self, pod: Object, container: Object, env: Mapping[str, str], ips: Sequence[str]
+    ) -> list[Mount]:
+        return []
+
+    async def unmount(self, pod_uid: str) -> None:
+        pass
+
+    def log_path(self, pod: Object, name: str, attempt: int) -> str:
+        return f"{pod['metadata']['uid']}/{name}/{attempt}.log"
+
+    async def termination_message(self, pod: Object, container: Object, attempt: int, failed: bool) -> str:
+        return ""
+
+
+class SimulatedProber:
+    """Probes that answer what the pod's annotations say (see `simulated`), each once, without timers at rest."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[str, set[str]] = {}  # pod uid -> ids of probed containers
+
+    def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
+        if not containers:
+            return
+        seen = self._seen.setdefault(driver.uid, set())
+        for name, container_id in containers.items():
+            if container_id not in seen:
+                seen.add(container_id)
+                self._answer(driver, name, container_id)
+
+    def stop(self, driver: Any) -> None:
+        self._seen.pop(driver.uid, None)
+
+    def force(self, driver: Any, container: str, kind: str, ok: bool) -> None:
+        for status in driver.world.running():
+            if container in ("", status.config.name):
+                driver.probed(status.config.name, status.config.id, kind, ok)
+
+    def _answer(self, driver: Any, name: str, container_id: str) -> None:
+        container = find_container(driver.pod, name) or {}
+        words = behaviour(driver.world.containers[container_id].config)
+        start = 0.0
+        if container.get("startupProbe"):
+            start = container["startupProbe"].get("initialDelaySeconds", 0)
+            self._later(start, driver, name, container_id, "startup", True)
+        if container.get("readinessProbe") and words.get("ready") != "false":
+            delay = container["readinessProbe"].get("initialDelaySeconds", 0)
+            if words.get("ready", "true") != "true":
+                delay = seconds(words["ready"])
+            self._later(max(delay, start), driver, name, container_id, "readiness", True)
+        probe = container.get("livenessProbe")
+        if probe and words.get("live", "true") != "true":
+            patience = probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3)
+            delay = patience if words["live"] == "false" else seconds(words["live"])
+            self._later(max(delay, start), driver, name, container_id, "liveness", False)
+
+    def _later(self, delay: float, driver: Any, *answer: Any) -> None:
+        if delay > 0:
+            self._clock.call_later(delay, driver.probed, *answer)
+        else:
+            driver.probed(*answer)

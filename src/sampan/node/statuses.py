@@ -1,0 +1,146 @@
+"""Pod statuses on their way to the API: one latest-wins slot a pod, a few writers, nothing sent that is unchanged.
+
+A burst of changes of a pod costs one patch; a patch carries only what differs from what the API was last told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock
+from sampan.client.client import Client
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+_WRITERS = 8
+_RETRY = (0.2, 10.0)  # first and longest pause after a failure
+
+
+class StatusWriter:
+    """Sends pod statuses as strategic merge patches that hold for one uid only."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._slots: dict[str, tuple[Object, Object]] = {}  # uid -> (pod, status), newest wins
+        self._sent: dict[str, Object] = {}
+        self._writers: set[asyncio.Task[None]] = set()
+        self._active: dict[str, asyncio.Event] = {}  # uids being written
+
+    def know(self, pod: Object) -> None:
+        """What the API already has, so that taking a pod over writes nothing."""
+        self._sent.setdefault(pod["metadata"]["uid"], pod.get("status", {}))
+
+    def put(self, pod: Object, status: Object) -> None:
+        self._slots[pod["metadata"]["uid"]] = (pod, status)
+        if len(self._writers) < _WRITERS:
+            task = asyncio.get_running_loop().create_task(self._write())
+            self._writers.add(task)
+            task.add_done_callback(self._writers.discard)
+
+    async def flush(self, uid: str) -> None:
+        """Returns when nothing newer is to be sent for this pod."""
+        while uid in self._slots or uid in self._active:
+            if uid in self._active:
+                await self._active[uid].wait()
+            else:
+                slot = self._slots.pop(uid)
+                await self._send(uid, *slot)
+
+    def forget(self, uid: str) -> None:
+        self._slots.pop(uid, None)
+        self._sent.pop(uid, None)
+
+    async def close(self) -> None:
+        for task in list(self._writers):
+            task.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+
+    async def _write(self) -> None:
+        while True:
+            uid = next((u for u in self._slots if u not in self._active), None)
+            if uid is None:
+                return
+            await self._send(uid, *self._slots.pop(uid))
+
+    async def _send(self, uid: str, pod: Object, status: Object) -> None:
+        self._active[uid] = asyncio.Event()
+        delay = _RETRY[0]
+        try:
+            while True:
+                try:
+                    await self._patch(uid, pod, status)
+                    return
+                except ApiError as error:
+                    if error.code in (404, 409, 422):  # gone, or another pod of that name
+                        if error.code == 422:
+                            log.error("status of pod %s refused: %s", pod["metadata"]["name"], error.message)
+                        return
+                    log.warning("status of pod %s: %s", pod["metadata"]["name"], error.message)
+                except OSError as error:
+                    log.warning("status of pod %s: %s", pod["metadata"]["name"], error)
+                if uid in self._slots:  # a newer one is waiting
+                    pod, status = self._slots.pop(uid)
+                await self._clock.sleep(delay)
+                delay = min(delay * 2, _RETRY[1])
+        finally:
+            self._active.pop(uid).set()
+
+    async def _patch(self, uid: str, pod: Object, status: Object) -> None:
+        patch = status_patch(self._sent.get(uid, {}), status)
+        if not patch:
+            return
+        meta = pod["metadata"]
+        body = {"metadata": {"uid": uid}, "status": patch}
+        await self._client.patch(
+            "pods", meta["name"], body, meta["namespace"], kind="strategic", subresource="status"
+        )
+        self._sent[uid] = status
+
+
+def status_patch(old: Object, new: Object) -> Object:
+    """The strategic merge patch from one pod status to the next; {} when they say the same."""
+    patch: Object = {}
+    for key in ("reason", "message"):
+        if key in old and key not in new:
+            patch[key] = None
+    for key, value in new.items():
+        if key == "conditions" or _same(old.get(key), value):
+            continue
+        if key == "podIPs" and old.get(key):
+            value = [*value, {"$patch": "replace"}]
+        patch[key] = value
+    changed = _conditions(old.get("conditions") or [], new["conditions"])
+    if changed:
+        mine = [c["type"] for c in new["conditions"]]
+        others = [c["type"] for c in old.get("conditions") or () if c["type"] not in mine]
+        patch["$setElementOrder/conditions"] = [{"type": t} for t in [*mine, *others]]
+        patch["conditions"] = changed
+    return patch
+
+
+def _conditions(old: list[Object], new: list[Object]) -> list[Object]:
+    before = {c["type"]: {k: v for k, v in c.items() if v is not None} for c in old}
+    changed = []
+    for condition in new:
+        known = before.get(condition["type"])
+        if known != condition:
+            gone = {k: None for k in ("reason", "message") if known and k in known and k not in condition}
+            changed.append({**condition, **gone})
+    return changed
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Equal but for nulls and empty maps, which a server may drop."""
+    return _bare(old) == _bare(new)
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: b for k, v in value.items() if (b := _bare(v)) is not None and b != {}}
+    if isinstance(value, list):
+        return [_bare(v) for v in value]
+    return value

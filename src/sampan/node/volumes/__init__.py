@@ -1,0 +1,1 @@
+"""The files of pods: volumes, and what kubelet puts into every container (hosts, hostname, resolv.conf)."""

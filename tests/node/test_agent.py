@@ -1,0 +1,244 @@
+"""The agent over simulated containers: what a user sees of a pod's life, in virtual time."""
+
+from __future__ import annotations
+
+
+async def test_a_node_registers_ready_and_keeps_a_lease(world):
+    await world.clock.advance(0)
+    node = world.api.get("nodes", "n1", "")
+    assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "n1"
+    assert node["status"]["capacity"]["pods"] == "110"
+    ready = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "KubeletReady")
+    lease = world.api.get("leases", "n1", "kube-node-lease")
+    assert lease["spec"]["holderIdentity"] == "n1"
+    before = lease["spec"]["renewTime"]
+    await world.clock.advance(1001)
+    assert world.api.get("leases", "n1", "kube-node-lease")["spec"]["renewTime"] > before
+
+
+async def test_a_pod_runs_and_is_deleted(world):
+    world.pod()
+    await world.clock.advance(0)
+    status = world.status()
+    assert status["phase"] == "Running"
+    assert status["podIP"] and status["hostIP"]
+    state = world.container()
+    assert state["ready"] and state["started"] and state["restartCount"] == 0
+    assert "startedAt" in state["state"]["running"]
+    assert state["containerID"].startswith("sampan-simulated://")
+    assert [c["type"] for c in status["conditions"]] == [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ]
+    assert all(c["status"] == "True" for c in status["conditions"])
+    assert [r for r, _ in world.api.events("p")] == ["Pulling", "Pulled", "Created", "Started"]
+
+    world.api.delete("pods", "p")
+    await world.clock.advance(0)
+    assert world.api.get("pods", "p") is None
+    assert ("Killing", "Stopping container c") in world.api.events("p")
+    assert not world.node.agent.manager.drivers
+    assert not await world.node.runtime.containers() and not await world.node.runtime.sandboxes()
+
+
+async def test_a_pod_that_exits_well_succeeds(world):
+    world.pod(annotations={"sampan.dev/simulate": "exit=0 after=5s"}, restartPolicy="Never")
+    await world.clock.advance(1)
+    assert world.status()["phase"] == "Running"
+    await world.clock.advance(5)
+    assert world.status()["phase"] == "Succeeded"
+    assert world.container()["state"]["terminated"]["reason"] == "Completed"
+    assert world.condition("Ready")["reason"] == "PodCompleted"
+
+
+async def test_a_crashing_container_backs_off_longer_each_time(world):
+    pod = world.pod(annotations={"sampan.dev/simulate": "exit=1 after=1s"})
+    await world.clock.advance(1)  # first exit: restarted at once
+    assert world.container()["restartCount"] == 1
+    await world.clock.advance(1)
+    state = world.container()["state"]["waiting"]
+    uid = pod["metadata"]["uid"]
+    assert state["reason"] == "CrashLoopBackOff"
+    assert state["message"] == f"back-off 10s restarting failed container=c pod=p_default({uid})"
+    assert world.container()["lastState"]["terminated"]["exitCode"] == 1
+    assert world.status()["phase"] == "Running"
+    assert world.condition("Ready")["message"] == "containers with unready status: [c]"
+    starts = []
+    for second in range(80):
+        await world.clock.advance(1)
+        count = world.container()["restartCount"]
+        if not starts or starts[-1][0] != count:
+            starts.append((count, second))
+    assert starts == [(1, 0), (2, 9), (3, 30), (4, 71)]
+    reasons = [r for r, _ in world.api.events("p")]
+    assert "BackOff" in reasons
+
+
+async def test_a_missing_image_says_so(world):
+    world.pod(containers=[{"name": "c", "image": "missing:1"}])
+    await world.clock.advance(0.5)
+    assert world.container()["state"]["waiting"]["reason"] == "ErrImagePull"
+    assert "not found" in world.container()["state"]["waiting"]["message"]
+    await world.clock.advance(1)
+    assert world.container()["state"]["waiting"]["reason"] == "ImagePullBackOff"
+    assert world.status()["phase"] == "Pending"
+    events = world.api.events("p")
+    assert ("BackOff", 'Back-off pulling image "missing:1"') in events
+    assert ("Failed", "Error: ErrImagePull") in events
+    world.api.change("pods", "p", {"spec": {"containers": [{"name": "c", "image": "nginx:1"}]}})
+    await world.clock.advance(10)
+    assert world.status()["phase"] == "Running"
+
+
+async def test_a_missing_config_map_says_so_and_recovers(world):
+    env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "a"}}}]
+    world.pod(containers=[{"name": "c", "image": "nginx:1", "env": env}])
+    await world.clock.advance(0)
+    assert world.container()["state"]["waiting"] == {
+        "reason": "CreateContainerConfigError",
+        "message": 'configmap "cm" not found',
+    }
+    world.api.create("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"a": "1"}})
+    await world.clock.advance(10)
+    assert world.container()["ready"]
+    [container] = await world.node.runtime.containers()
+    assert container.config.env["A"] == "1"
+
+
+async def test_readiness_and_liveness(world):
+    probes = {"readinessProbe": {"tcpSocket": {"port": 1}}, "livenessProbe": {"tcpSocket": {"port": 1}}}
+    world.pod(containers=[{"name": "c", "image": "nginx:1", **probes}])
+    await world.clock.advance(0)
+    assert world.container()["ready"]
+    world.node.set_ready("p", False)
+    await world.clock.settle()
+    assert not world.container()["ready"] and world.condition("Ready")["status"] == "False"
+    world.node.set_live("p", False)
+    await world.clock.advance(0)
+    assert world.container()["restartCount"] == 1
+    assert ("Killing", "Container c failed liveness probe, will be restarted") in world.api.events("p")
+
+
+async def test_init_containers_run_in_order_and_sidecars_stay(world):
+    world.pod(
+        annotations={
+            "sampan.dev/simulate.one": "exit=0 after=2s",
+            "sampan.dev/simulate.two": "exit=0 after=2s",
+        },
+        initContainers=[
+            {"name": "one", "image": "i"},
+            {"name": "side", "image": "i", "restartPolicy": "Always"},
+            {"name": "two", "image": "i"},
+        ],
+    )
+    await world.clock.advance(1)
+    assert world.container("c")["state"] == {"waiting": {"reason": "PodInitializing"}}
+    condition = world.condition("Initialized")
+    assert condition["message"] == "containers with incomplete status: [one side two]"
+    await world.clock.advance(2)
+    assert "running" in world.container("side")["state"] and "running" in world.container("two")["state"]
+    await world.clock.advance(2)
+    assert world.status()["phase"] == "Running" and world.condition("Ready")["status"] == "True"
+    world.api.delete("pods", "p")
+    await world.clock.advance(0)
+    stopped = [m for r, m in world.api.events("p") if r == "Killing"]
+    assert stopped == ["Stopping container c", "Stopping container side"]
+
+
+async def test_a_failing_init_container_fails_the_pod(world):
+    world.pod(
+        annotations={"sampan.dev/simulate.one": "exit=3"},
+        restartPolicy="Never",
+        initContainers=[{"name": "one", "image": "i"}],
+    )
+    await world.clock.advance(1)
+    assert world.status()["phase"] == "Failed"
+    assert world.container("one")["state"]["terminated"]["exitCode"] == 3
+
+
+async def test_a_sidecar_ends_when_the_main_container_is_done(world):
+    world.pod(
+        annotations={"sampan.dev/simulate.c": "exit=0 after=2s"},
+        restartPolicy="Never",
+        initContainers=[{"name": "side", "image": "i", "restartPolicy": "Always"}],
+    )
+    await world.clock.advance(1)
+    assert world.status()["phase"] == "Running"
+    await world.clock.advance(3)
+    assert world.status()["phase"] == "Succeeded"
+    assert "terminated" in world.container("side")["state"]
+
+
+async def test_the_deadline_ends_a_pod(world):
+    world.pod(activeDeadlineSeconds=5)
+    await world.clock.advance(4)
+    assert world.status()["phase"] == "Running"
+    await world.clock.advance(2)
+    status = world.status()
+    assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
+
+
+async def test_a_restarted_agent_takes_pods_over_without_touching_them(world):
+    world.pod()
+    await world.clock.advance(0)
+    await world.node.stop()
+    before = world.api.get("pods", "p")["metadata"]["resourceVersion"]
+    containers = await world.node.runtime.containers()
+    await world.clock.advance(60)
+    await world.node.start()
+    await world.clock.advance(1)
+    assert await world.node.runtime.containers() == containers
+    assert world.api.get("pods", "p")["metadata"]["resourceVersion"] == before
+
+
+async def test_a_pod_deleted_while_the_agent_was_away_is_swept(world):
+    world.pod()
+    await world.clock.advance(0)
+    await world.node.stop()
+    world.api.delete("pods", "p", grace=0)
+    await world.node.start()
+    await world.clock.advance(1)
+    assert not await world.node.runtime.containers() and not await world.node.runtime.sandboxes()
+
+
+async def test_after_a_power_cut_pods_start_again_and_count_it(world):
+    world.pod()
+    world.pod("done", annotations={"sampan.dev/simulate": "exit=0"}, restartPolicy="Never")
+    await world.clock.advance(1)
+    await world.node.power_off()
+    await world.node.start()
+    await world.clock.advance(1)
+    assert world.container()["restartCount"] == 1 and world.container()["ready"]
+    assert world.status("done")["phase"] == "Succeeded"
+    assert len(await world.node.runtime.containers()) == 1
+
+
+async def test_a_force_deleted_pod_is_ended(world):
+    world.pod()
+    await world.clock.advance(0)
+    world.api.delete("pods", "p", grace=0)
+    await world.clock.advance(5)
+    assert not await world.node.runtime.containers()
+    assert not world.node.agent.manager.drivers
+
+
+async def test_no_signal_before_the_endpoint_is_withdrawn(world):
+    calls = []
+
+    async def withdrawn(pod):
+        calls.append(pod["metadata"]["name"])
+        await world.clock.sleep(3)
+
+    world.node.agent.hooks.withdrawn = withdrawn
+    world.pod()
+    await world.clock.advance(0)
+    world.api.delete("pods", "p")
+    await world.clock.advance(3.4)
+    assert calls == ["p"] and len(await world.node.runtime.containers()) == 1
+    assert world.condition("Ready")["status"] == "True"
+    await world.clock.advance(0.2)
+    assert world.api.get("pods", "p") is None
