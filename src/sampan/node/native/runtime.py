@@ -1,0 +1,503 @@
+"""The native container runtime as the agent sees it: requests to the zygote, exits told by pidfds, state read from disk.
+
+The agent itself never forks and never enters a namespace. What a request leads to is in `shim`, `sandbox` and `execute`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from sampan import __version__
+from sampan.base.clock import Clock
+from sampan.node.native import cgroups, stdio, streams, syscalls, usage
+from sampan.node.native.channel import Channel, ZygoteError, connect_unix
+from sampan.node.native.records import Container, Sandbox, encode, own_namespaces
+from sampan.node.runtime import (
+    ContainerConfig,
+    ContainerStatus,
+    Limits,
+    RuntimeFailure,
+    SandboxConfig,
+    SandboxStatus,
+)
+
+_AT_ONCE = 2 * (os.cpu_count() or 1)  # starts under way: more would only wait for the processor
+
+
+class SandboxNetwork(Protocol):
+    """Connects a sandbox's network namespace to the node; given by `node.network`."""
+
+    async def attach(self, netns_path: str, config: SandboxConfig) -> str:
+        """Returns the pod's address."""
+        ...
+
+    async def detach(self, config: SandboxConfig) -> None: ...
+
+
+class NativeRuntime:
+    """Implements `node.runtime.Runtime` with Linux namespaces."""
+
+    name = f"sampan://{__version__}"
+
+    def __init__(
+        self,
+        directory: str,
+        zygote_socket: str,
+        clock: Clock,
+        network: SandboxNetwork | None = None,
+        *,
+        cgroup: str | None = None,
+    ) -> None:
+        """`directory` holds this node's state; `cgroup` is the group its pods live below, e.g. "sampan/n1" (None: no
+        groups, so no limits). `network` None leaves sandboxes with a loopback only."""
+        self._directory = os.path.abspath(directory)
+        self._channel = Channel(zygote_socket, clock)
+        self._clock = clock
+        self._network = network
+        self._cgroup = cgroup
+        self._on_exit: Callable[[str], None] = lambda _: None
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._containers: dict[str, Container] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        self._watched: dict[str, int] = {}
+        self._boot = ""
+        self._starting = asyncio.Semaphore(_AT_ONCE)
+
+    # -- life of the agent
+
+    async def start(self, on_exit: Callable[[str], None]) -> None:
+        self._on_exit = on_exit
+        await asyncio.to_thread(self._load)
+        for id_, record in self._containers.items():
+            self._ended[id_] = asyncio.Event()
+            if record.exit is not None:
+                self._ended[id_].set()
+            elif not record.shim_alive(self._boot):
+                record.settle()
+                self._ended[id_].set()
+            else:
+                await self._until_started(record)
+                self._watch(id_)
+
+    def _load(self) -> None:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            self._boot = file.read().strip()
+        for name in ("sandboxes", "containers"):
+            os.makedirs(f"{self._directory}/{name}", mode=0o700, exist_ok=True)
+        for entry in sorted(os.listdir(f"{self._directory}/sandboxes")):
+            sandbox = Sandbox.load(f"{self._directory}/sandboxes/{entry}", self._boot)
+            if sandbox is None:
+                self._erase(f"{self._directory}/sandboxes/{entry}")
+                continue
+            needs_address = self._network is not None and not sandbox.config.host_network
+            if needs_address and not os.path.exists(f"{sandbox.directory}/ip"):
+                sandbox.ready = False
+            self._sandboxes[entry] = sandbox
+        for entry in sorted(os.listdir(f"{self._directory}/containers")):
+            record = Container.load(f"{self._directory}/containers/{entry}")
+            if record is None:
+                self._erase(f"{self._directory}/containers/{entry}")
+            else:
+                self._containers[entry] = record
+
+    async def _until_started(self, record: Container) -> None:
+        """The agent died while this one was being made: its shim is about to finish that."""
+        for _ in range(200):
+            fresh = Container.load(record.directory)
+            if fresh is None or fresh.state.get("started_at") or fresh.exit is not None:
+                record.state = fresh.state if fresh else record.state
+                return
+            await self._clock.sleep(0.01)
+
+    async def close(self) -> None:
+        for id_ in list(self._watched):
+            self._unwatch(id_)
+
+    # -- sandboxes
+
+    async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
+        existing = self._sandboxes.get(config.id)
+        if existing is not None and existing.ready:
+            return existing.status()
+        directory = f"{self._directory}/sandboxes/{config.id}"
+        own = own_namespaces(config)
+        created = self._clock.now()
+        request = {
+            "dir": directory,
+            "hostname": config.hostname,
+            "own": own,
+            "sysctls": dict(config.sysctls),
+            "cgroup": self._pod_cgroup(config),
+            "limits": asdict(config.limits),
+            "config": encode(config),
+            "created_at": created,
+        }
+        sandbox = Sandbox(directory, config, created, own)
+        try:
+            async with self._starting:
+                reply, _ = await self._channel.ask("sandbox", request)
+            if reply.get("error"):
+                raise ZygoteError(reply["error"])
+            self._sandboxes[config.id] = sandbox
+            if self._network is not None and not config.host_network:
+                address = await self._network.attach(f"{directory}/net", config)
+                sandbox.config = replace(config, ip=address)
+                syscalls.write_atomic(f"{directory}/ip", address.encode())
+        except (ZygoteError, OSError) as error:
+            sandbox.ready = False
+            self._sandboxes[config.id] = sandbox
+            await self.remove_sandbox(config.id)
+            raise RuntimeFailure("CreatePodSandboxError", f"failed to create pod sandbox: {error}") from None
+        return sandbox.status()
+
+    def _pod_cgroup(self, config: SandboxConfig) -> str | None:
+        if self._cgroup is None:
+            return None
+        return f"{self._cgroup}/{config.cgroup or f'pod{config.pod_uid}'}"
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        sandbox.ready = False
+        inside = [id_ for id_, one in self._containers.items() if one.config.sandbox == sandbox_id]
+        await asyncio.gather(*(self.stop_container(id_, 0) for id_ in inside))
+        if self._network is not None and not sandbox.config.host_network:
+            await self._network.detach(sandbox.config)
+        await asyncio.to_thread(self._dismantle, sandbox)
+
+    def _dismantle(self, sandbox: Sandbox) -> None:
+        init = sandbox.record.get("init") or self._init_of(sandbox)
+        if init:
+            with contextlib.suppress(OSError):
+                os.kill(init, signal.SIGKILL)
+        for name in ("net", "ipc", "uts", "pid", "shm"):
+            with contextlib.suppress(OSError):
+                syscalls.umount(f"{sandbox.directory}/{name}")
+        group = self._pod_cgroup(sandbox.config)
+        others = any(
+            one is not sandbox and one.ready and self._pod_cgroup(one.config) == group
+            for one in self._sandboxes.values()
+        )
+        if group and not others:
+            cgroups.remove(group)
+
+    def _init_of(self, sandbox: Sandbox) -> int:
+        loaded = Sandbox.load(sandbox.directory, self._boot)
+        if loaded is None or not loaded.record.get("init"):
+            return 0
+        pid = loaded.record["init"]
+        same = loaded.record.get("boot") == self._boot
+        return pid if same and syscalls.start_ticks(pid) == loaded.record["init_start"] else 0
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        await self.stop_sandbox(sandbox_id)
+        for id_, one in list(self._containers.items()):
+            if one.config.sandbox == sandbox_id:
+                await self.remove_container(id_)
+        await asyncio.to_thread(self._erase, sandbox.directory)
+        self._sandboxes.pop(sandbox_id, None)
+
+    # -- containers
+
+    async def start_container(self, config: ContainerConfig) -> ContainerStatus:
+        sandbox = self._sandboxes.get(config.sandbox)
+        if sandbox is None or not sandbox.ready:
+            raise RuntimeFailure("CreateContainerError", f"sandbox {config.sandbox} is not running")
+        if config.id in self._containers:
+            return self._containers[config.id].status()
+        directory = f"{self._directory}/containers/{config.id}"
+        spec = self._spec(directory, config, sandbox)
+        record = Container(directory, {**spec, "config": None}, config)
+        try:
+            async with self._starting:
+                reply, _ = await self._channel.ask("container", spec)
+        except ZygoteError as error:
+            await asyncio.to_thread(self._erase, directory)
+            raise RuntimeFailure("CreateContainerError", str(error)) from None
+        if "shim" not in reply:
+            await asyncio.to_thread(self._erase, directory)
+            raise RuntimeFailure("CreateContainerError", reply.get("error") or "no answer")
+        record.state = reply
+        self._containers[config.id] = record
+        self._ended[config.id] = asyncio.Event()
+        if reply.get("error"):
+            record.settle()
+            self._ended[config.id].set()
+            raise RuntimeFailure(
+                "RunContainerError", f'failed to start container "{config.name}": {reply["error"]}'
+            )
+        status = record.status()
+        self._watch(config.id)
+        return status
+
+    def _spec(self, directory: str, config: ContainerConfig, sandbox: Sandbox) -> dict[str, Any]:
+        """What the shim is told; see shim.serve()."""
+        pod = sandbox.config
+        surroundings = {name: f"{sandbox.directory}/{name}" for name in sandbox.own}
+        group = self._pod_cgroup(pod)
+        limits = asdict(config.limits)
+        limits["controllers"] = cgroups.needed(asdict(pod.limits))
+        return {
+            "id": config.id,
+            "dir": directory,
+            "args": list(config.args),
+            "env": dict(config.env),
+            "cwd": config.cwd or "/",
+            "uid": config.uid,
+            "gid": config.gid,
+            "groups": list(config.groups),
+            "layers": list(config.image.layers),
+            "trees": [list(one) for one in config.image.trees],
+            "mounts": [asdict(one) | {"devices": config.privileged} for one in config.mounts],
+            "net": surroundings.get("net"),
+            "ipc": surroundings.get("ipc"),
+            "uts": surroundings.get("uts"),
+            "pid": "host" if pod.host_pid else surroundings.get("pid", "own"),
+            "shm": None if pod.host_ipc else f"{sandbox.directory}/shm",
+            "cgroup": f"{group}/{config.id}" if group else None,
+            "limits": limits,
+            "capabilities": None if config.capabilities is None else list(config.capabilities),
+            "privileged": config.privileged,
+            "no_new_privileges": config.no_new_privileges,
+            "readonly_root": config.readonly_root,
+            "seccomp": config.seccomp,
+            "masked": config.masked_paths,
+            "devices": list(config.devices),
+            "stdin": config.stdin,
+            "stdin_once": config.stdin_once,
+            "tty": config.tty,
+            "log": config.log_path,
+            "config": encode(config),
+        }
+
+    def _watch(self, id_: str) -> None:
+        """Be told when the shim ends; at once if it has already."""
+        loop = asyncio.get_running_loop()
+        try:
+            pidfd = os.pidfd_open(self._containers[id_].state["shim"])
+        except OSError:
+            loop.call_soon(self._shim_ended, id_)
+            return
+        self._watched[id_] = pidfd
+        loop.add_reader(pidfd, self._shim_ended, id_)
+
+    def _unwatch(self, id_: str) -> None:
+        pidfd = self._watched.pop(id_, -1)
+        if pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _shim_ended(self, id_: str) -> None:
+        self._unwatch(id_)
+        record = self._containers.get(id_)
+        if record is None or record.exit is not None:
+            return
+        record.settle()
+        self._ended[id_].set()
+        self._on_exit(id_)
+
+    async def stop_container(self, container_id: str, grace: float) -> None:
+        record = self._containers.get(container_id)
+        if record is None or record.exit is not None:
+            return
+        ended = self._ended[container_id]
+        if grace > 0:
+            self._signal(record, signal_number(record.config.stop_signal))
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(grace):
+                    await ended.wait()
+        if not ended.is_set():
+            self._signal(record, signal.SIGKILL)
+            await ended.wait()
+
+    def _signal(self, record: Container, number: int) -> None:
+        pid = record.state.get("pid") or 0
+        if not pid:
+            return
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            if syscalls.start_ticks(pid) == record.state["pid_start"]:
+                signal.pidfd_send_signal(pidfd, number)
+        except OSError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    async def remove_container(self, container_id: str) -> None:
+        record = self._containers.get(container_id)
+        if record is None:
+            return
+        await self.stop_container(container_id, 0)
+        await asyncio.to_thread(self._clear, record)
+        self._containers.pop(container_id, None)
+        self._ended.pop(container_id, None)
+
+    def _clear(self, record: Container) -> None:
+        if record.spec.get("cgroup"):  # only left behind when the shim was killed
+            cgroups.kill(record.spec["cgroup"])
+            cgroups.remove(record.spec["cgroup"])
+        self._erase(record.directory)
+
+    @staticmethod
+    def _erase(directory: str) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+
+    async def update_limits(self, container_id: str, limits: Limits) -> None:
+        record = self._containers.get(container_id)
+        if record is None or not record.spec.get("cgroup"):
+            return
+        try:
+            await asyncio.to_thread(self._resize, record, asdict(limits))
+        except OSError as error:
+            raise RuntimeFailure("UpdateContainerError", f"cannot resize: {error}") from None
+
+    @staticmethod
+    def _resize(record: Container, limits: dict[str, Any]) -> None:
+        """A controller that was not needed so far is joined now."""
+        group = record.spec["cgroup"]
+        members = cgroups.members(group)
+        for path in cgroups.create(group, limits):
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    syscalls.write_file(path, str(pid))
+
+    # -- looking
+
+    async def sandboxes(self) -> list[SandboxStatus]:
+        return [one.status() for one in self._sandboxes.values()]
+
+    async def containers(self) -> list[ContainerStatus]:
+        return [one.status() for one in self._containers.values()]
+
+    async def status(self, container_id: str) -> ContainerStatus | None:
+        record = self._containers.get(container_id)
+        return record.status() if record else None
+
+    async def stats(self) -> Mapping[str, Mapping[str, float]]:
+        running = {id_: one for id_, one in self._containers.items() if one.exit is None}
+        return await asyncio.to_thread(self._read_stats, running)
+
+    @staticmethod
+    def _read_stats(running: Mapping[str, Container]) -> dict[str, dict[str, float]]:
+        result = {
+            id_: cgroups.stats(one.spec["cgroup"]) for id_, one in running.items() if one.spec.get("cgroup")
+        }
+        without = {id_: one.state["pid"] for id_, one in running.items() if not one.spec.get("cgroup")}
+        return result | (usage.by_tree(without) if without else {})
+
+    def logs(self, path: str) -> AsyncIterator[bytes]:
+        """The raw log file (CRI lines) and what is appended to it, until the caller stops."""
+        return streams.follow(path)
+
+    # -- streams
+
+    async def exec(
+        self, container_id: str, args: Sequence[str], *, tty: bool = False, stdin: bool = False
+    ) -> streams.Execution:
+        """Raises RuntimeFailure when the container does not run or the command cannot be started."""
+        record = self._containers.get(container_id)
+        if record is None or record.exit is not None or not record.state.get("pid"):
+            raise RuntimeFailure("ExecError", f'container "{container_id}" is not running')
+        group = record.spec.get("cgroup")
+        request = {
+            "pid": record.state["pid"],
+            "pid_start": record.state["pid_start"],
+            "spec": {**record.spec, "config": None, "mounts": [], "layers": []},
+            "procs": cgroups.procs(group, record.spec["limits"]) if group else [],
+            "args": list(args),
+            "tty": tty,
+            "stdin": stdin,
+        }
+        try:
+            connection = await self._channel.request("exec", request)
+        except ZygoteError as error:
+            raise RuntimeFailure("ExecError", str(error)) from None
+        try:
+            reply, fds = await connection.recv()
+        except ZygoteError as error:
+            connection.close()
+            raise RuntimeFailure("ExecError", str(error)) from None
+        if reply.get("error"):
+            connection.close()
+            raise RuntimeFailure("ExecError", reply["error"])
+        return streams.Execution(connection, fds, tty)
+
+    async def attach(self, container_id: str) -> streams.Attachment:
+        """Raises RuntimeFailure when the container does not run."""
+        record = self._containers.get(container_id)
+        if record is None or record.exit is not None:
+            raise RuntimeFailure("AttachError", f'container "{container_id}" is not running')
+
+        async def exit_code() -> int:
+            await self._ended[container_id].wait()
+            return record.exit["code"] if record.exit else 0
+
+        try:
+            return streams.Attachment.connect(record.directory, record.config.tty, exit_code)
+        except OSError as error:
+            raise RuntimeFailure("AttachError", f"cannot attach: {error}") from None
+
+    async def reopen_log(self, container_id: str) -> None:
+        """Go on in a new file at the same path: the old one was renamed away (log rotation)."""
+        record = self._containers.get(container_id)
+        if record is None or record.exit is not None:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock, contextlib.suppress(OSError):
+            connect_unix(sock, f"{record.directory}/attach.sock")
+            sock.send(bytes((stdio.REOPEN,)))
+
+    async def connect(self, sandbox_id: str, port: int) -> socket.socket:
+        """Raises OSError when nothing listens, RuntimeFailure when the sandbox is gone."""
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or not sandbox.ready:
+            raise RuntimeFailure("PortForwardError", f"sandbox {sandbox_id} is not running")
+        net = f"{sandbox.directory}/net" if "net" in sandbox.own else None
+        try:
+            _, fds = await self._channel.ask("dial", {"net": net})
+        except ZygoteError as error:
+            raise RuntimeFailure("PortForwardError", str(error)) from None
+        candidates = [socket.socket(fileno=fd) for fd in fds]
+        failure: OSError = ConnectionRefusedError(111, "connection refused")
+        chosen = None
+        for candidate, address in zip(candidates, ("127.0.0.1", "::1"), strict=False):
+            candidate.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(candidate, (address, port))
+                chosen = candidate
+                break
+            except OSError as error:
+                failure = error if address == "127.0.0.1" else failure
+        for candidate in candidates:
+            if candidate is not chosen:
+                candidate.close()
+        if chosen is None:
+            raise failure
+        return chosen
+
+
+def signal_number(name: str) -> int:
+    """SIGTERM, TERM, 15 or SIGRTMIN+3 as a number; SIGTERM when it is none of them."""
+    text = name.strip().upper()
+    if text.isdigit():
+        return int(text)
+    text = text if text.startswith("SIG") else f"SIG{text}"
+    base, plus, offset = text.partition("+")
+    try:
+        return int(signal.Signals[base]) + (int(offset) if plus else 0)
+    except (KeyError, ValueError):
+        return int(signal.SIGTERM)
