@@ -1,0 +1,207 @@
+"""Sets of fields in the form `managedFields` stores them (FieldsV1), and how an object and its changes become one.
+
+A set is a trie: keys `f:name` (a field), `k:{...}` (an element by its keys), `v:...` (a value of a set). A place is a
+member when its trie is empty or holds `.`. None stands for the empty set. Source: KEP-555 and meta/v1 FieldsV1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from sampan.api.schema import Node
+
+Trie = dict[str, Any]
+_MEMBER: Trie = {}
+
+# Structs (not pointers) in the reference's types: an empty one is always there, so it is never "added".
+_ALWAYS_THERE = frozenset(
+    "metadata spec status template strategy updateStrategy jobTemplate loadBalancer scaleTargetRef nodeInfo"
+    " daemonEndpoints kubeletEndpoint roleRef involvedObject source containers".split()
+)
+
+
+def union(left: Trie | None, right: Trie | None) -> Trie | None:
+    if left is None or right is None:
+        return right if left is None else left
+    children = {
+        k: union(left.get(k), right.get(k)) for k in [*left, *(k for k in right if k not in left)] if k != "."
+    }
+    return _build(_is_member(left) or _is_member(right), children)
+
+
+def difference(left: Trie | None, right: Trie | None) -> Trie | None:
+    if left is None or right is None:
+        return left
+    children = {k: difference(v, right.get(k)) for k, v in left.items() if k != "."}
+    return _build(_is_member(left) and not _is_member(right), children)
+
+
+def intersection(left: Trie | None, right: Trie | None) -> Trie | None:
+    if left is None or right is None:
+        return None
+    children = {k: intersection(v, right.get(k)) for k, v in left.items() if k != "."}
+    return _build(_is_member(left) and _is_member(right), children)
+
+
+def without(fields: Trie | None, *path: str) -> Trie | None:
+    """The set less everything at and below a path."""
+    if fields is None or path[0] not in fields:
+        return fields
+    rest = dict(fields)
+    below = rest.pop(path[0])
+    kept = without(below, *path[1:]) if len(path) > 1 else None
+    if kept is not None:
+        rest[path[0]] = kept
+    return rest or None
+
+
+def members(fields: Trie | None, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every member's path, in the order of the trie."""
+    if fields is None:
+        return
+    if _is_member(fields):
+        yield prefix
+    for key, below in fields.items():
+        if key != ".":
+            yield from members(below, (*prefix, key))
+
+
+def show(path: tuple[str, ...]) -> str:
+    """A path as messages name it: .spec.ports[port=53,protocol="TCP"].name"""
+    text = ""
+    for part in path:
+        kind, _, rest = part.partition(":")
+        if kind == "f":
+            text += f".{rest}"
+        elif kind == "k":
+            pairs = orjson.loads(rest)
+            text += "[" + ",".join(f"{k}={orjson.dumps(v).decode()}" for k, v in sorted(pairs.items())) + "]"
+        else:
+            text += f"[={rest}]"
+    return text
+
+
+def applied(value: Any, node: Node | None) -> Trie | None:
+    """The fields an applied configuration names: leaves, and list elements."""
+    if isinstance(value, dict) and not is_atomic(value, node):
+        children = {}
+        for key, item in value.items():
+            below = applied(item, child_of(node, key))
+            declared = node is not None and key in node.properties
+            if item is None or item == {}:
+                below = _MEMBER
+            elif not declared:
+                below = _build(True, below or {})
+            if below is not None:
+                children[f"f:{key}"] = below
+        return children or None
+    if isinstance(value, list) and not is_atomic(value, node):
+        assert node is not None
+        children = {
+            element(item, node): _build(
+                True, (applied(item, node.items) or {}) if isinstance(item, dict) else {}
+            )
+            for item in value
+        }
+        return children or None
+    return _MEMBER
+
+
+def whole(value: Any, node: Node | None) -> Trie:
+    """Every field of a value that was not there before, the value itself included."""
+    if isinstance(value, dict) and not is_atomic(value, node):
+        return _build(True, {f"f:{k}": whole(v, child_of(node, k)) for k, v in value.items()}) or _MEMBER
+    if isinstance(value, list) and not is_atomic(value, node):
+        assert node is not None
+        return _build(True, {element(item, node): whole(item, node.items) for item in value}) or _MEMBER
+    return _MEMBER
+
+
+Changes = tuple[Trie | None, Trie | None, Trie | None]
+
+
+def compare(old: Any, new: Any, node: Node | None) -> Changes:
+    """(removed, modified, added) fields between two values that are both there."""
+    if old is new or old == new:
+        return None, None, None
+    if isinstance(old, dict) and isinstance(new, dict) and not is_atomic(new, node):
+        return _compare_maps(old, new, node)
+    if isinstance(old, list) and isinstance(new, list) and not is_atomic(new, node):
+        assert node is not None
+        before = {element(item, node): item for item in old}
+        after = {element(item, node): item for item in new}
+        return _compare_children(before, after, {key: node.items for key in (*before, *after)})
+    return None, _MEMBER, None
+
+
+def _compare_maps(old: Trie, new: Trie, node: Node | None) -> Changes:
+    before = {f"f:{k}": v for k, v in old.items()}
+    after = {f"f:{k}": v for k, v in new.items()}
+    nodes = {f"f:{k}": child_of(node, k) for k in (*old, *new)}
+    declared = node.properties if node is not None else {}
+    for here, there in ((before, after), (after, before)):
+        for key in here.keys() - there.keys():
+            if key[2:] in _ALWAYS_THERE and key[2:] in declared and isinstance(here[key], dict | list):
+                there[key] = type(here[key])()
+    return _compare_children(before, after, nodes)
+
+
+def _compare_children(before: Trie, after: Trie, nodes: dict[str, Node | None]) -> Changes:
+    removed, modified, added = {}, {}, {}
+    for key, value in before.items():
+        if key not in after:
+            removed[key] = whole(value, nodes[key])
+    for key, value in after.items():
+        if key not in before:
+            added[key] = whole(value, nodes[key])
+            continue
+        gone, changed, fresh = compare(before[key], value, nodes[key])
+        for target, found in ((removed, gone), (modified, changed), (added, fresh)):
+            if found is not None:
+                target[key] = found
+    return removed or None, modified or None, added or None
+
+
+def is_atomic(value: Any, node: Node | None) -> bool:
+    """Whether a map or list is one value. Without a schema lists are, maps are not."""
+    if isinstance(value, list):
+        return node is None or node.list_type not in ("map", "set")
+    return node is not None and node.map_type == "atomic"
+
+
+def child_of(node: Node | None, key: str) -> Node | None:
+    if node is None:
+        return None
+    return node.properties.get(key) or node.additional
+
+
+def element(item: Any, node: Node) -> str:
+    """The trie's key of a list element; keys that are left out take their defaults."""
+    if node.list_type == "set":
+        return "v:" + orjson.dumps(item).decode()
+    items = node.items
+    keys = {}
+    for key in node.map_keys:
+        value = item.get(key) if isinstance(item, dict) else None
+        if value is None:
+            declared = items.properties.get(key) if items is not None else None
+            value = declared.default if declared is not None else None
+            if value is None and key == "protocol":
+                value = "TCP"
+        if value is not None:
+            keys[key] = value
+    return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _is_member(fields: Trie) -> bool:
+    return not fields or "." in fields
+
+
+def _build(member: bool, children: dict[str, Any]) -> Trie | None:
+    kept = {k: v for k, v in children.items() if v is not None}
+    if kept and member:
+        return {".": {}, **kept}
+    return kept or ({} if member else None)
