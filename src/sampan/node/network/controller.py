@@ -1,0 +1,223 @@
+"""Follows Services, EndpointSlices and Nodes, and has the proxy and the routes programmed within milliseconds.
+
+Changes that come together are one transaction: the first waits a moment for others, and while one is committed the
+next ones gather.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sampan.base.clock import Clock, Timer
+from sampan.client.plan import View
+from sampan.node.network import routes
+from sampan.node.network.proxy import ServiceProxy
+from sampan.node.network.services import Entries, entries, service_key, slice_service
+
+log = logging.getLogger(__name__)
+
+SERVICES, SLICES, NODES = "services", "endpointslices.discovery.k8s.io", "nodes"
+_GATHER = 0.002  # seconds the first change waits for others
+_RETRY = 5.0
+
+Object = dict[str, Any]
+
+
+class ProxyController:
+    """Connects a view of the cluster with a `ServiceProxy` and, if given, `NodeRoutes`.
+
+    `view` follows services, endpointslices.discovery.k8s.io and, for routes, nodes; `start` when it is in sync.
+    """
+
+    def __init__(
+        self, view: Any, proxy: ServiceProxy, clock: Clock, node_routes: routes.NodeRoutes | None = None
+    ) -> None:
+        self._view: View = view
+        self._proxy = proxy
+        self._clock = clock
+        self._routes = node_routes
+        self._slices: dict[str, set[tuple[str, str]]] = defaultdict(
+            set
+        )  # service -> (namespace, name) of slices
+        self._dirty: set[str] = set()
+        self._nodes_dirty = False
+        self._resync = False
+        self._changed = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
+        self._ready: dict[str, set[str]] = defaultdict(
+            set
+        )  # address -> services that have it ready, in force
+        self._ready_in: dict[str, set[str]] = {}  # service -> addresses it has ready, in force
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    async def start(self) -> None:
+        """Writes the whole table once, then follows. Raises OSError when the kernel lacks what is needed."""
+        for item in self._view.list(SLICES):
+            self._slices[slice_service(item)].add(_name(item))
+        self._view.subscribe(self._notice)  # type: ignore[attr-defined]
+        services = [service_key(service) for service in self._view.list(SERVICES)]
+        ready = self._ready_addresses(set(services) | set(self._slices))
+        await self._proxy.start({key: self._entries(key) for key in services}, damaged=self._damaged)
+        self._in_force(ready)
+        await self._sync_routes()
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="service proxy")
+
+    async def stop(self) -> None:
+        """Stops following; what is programmed stays."""
+        self._view.unsubscribe(self._notice)  # type: ignore[attr-defined]
+        if self._timer:
+            self._timer.cancel()
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._proxy.close()
+
+    async def settled(self) -> None:
+        """Waits until everything noticed so far is in the kernel."""
+        while self._dirty or self._nodes_dirty or self._resync:
+            self._settled.clear()
+            await self._settled.wait()
+
+    async def withdrawn(self, pod: Object, cap: float = 10.0) -> bool:
+        """Waits until no Service sends new connections to the pod as a ready endpoint any more, as far as this node goes.
+
+        False when that has not come about within `cap` seconds. A pod that never was an endpoint is withdrawn at once.
+        """
+        status = pod.get("status") or {}
+        addresses = {entry.get("ip") for entry in status.get("podIPs") or ()} | {status.get("podIP")}
+        waiting = [self._not_ready(address) for address in addresses if address]
+        try:
+            async with self._clock.timeout(cap):
+                for future in waiting:
+                    await future
+        except TimeoutError:
+            return False
+        return True
+
+    def _not_ready(self, address: str) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._ready.get(address):
+            self._waiting.setdefault(address, []).append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    # What the view tells
+
+    def _notice(self, resource: str, old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        assert obj is not None
+        if resource == SERVICES:
+            self._dirty.add(service_key(obj))
+        elif resource == SLICES:
+            for item in (old, new):
+                if item is not None:
+                    key = slice_service(item)
+                    self._dirty.add(key)
+                    if item is new:
+                        self._slices[key].add(_name(item))
+                    elif new is None or slice_service(new) != key:
+                        self._slices[key].discard(_name(item))
+        elif resource == NODES and self._routes is not None:
+            self._nodes_dirty = True
+        else:
+            return
+        self._wake()
+
+    def _damaged(self) -> None:
+        log.warning("somebody changed the table %s; writing it anew", self._proxy.config.table)
+        self._resync = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._timer is None and not self._changed.is_set():
+            self._timer = self._clock.call_later(_GATHER, self._go)
+
+    def _go(self) -> None:
+        self._timer = None
+        self._changed.set()
+
+    # What is done about it
+
+    async def _follow(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            keys, self._dirty = self._dirty, set()
+            resync, self._resync = self._resync, False
+            try:
+                await self._program(keys, resync)
+            except Exception:
+                log.exception("programming the network; trying again")
+                self._dirty |= keys
+                self._resync = True
+                await self._clock.sleep(_RETRY)
+                self._wake()
+            else:
+                self._settled.set()
+
+    async def _program(self, keys: set[str], resync: bool) -> None:
+        if keys:
+            ready = self._ready_addresses(keys)
+            await self._proxy.change({key: self._entries(key) for key in sorted(keys)})
+            self._in_force(ready)
+        if resync:
+            await self._proxy.resync()
+        if self._nodes_dirty:
+            self._nodes_dirty = False
+            await self._sync_routes()
+
+    async def _sync_routes(self) -> None:
+        if self._routes is None:
+            return
+        goal = routes.wanted(self._view.list(NODES), self._proxy.config.node)
+        if self._routes.changes(goal):
+            await asyncio.to_thread(self._routes.sync, goal)
+
+    def _entries(self, key: str) -> Entries:
+        namespace, name = key.split("/", 1)
+        service = self._view.get(SERVICES, name, namespace)
+        if service is None:
+            return {}
+        return entries(service, self._slices_of(key), self._proxy.config, self._proxy.programmed(key))
+
+    def _slices_of(self, key: str) -> list[Object]:
+        names = sorted(self._slices.get(key, ()))
+        found = (self._view.get(SLICES, name, namespace) for namespace, name in names)
+        return [item for item in found if item is not None]
+
+    def _ready_addresses(self, keys: Iterable[str]) -> dict[str, set[str]]:
+        return {key: {a for item in self._slices_of(key) for a in _ready_addresses(item)} for key in keys}
+
+    def _in_force(self, ready: Mapping[str, set[str]]) -> None:
+        """Notes which addresses each Service has ready as of what has just been programmed; tells who waits for that."""
+        for key, now in ready.items():
+            before = self._ready_in.pop(key, set())
+            if now:
+                self._ready_in[key] = now
+            for address in now - before:
+                self._ready[address].add(key)
+            for address in before - now:
+                self._ready[address].discard(key)
+                if not self._ready[address]:
+                    del self._ready[address]
+                    for future in self._waiting.pop(address, ()):
+                        if not future.done():
+                            future.set_result(None)
+
+
+def _name(obj: Object) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _ready_addresses(item: Object) -> Iterable[str]:
+    for endpoint in item.get("endpoints") or ():
+        conditions = endpoint.get("conditions") or {}
+        if conditions.get("ready") is not False and not conditions.get("terminating"):
+            yield endpoint["addresses"][0]

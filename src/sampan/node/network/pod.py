@@ -1,0 +1,189 @@
+"""A pod's cable: a point-to-point veth, an address /32, the gateway 169.254.1.1, a host route. No bridge.
+
+Without a bridge there is no bridge-netfilter to trip over, Services and hairpin work whatever the machine's settings
+are, and the host route doubles as the record of who has which address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from sampan.node.network import namespace, rtnetlink
+from sampan.node.network.ipam import AddressPool
+from sampan.node.network.netlink import Message, NetlinkSocket
+from sampan.node.runtime import SandboxConfig
+
+GATEWAY = {4: "169.254.1.1", 6: "fe80::1"}
+# The same on the node's end of every pod: link-local to that cable, and known to the pod without asking.
+_NODE_MAC = "ee:ee:ee:ee:ee:ee"
+
+
+class PodNetwork:
+    """Attaches the sandboxes of one node. Lives in the node's network namespace, or is told it as `netns`.
+
+    `cidrs` are the node's pod ranges (spec.podCIDRs): one, or one of each IP family. `node_ips` become the source
+    of the node's own traffic to pods (probes).
+    """
+
+    def __init__(
+        self,
+        cidrs: Sequence[str] = (),
+        *,
+        node_ips: Sequence[str] = (),
+        mtu: int = 1500,
+        netns: namespace.Netns | None = None,
+    ) -> None:
+        self._netns = netns
+        self._mtu = mtu
+        self._sources = {ipaddress.ip_address(ip).version: ip for ip in node_ips}
+        self._attached: dict[str, tuple[str, ...]] = {}
+        self._pools: list[AddressPool] = []
+        if cidrs:
+            self.set_cidrs(cidrs)
+
+    def set_cidrs(self, cidrs: Sequence[str]) -> None:
+        """The ranges, once the Node object has them; addresses in use are read from the kernel."""
+        with rtnetlink.connect(self._netns) as nl:
+            taken = _pod_addresses(nl)
+        self._pools = [
+            AddressPool(cidr, [a for a in taken if _version(a) == _version(cidr)]) for cidr in cidrs
+        ]
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._pools)
+
+    def addresses(self, sandbox_id: str) -> tuple[str, ...]:
+        """What an attached sandbox has; the primary one first."""
+        return self._attached.get(sandbox_id, ())
+
+    async def attach(self, netns_path: str, sandbox_config: SandboxConfig) -> str:
+        """Cables the namespace up and gives the pod's (primary) address; `config.ip` is kept if it is set.
+
+        Repeating it for an attached sandbox is harmless. Raises OSError or PoolExhausted.
+        """
+        known = self._attached.get(sandbox_config.id)
+        if known:
+            return known[0]
+        if not self._pools:
+            raise OSError("the node has no pod address range yet (spec.podCIDR)")
+        addresses: list[str] = []
+        try:
+            for pool in self._pools:
+                same = sandbox_config.ip and _version(sandbox_config.ip) == pool.network.version
+                addresses.append(pool.take(sandbox_config.ip if same else ""))
+            await asyncio.to_thread(self._cable, netns_path, veth_name(sandbox_config.id), addresses)
+        except BaseException:
+            self._release(addresses)
+            raise
+        self._attached[sandbox_config.id] = tuple(addresses)
+        return addresses[0]
+
+    async def detach(self, sandbox_config: SandboxConfig) -> None:
+        """Takes cable, routes and addresses away; a sandbox that has none is fine."""
+        name = veth_name(sandbox_config.id)
+        addresses = self._attached.pop(sandbox_config.id, None)
+        found = await asyncio.to_thread(self._cut, name)
+        self._release(addresses or found or ([sandbox_config.ip] if sandbox_config.ip else []))
+
+    def adopt(self, sandbox_config: SandboxConfig, addresses: Iterable[str] = ()) -> None:
+        """After a restart: this sandbox is still there with `config.ip` (and these further addresses)."""
+        own = tuple(dict.fromkeys([a for a in (sandbox_config.ip, *addresses) if a]))
+        if own:
+            self._attached[sandbox_config.id] = own
+            for pool in self._pools:
+                for address in own:
+                    pool.take(address)
+
+    def _release(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            for pool in self._pools:
+                pool.release(address)
+
+    def _cable(self, netns_path: str, name: str, addresses: Sequence[str]) -> None:
+        mac = pod_mac(addresses[0])
+        with (
+            namespace.opened(netns_path) as descriptor,
+            rtnetlink.connect(netns_path) as inside,
+            rtnetlink.connect(self._netns) as nl,
+        ):
+            veth = rtnetlink.add_veth(
+                name,
+                "eth0",
+                peer_netns=descriptor,
+                mac=_NODE_MAC,
+                peer_mac=mac,
+                mtu=self._mtu,
+            )
+            nl.run(rtnetlink.delete_link(name))  # left by an attempt that was interrupted
+            nl.run(veth, rtnetlink.set_link(name))
+            link = rtnetlink.link_index(nl, name)
+            inside.run(*_pod_side(rtnetlink.link_index(inside, "eth0"), addresses))
+            nl.run(*self._node_side(link, mac, addresses))
+
+    def _node_side(self, link: int, mac: str, addresses: Sequence[str]) -> list[Message]:
+        result = []
+        for address in addresses:
+            version = _version(address)
+            if version == 6:
+                result.append(rtnetlink.add_address(link, f"{GATEWAY[6]}/64", rtnetlink.LINK))
+            result.append(rtnetlink.neighbour(link, address, mac))
+            source = self._sources.get(version, "")
+            result.append(rtnetlink.add_route(_host_cidr(address), link=link, source=source))
+        return result
+
+    def _cut(self, name: str) -> list[str]:
+        with rtnetlink.connect(self._netns) as nl:
+            link = rtnetlink.link_named(nl, name)
+            if link is None:
+                return []
+            found = [
+                route
+                for route in rtnetlink.routes(nl, protocol=rtnetlink.PROTOCOL)
+                if route.link == link.index
+            ]
+            nl.run(rtnetlink.delete_link(link.index))
+            return [route.destination.split("/")[0] for route in found]
+
+
+def _pod_side(link: int, addresses: Sequence[str]) -> list[Message]:
+    result = [rtnetlink.set_link(1)]
+    result += [rtnetlink.add_address(link, _host_cidr(address)) for address in addresses]
+    result.append(rtnetlink.set_link(link))
+    for version in sorted({_version(address) for address in addresses}):
+        gateway = GATEWAY[version]
+        result += [
+            rtnetlink.neighbour(link, gateway, _NODE_MAC),
+            rtnetlink.add_route(_host_cidr(gateway), link=link),
+            rtnetlink.add_route("0.0.0.0/0" if version == 4 else "::/0", gateway=gateway, link=link),
+        ]
+    return result
+
+
+def _pod_addresses(nl: NetlinkSocket) -> list[str]:
+    """Addresses that have a host route of ours over a pod's cable."""
+    cables = {link.index for link in rtnetlink.links(nl) if link.name.startswith("pod")}
+    found = rtnetlink.routes(nl, protocol=rtnetlink.PROTOCOL)
+    return [route.destination.split("/")[0] for route in found if route.link in cables and not route.gateway]
+
+
+def veth_name(sandbox_id: str) -> str:
+    """The node's end of a pod's cable: known from the sandbox alone, so that nothing needs to be remembered."""
+    return "pod" + hashlib.sha256(sandbox_id.encode()).hexdigest()[:11]
+
+
+def pod_mac(address: str) -> str:
+    """A locally administered MAC made of the address, so that two pods never share one."""
+    packed = ipaddress.ip_address(address).packed[-4:]
+    return (b"\x0a\x58" + packed).hex(":")
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _host_cidr(address: str) -> str:
+    return f"{address}/{32 if _version(address) == 4 else 128}"

@@ -1,0 +1,225 @@
+"""The nftables table of a node (or of the host): its sets, its fixed chains, and how one connection finds its endpoint.
+
+What changes with Services are only elements. `vips` maps (address, protocol, port) to the number of a balance; the
+small verdict map `balances` goes from there to a chain such as "one of 3", which draws a number and looks the endpoint
+up in `endpoints`. So a changed endpoint costs one element however many Services there are, and the kernel never has
+to validate the whole table again, as it would if every Service were an element of a verdict map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sampan.node.network import expressions as x
+from sampan.node.network.expressions import Family
+from sampan.node.network.nftables import (
+    FORWARD,
+    INPUT,
+    MARK,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    PROTO,
+    SERVICE,
+    Chain,
+    Set,
+)
+
+MASQUERADE_MARK = 0x4000
+LOCAL_OFFSET = 1 << 16  # where the indexes of a service's endpoints on this node begin
+AFFINITY_SIZE = 65536
+_DNAT_PRIORITY, _SNAT_PRIORITY = -100, 100
+
+VIPS, SHORTCUT, ENDPOINTS, LIVE, HAIRPIN = "vips", "shortcut", "endpoints", "live", "hairpin"
+REJECTED, DROPPED, BALANCES, CLIENTS = "rejected", "dropped", "balances", "clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Where a proxy works. `node` "" is the host: there every endpoint counts as local, the way through it is the only one.
+
+    `pods`: the cluster's pod ranges. `egress` of these source ranges, unless it goes to `inside`, leaves masqueraded.
+    `served_here`: Service addresses a process of this namespace answers itself (DNS). `loopback`: node ports also
+    answer on 127.0.0.1 (the way out needs route_localnet).
+    """
+
+    table: str = "sampan"
+    node: str = ""
+    zone: str = ""
+    pods: tuple[str, ...] = ("10.244.0.0/16",)
+    services: tuple[str, ...] = ("10.96.0.0/16",)
+    egress: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    served_here: frozenset[str] = frozenset()
+    loopback: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Balance:
+    """How a connection is given to one of `count` endpoints; each that is in use is a chain of the same name.
+
+    `node_port`: the key has no address. `affinity`: seconds a client stays with its endpoint, 0 for none.
+    `sources`: who may connect (loadBalancerSourceRanges), empty for everyone.
+    """
+
+    count: int
+    local: bool = False
+    node_port: bool = False
+    masquerade: bool = False
+    affinity: int = 0
+    sources: tuple[str, ...] = ()
+
+    @property
+    def chain(self) -> str:
+        flags = "l" * self.local + "n" * self.node_port + "m" * self.masquerade
+        stay = f"-a{self.affinity}" if self.affinity else ""
+        digest = hashlib.sha256(",".join(self.sources).encode()).hexdigest()[:12]
+        return f"lb{self.count}{flags}{stay}" + (f"-s{digest}" if self.sources else "")
+
+    @property
+    def number(self) -> bytes:
+        """What `vips` has for it: follows from the chain's name alone, so that it is the same after a restart."""
+        return hashlib.sha256(self.chain.encode()).digest()[:4]
+
+    def without_sources(self) -> Balance:
+        return Balance(self.count, self.local, self.node_port, self.masquerade, self.affinity)
+
+
+def sets(family: Family) -> list[Set]:
+    address = (family.type_id, family.size)
+    proto, port, number = (PROTO, 4), (SERVICE, 4), (MARK, 4)
+    key = (address, proto, port)
+    return [
+        Set(VIPS, key, (number,)),
+        Set(SHORTCUT, key, (number,)),
+        Set(REJECTED, key),
+        Set(DROPPED, key),
+        Set(ENDPOINTS, (*key, number), (address, port)),
+        Set(LIVE, (*key, address, port)),
+        Set(HAIRPIN, (address, address)),
+        Set(BALANCES, (number,), verdicts=True),
+        Set(CLIENTS, (address, *key), (address, port), dynamic_size=AFFINITY_SIZE, timeout=10800),
+    ]
+
+
+def _key(family: Family, at: int = 0, *, node_port: bool = False) -> bytes:
+    """Loads (address, protocol, port) into registers from `at`; a node port's address is all zeros."""
+    address = x.immediate(at, bytes(family.size)) if node_port else x.daddr(family, at)
+    after = at + family.words
+    return address + x.l4proto(after) + x.dport(after + 1)
+
+
+def _choose(family: Family, name: str, *, node_port: bool = False) -> bytes:
+    result = family.words + 2
+    key = _key(family, node_port=node_port)
+    return key + x.lookup(name, 0, result) + x.lookup_verdict(BALANCES, result)
+
+
+def chains(family: Family, config: Config) -> list[Chain]:
+    """The fixed part; the order is that of creation, any may point to any."""
+    pods = _networks(family, config.pods)
+    here = x.fib_daddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL))
+    if not config.loopback and family.version == 4:
+        here += x.daddr(family, 0) + x.within(family, 0, bytes((127, 0, 0, 0)), 8, x.NOT_EQUAL)
+    from_pods = [
+        x.saddr(family, 0) + x.within(family, 0, *pod) + x.then(x.jump("from-inside")) for pod in pods
+    ]
+    from_here = x.fib_saddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL)) + x.then(x.jump("from-inside"))
+    new = x.ct_state(0) + x.has_bits(0, x.NEW)
+    refusing = new + x.then(x.jump("refuse"))
+    unknown = [
+        new
+        + x.fib_daddr_type(0)
+        + x.compare(0, struct.pack("=I", x.LOCAL), x.NOT_EQUAL)
+        + x.daddr(family, 0)
+        + x.within(family, 0, *service)
+        + x.then(x.goto("reject"))
+        for service in _networks(family, config.services)
+    ]
+    tcp = x.l4proto(0) + x.compare(0, bytes((x.TCP,)))
+    return [
+        Chain(
+            "services",
+            [*from_pods, from_here, _choose(family, VIPS), here + _choose(family, VIPS, node_port=True)],
+        ),
+        Chain("from-inside", [_choose(family, SHORTCUT), here + _choose(family, SHORTCUT, node_port=True)]),
+        Chain(
+            "refuse",
+            [
+                _key(family) + x.lookup(REJECTED, 0) + x.then(x.goto("reject")),
+                here + _key(family, node_port=True) + x.lookup(REJECTED, 0) + x.then(x.goto("reject")),
+                _key(family) + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
+                here + _key(family, node_port=True) + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
+            ],
+        ),
+        Chain("reject", [tcp + x.reject_tcp(), x.reject_icmp(family)]),
+        Chain("prerouting", [x.then(x.jump("services"))], PREROUTING, _DNAT_PRIORITY, "nat"),
+        Chain("output", [x.then(x.jump("services"))], OUTPUT, _DNAT_PRIORITY, "nat"),
+        Chain("postrouting", _postrouting(family, config), POSTROUTING, _SNAT_PRIORITY, "nat"),
+        Chain("filter-input", [refusing], INPUT),
+        Chain("filter-forward", [refusing, *unknown], FORWARD),
+        Chain("filter-output", [refusing, *unknown], OUTPUT),
+    ]
+
+
+def _postrouting(family: Family, config: Config) -> list[bytes]:
+    """Masquerades what was marked, a pod that reached itself through a Service, and what leaves the cluster."""
+    dnated = x.ct_status(0) + x.has_bits(0, x.DNATED)
+    pair = x.saddr(family, 0) + x.daddr(family, family.words)
+    rules = [
+        x.mark(0) + x.has_bits(0, MASQUERADE_MARK) + x.masquerade(),
+        dnated + pair + x.lookup(HAIRPIN, 0) + x.masquerade(),
+    ]
+    if config.loopback and family.version == 4:
+        loopback = x.saddr(family, 0) + x.within(family, 0, bytes((127, 0, 0, 0)), 8)
+        away = x.oifname(0) + x.compare(0, b"lo".ljust(16, b"\0"), x.NOT_EQUAL)
+        rules.append(dnated + loopback + away + x.masquerade())
+    for source in _networks(family, config.egress):
+        rule = x.saddr(family, 0) + x.within(family, 0, *source)
+        for network in _networks(family, config.inside):
+            rule += x.daddr(family, 0) + x.within(family, 0, *network, x.NOT_EQUAL)
+        rules.append(rule + x.masquerade())
+    return rules
+
+
+def balance_chain(family: Family, balance: Balance) -> Chain:
+    """Registers hold, in this order: [client,] address, protocol, port, index, which becomes the endpoint."""
+    if balance.sources:
+        allowed = _networks(family, balance.sources)
+        target = x.then(x.goto(balance.without_sources().chain))
+        rules = [x.saddr(family, 0) + x.within(family, 0, *network) + target for network in allowed]
+        return Chain(balance.chain, [*rules, x.then(x.DROPPED)])
+    rules = []
+    if balance.masquerade:
+        bit, rest = struct.pack("=I", MASQUERADE_MARK), struct.pack("=I", ~MASQUERADE_MARK & 0xFFFFFFFF)
+        rules.append(x.mark(0) + x.bitwise(0, rest, bit) + x.set_mark(0))
+    start = family.words if balance.affinity else 0
+    result = start + family.words + 2
+    port = result + family.words
+    key = _key(family, start, node_port=balance.node_port)
+    draw = x.random(result, balance.count, LOCAL_OFFSET if balance.local else 0) + x.lookup(
+        ENDPOINTS, start, result
+    )
+    send = x.dnat(family, result, port)
+    if balance.affinity:
+        client = x.saddr(family, 0) + key
+        keep = x.remember(CLIENTS, 0, result, balance.affinity)
+        known = client + x.lookup(CLIENTS, 0, result)
+        rules.append(known + x.lookup(LIVE, start) + keep + send)
+        rules.append(known + x.forget(CLIENTS, 0, result))  # its endpoint is gone
+        rules.append(client + draw + keep + send)
+    rules.append(key + draw + send)  # also when there is no room to remember another client
+    return Chain(balance.chain, rules)
+
+
+def _networks(family: Family, cidrs: Sequence[str]) -> list[tuple[bytes, int]]:
+    """(address, prefix length) of those of the family."""
+    parsed = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
+    return [(n.network_address.packed, n.prefixlen) for n in parsed if n.version == family.version]
+
+
+Elements = Mapping[bytes, bytes | None]
