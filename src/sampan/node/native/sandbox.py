@@ -54,7 +54,7 @@ def _make(request: dict) -> int:
     if "uts" in request["own"]:
         socket.sethostname(request["hostname"])
     if "net" in request["own"]:
-        _loopback_up()
+        loopback_up()
     for name, value in sorted((request.get("sysctls") or {}).items()):
         _sysctl(name, value)
     for name in _KINDS:
@@ -80,7 +80,8 @@ def _shared_memory(directory: str) -> None:
     syscalls.mount("shm", directory, "tmpfs", flags, "mode=1777,size=65536k")
 
 
-def _loopback_up() -> None:
+def loopback_up() -> None:
+    """Bring up `lo` in the current network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sH14s", b"lo", 0, b"")
         current = struct.unpack("16sH14s", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
