@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.base.clock import RealClock, VirtualClock
+from sampan.base.clock import VirtualClock
+from sampan.store.durable import DurableStore
 from sampan.store.memory import MemoryStore
 
 
@@ -13,13 +14,11 @@ def clock():
     return VirtualClock()
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "durable"])
 async def store(request, clock, tmp_path):
-    made = MemoryStore(clock, history=100)
+    if request.param == "memory":
+        made = MemoryStore(clock, history=100)
+    else:
+        made = DurableStore(tmp_path / "store", clock, on_fatal=pytest.fail, history=100, segment=1 << 20)
     yield made
     await made.close()
-
-
-@pytest.fixture
-def real_clock():
-    return RealClock()

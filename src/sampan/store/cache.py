@@ -169,10 +169,7 @@ class VersionedStore:
             raise KeyError(key)
         if expected is not None and expected != previous.revision:
             raise Conflict(previous)
-        revision = self._given + 1
-        slot = previous.slot
-        rest = previous.value[slot + len(str(previous.revision)) :]
-        change = Change(revision, key, None, previous, b"%b%d%b" % (previous.value[:slot], revision, rest))
+        change = deletion(previous, self._given + 1)
         await self._write(found, change)
         return change
 
@@ -258,6 +255,15 @@ class VersionedStore:
             if self._pins[oldest].expires > now:
                 return
             del self._pins[oldest]
+
+
+def deletion(previous: Item, revision: int) -> Change:
+    """The change that removes an object: its last state gets the deletion's revision."""
+    head, rest = (
+        previous.value[: previous.slot],
+        previous.value[previous.slot + len(str(previous.revision)) :],
+    )
+    return Change(revision, previous.key, None, previous, b"%b%d%b" % (head, revision, rest))
 
 
 def _beyond(prefix: str) -> str:

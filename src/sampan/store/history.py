@@ -94,6 +94,7 @@ class Cursor:
         self._seen = since
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._poked = False
 
     @property
     def revision(self) -> int:
@@ -108,7 +109,8 @@ class Cursor:
     async def __anext__(self) -> Sequence[Change]:
         while not self._closed:
             batch = self.take()
-            if batch:
+            if batch or self._poked:
+                self._poked = False
                 return batch
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             self._history.waiters[waiter] = None
@@ -132,7 +134,15 @@ class Cursor:
             if batch:
                 return batch
 
+    def poke(self) -> None:
+        """Let the reader go on now, with an empty batch if nothing has changed: a timer of its own is due."""
+        self._poked = True
+        self._wake()
+
     def close(self) -> None:
         self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -93,6 +93,15 @@ class Watch(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Sequence[Change]]: ...
 
+    @property
+    def revision(self) -> int:
+        """Up to here everything was handed out: what a bookmark may say."""
+        ...
+
+    def poke(self) -> None:
+        """Wake the reader; it gets a batch, empty if nothing has changed (bookmarks, timeouts)."""
+        ...
+
     def close(self) -> None: ...
 
 
