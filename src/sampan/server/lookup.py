@@ -51,6 +51,24 @@ class Lookup:
         """The stored items, undecoded: labels, fields and revision are beside the bytes."""
         return self.store.list(bucket, prefix).items
 
+    def current(self, bucket: str, prefix: str = "") -> Sequence[Item]:
+        """Like `items`, with the writes that are still on their way: for limits that must never be exceeded."""
+        items = self.items(bucket, prefix)
+        changes = [c for c in self.store.pending(bucket) if c.key.startswith(prefix)]
+        if not changes:
+            return items
+        merged = {i.key: i for i in items}
+        for change in changes:
+            if change.item is None:
+                merged.pop(change.key, None)
+            else:
+                merged[change.key] = change.item
+        return list(merged.values())
+
+    def decode(self, bucket: str, item: Item) -> Object:
+        """The object of an item."""
+        return self._decode(bucket, item)
+
     def version(self, bucket: str) -> int:
         """Changes whenever the bucket does."""
         return self.store.bucket_revision(bucket)

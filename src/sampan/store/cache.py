@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sampan.base.clock import Clock
@@ -143,6 +143,10 @@ class VersionedStore:
     def count(self, bucket: str) -> int:
         found = self._buckets.get(bucket)
         return len(found.items) if found else 0
+
+    def pending(self, bucket: str) -> Sequence[Change]:
+        found = self._buckets.get(bucket)
+        return list(found.pending.values()) if found and found.pending else ()
 
     def bucket_revision(self, bucket: str) -> int:
         found = self._buckets.get(bucket)

@@ -145,6 +145,10 @@ class Store(Protocol):
 
     def count(self, bucket: str) -> int: ...
 
+    def pending(self, bucket: str) -> Sequence[Change]:
+        """Changes on their way to disk, not visible yet; only for deciding a write (quota, allocation)."""
+        ...
+
     def bucket_revision(self, bucket: str) -> int:
         """A number that grows with every visible change of the bucket: caches of what it holds compare it."""
         ...
