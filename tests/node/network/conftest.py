@@ -58,25 +58,38 @@ class Server:
         os.close(self._stop)
 
 
+class Plan:
+    """Addresses as the cluster's configuration gives them."""
+
+    subnet = "10.89.7.0/24"
+    host = "10.89.7.1"
+    host_link = fabric.host_link("test")
+    table = fabric.host_table("test")
+    balancer = "10.97.255.1"
+
+    def node(self, index: int) -> str:
+        return f"10.89.7.{index + 2}"
+
+
 class Machine:
     """A fabric with a "host" (a namespace of its own, so that a test cannot hurt the machine) and nodes."""
 
     def __init__(self, directory: str, count: int) -> None:
         self.directory = directory
         self.count = count
-        self.plan = fabric.Plan("test", "10.89.7.0/24")
-        self.fabric = f"{directory}/fabric"
+        self.plan = Plan()
+        self.fabric = f"{directory}/run/fabric"
         self.host = f"{directory}/host"
         self.servers: list[Server] = []
         self.pods: dict[str, str] = {}
         namespace.create(self.host)
-        fabric.create_fabric(self.fabric)
-        self.former = fabric.join_host(self.fabric, self.plan, ["10.96.0.0/16"], host=self.host)
+        fabric.create(self.fabric, "test")
+        fabric.join_host(self.fabric, "test", f"{self.plan.host}/24", host=self.host)
         self.networks = []
         for index in range(count):
             namespace.create(self.node(index))
             address = f"{self.plan.node(index)}/24"
-            fabric.join(self.fabric, self.node(index), f"node-{index}", address, self.plan.host)
+            fabric.join(self.fabric, "test", self.node(index), index + 1, address, gateway=self.plan.host)
             node.prepare_node(["10.96.0.10"], self.node(index))
             cidrs = [f"10.244.{index}.0/24", f"fd00:244:{index}::/64"]
             network = PodNetwork(cidrs, node_ips=[self.plan.node(index)], netns=self.node(index))
@@ -84,7 +97,8 @@ class Machine:
         self.fabric_client = f"{directory}/outsider"  # a machine that is on the fabric but not of the cluster
         self.outsider = self.plan.node(100)
         namespace.create(self.fabric_client)
-        fabric.join(self.fabric, self.fabric_client, "outsider", f"{self.outsider}/24", self.plan.host)
+        outside = f"{self.outsider}/24"
+        fabric.join(self.fabric, "test", self.fabric_client, 100, outside, gateway=self.plan.host)
         self.sync_routes()
 
     def node(self, index: int) -> str:
@@ -149,10 +163,9 @@ class Machine:
             server.close()
         for path in self.pods.values():
             namespace.remove(path)
-        fabric.leave_host(self.plan, self.former, host=self.host)
         for index in range(self.count):
             namespace.remove(self.node(index))
-        fabric.destroy(self.fabric)
+        fabric.destroy(self.fabric, "test", host=self.host)
         namespace.remove(self.fabric_client)
         namespace.remove(self.host)
 

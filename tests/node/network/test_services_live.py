@@ -120,7 +120,7 @@ async def test_endpoints_come_and_go(machine):
 
 async def test_local_policy_keeps_the_clients_address(machine):
     endpoints = await three_servers(machine)
-    balancer = machine.plan.load_balancers.split("/")[0]
+    balancer = machine.plan.balancer
     web = service(
         "web", type="LoadBalancer", node_port=30080, ingress=[balancer], externalTrafficPolicy="Local"
     )
@@ -138,7 +138,7 @@ async def test_local_policy_keeps_the_clients_address(machine):
 
 async def test_load_balancer_source_ranges(machine):
     endpoints = await three_servers(machine)
-    balancer = machine.plan.load_balancers.split("/")[0]
+    balancer = machine.plan.balancer
     web = service(
         "web", type="LoadBalancer", ingress=[balancer], loadBalancerSourceRanges=[f"{machine.plan.host}/32"]
     )

@@ -2,7 +2,7 @@
 
 The bridge is out of reach of the host's firewall (a DROP in its FORWARD chain cannot cut nodes apart), and all goes
 with the namespace: `destroy` leaves no interface. The same code serves an ordinary user, whose "host" is the user
-namespace everything runs in. All functions block for some milliseconds; call them in a thread.
+namespace everything runs in. All functions block for some milliseconds, and repeating one is harmless.
 """
 
 from __future__ import annotations
@@ -10,74 +10,38 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Sequence
 
 from sampan.node.network import namespace, nftables, rtnetlink
 from sampan.node.network.expressions import FAMILIES
-from sampan.node.network.netlink import NetlinkSocket
 
 _BRIDGE = "fabric"
 _NODE_LINK = "eth0"
 _NOWHERE_MAC = "02:00:00:00:00:01"
+_HOST_PREFIX = "sampan"
+# Service addresses and the pool of load balancers; see `cluster.config`.
+SERVICE_CIDRS = ("10.96.0.0/16", "10.97.255.0/24")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The addresses of one cluster's fabric: /24 with the host .1, nodes .2-.126, load balancers .128-.254."""
-
-    cluster: str
-    subnet: str
-
-    @property
-    def tag(self) -> str:
-        """Six characters that are in the name of everything this cluster puts on the host."""
-        return hashlib.sha256(self.cluster.encode()).hexdigest()[:6]
-
-    @property
-    def host_link(self) -> str:
-        return f"sampan{self.tag}"
-
-    @property
-    def table(self) -> str:
-        """Name of the cluster's nftables table on the host."""
-        return f"sampan-{self.tag}"
-
-    def _at(self, offset: int) -> str:
-        return str(ipaddress.ip_network(self.subnet).network_address + offset)
-
-    @property
-    def host(self) -> str:
-        return self._at(1)
-
-    def node(self, index: int) -> str:
-        """The address of node number 0, 1, ... 124. Raises ValueError beyond."""
-        if not 0 <= index < 125:
-            raise ValueError(f"the fabric {self.subnet} has room for 125 nodes")
-        return self._at(2 + index)
-
-    @property
-    def load_balancers(self) -> str:
-        """A range that reaches the host and the nodes without any further route."""
-        return f"{self._at(128)}/25"
+def tag(cluster: str) -> str:
+    """Six characters that are in the name of everything this cluster puts on the host."""
+    return hashlib.sha256(cluster.encode()).hexdigest()[:6]
 
 
-def plan(cluster: str, in_use: Iterable[ipaddress.IPv4Network] = ()) -> Plan:
-    """Chooses 10.89.X.0/24: X follows from the cluster's name, or is the next that overlaps none of `in_use`.
-
-    `in_use` is usually `rtnetlink.networks_in_use()` of the host. Raises OSError when nothing is left.
-    """
-    taken = list(in_use)
-    start = hashlib.sha256(cluster.encode()).digest()[0]
-    for step in range(256):
-        subnet = ipaddress.IPv4Network(f"10.89.{(start + step) % 256}.0/24")
-        if not any(subnet.overlaps(other) for other in taken):
-            return Plan(cluster, str(subnet))
-    raise OSError("every network in 10.89.0.0/16 overlaps a route of this machine")
+def host_link(cluster: str) -> str:
+    """The host's interface into the fabric."""
+    return _HOST_PREFIX + tag(cluster)
 
 
-def create_fabric(path: str) -> None:
-    """Makes the namespace, mounted at `path`, and its bridge. Harmless when it is there."""
+def host_table(cluster: str) -> str:
+    """Name of the cluster's nftables table on the host."""
+    return f"sampan-{tag(cluster)}"
+
+
+def create(path: str, cluster: str) -> None:
+    """Makes the namespace, mounted at `path`, and its bridge."""
     if not namespace.exists(path):
         namespace.remove(path)
         namespace.create(path)
@@ -89,72 +53,86 @@ def create_fabric(path: str) -> None:
         nl.run(rtnetlink.add_bridge(_BRIDGE), rtnetlink.set_link(1), rtnetlink.set_link(_BRIDGE))
 
 
-def destroy(path: str) -> None:
-    """Ends the fabric: links in it, and with them their other ends in nodes and host, are gone."""
+def destroy(path: str, cluster: str, *, host: namespace.Netns | None = None) -> None:
+    """Ends the fabric, with the links of nodes and host into it; the host's tables, routes and settings go back too."""
     if namespace.exists(path):
         with contextlib.suppress(OSError), rtnetlink.connect(path) as nl:
             for link in rtnetlink.links(nl):
                 if link.master:
                     nl.run(rtnetlink.delete_link(link.index))
     namespace.remove(path)
+    with rtnetlink.connect(host) as nl:
+        nl.run(rtnetlink.delete_link(host_link(cluster)))
+        others = [link for link in rtnetlink.links(nl) if _is_host_link(link.name)]
+    for family in FAMILIES:
+        with contextlib.suppress(OSError):
+            nftables.drop_table(family, host_table(cluster), host)
+    if not others:
+        _restore_settings(path, host)
 
 
 def join(
-    fabric: str, node: namespace.Netns, name: str, cidr: str, gateway: str = "", *, mtu: int = 1500
+    path: str,
+    cluster: str,
+    node: namespace.Netns,
+    index: int,
+    cidr: str,
+    *,
+    gateway: str = "",
+    mtu: int = 1500,
 ) -> None:
-    """Gives a node's namespace an `eth0` with the address `cidr` (10.89.7.2/24) on the fabric; default route by `gateway`.
+    """Gives the namespace of a node (a process in it, or its path) an `eth0` with the address `cidr` and a default route.
 
-    `name` is the node's name in the fabric; a former link of that name is replaced (the node was restarted).
+    `index` numbers the nodes of the cluster; a former link of the same number is replaced (the node was restarted).
     """
+    link = _plug(path, node, port_name(index), _NODE_LINK, cidr, mtu)
     with rtnetlink.connect(node) as nl:
-        link = _plug(fabric, node, port_name(name), _NODE_LINK, cidr, mtu)
         nl.run(rtnetlink.set_link(1))
         if gateway:
             nl.run(rtnetlink.add_route("0.0.0.0/0", gateway=gateway, link=link))
 
 
-def leave(fabric: str, name: str) -> None:
-    """Unplugs a node; one that is not there is fine."""
-    with rtnetlink.connect(fabric) as nl:
-        nl.run(rtnetlink.delete_link(port_name(name)))
+def leave(path: str, cluster: str, index: int) -> None:
+    """Unplugs a node."""
+    if namespace.exists(path):
+        with rtnetlink.connect(path) as nl:
+            nl.run(rtnetlink.delete_link(port_name(index)))
 
 
-def nodes(fabric: str) -> list[str]:
-    """The names of the fabric's ports, as `port_name` gives them."""
-    with rtnetlink.connect(fabric) as nl:
-        return sorted(link.name for link in rtnetlink.links(nl) if link.master)
+def port_name(index: int) -> str:
+    return f"node{index}"
 
 
 def join_host(
-    fabric: str, plan: Plan, service_cidrs: Sequence[str] = (), *, host: namespace.Netns | None = None
-) -> dict[str, str]:
-    """Makes the host (the caller's namespace) a leaf: an address on the fabric, routes for Service addresses, forwarding.
+    path: str,
+    cluster: str,
+    cidr: str,
+    *,
+    rootless: bool = False,
+    services: Sequence[str] = SERVICE_CIDRS,
+    host: namespace.Netns | None = None,
+) -> None:
+    """Makes the host (the caller's namespace) a leaf: an address on the fabric, forwarding, routes for `services`.
 
-    The route for Services only gives local connections a source address and a way to the output hook, where they
-    are sent on to a pod. Returns the settings it changed, for `leave_host`; keep them on disk before anything else.
+    Those routes only give local connections a source address and a way to the output hook, where they are sent on to
+    a pod; one that exists already stays. `rootless`: there is no way out but the uplink, so the default route leads
+    to lo, where the uplink picks connections up. What was changed on the host is noted beside the cluster's run
+    directory, and put back by the last `destroy`.
     """
-    cidr = f"{plan.host}/24"
-    link = _plug(fabric, host, "host", plan.host_link, cidr, 1500)
-    former = namespace.set_sysctls(
-        host, {"ipv4/ip_forward": "1", f"ipv4/conf/{plan.host_link}/route_localnet": "1"}
-    )
-    former.pop(f"ipv4/conf/{plan.host_link}/route_localnet", None)
+    link = _plug(path, host, "host", host_link(cluster), cidr, 1500)
+    address = cidr.split("/")[0]
+    former = namespace.set_sysctls(host, {"ipv4/ip_forward": "1"})
+    _note_settings(path, former)
+    # Connections to 127.0.0.1:nodePort leave by this link.
+    namespace.set_sysctls(host, {f"ipv4/conf/{host_link(cluster)}/route_localnet": "1"})
     with rtnetlink.connect(host) as nl:
         nl.run(rtnetlink.set_link(1))
-        for service_cidr in service_cidrs:
-            if ":" not in service_cidr:
-                nl.run(rtnetlink.add_route(service_cidr, link=link, source=plan.host))
-    return former
-
-
-def leave_host(plan: Plan, former: Mapping[str, str], *, host: namespace.Netns | None = None) -> None:
-    """Takes link, routes and tables away and puts settings back. Harmless when nothing is there."""
-    with rtnetlink.connect(host) as nl:
-        nl.run(rtnetlink.delete_link(plan.host_link))
-    for family in FAMILIES:
-        with contextlib.suppress(OSError):
-            nftables.drop_table(family, plan.table, host)
-    namespace.set_sysctls(host, former)
+        present = {route.destination for route in rtnetlink.routes(nl)}
+        for service_cidr in services:
+            if ":" not in service_cidr and service_cidr not in present:
+                nl.run(rtnetlink.add_route(service_cidr, link=link, source=address))
+        if rootless and "0.0.0.0/0" not in present:
+            nl.run(rtnetlink.add_route("0.0.0.0/0", link=1, source=address))
 
 
 def partition(a: namespace.Netns, b: namespace.Netns, a_ip: str, b_ip: str) -> None:
@@ -171,23 +149,16 @@ def heal(a: namespace.Netns, b: namespace.Netns, a_ip: str, b_ip: str) -> None:
             nl.run(rtnetlink.delete_neighbour(rtnetlink.link_index(nl, _NODE_LINK), other))
 
 
-def port_name(node: str) -> str:
-    """The bridge port of a node: its own name when that fits into an interface name, else a hash of it."""
-    if len(node) <= 13 and "/" not in node:
-        return f"n-{node}"
-    return f"n-{hashlib.sha256(node.encode()).hexdigest()[:12]}"
-
-
-def _plug(fabric: str, leaf: namespace.Netns | None, port: str, inner: str, cidr: str, mtu: int) -> int:
+def _plug(path: str, leaf: namespace.Netns | None, port: str, inner: str, cidr: str, mtu: int) -> int:
     """A veth from the bridge into the leaf's namespace, up and with its address; gives its index there."""
     with (
-        rtnetlink.connect(fabric) as nl,
+        rtnetlink.connect(path) as nl,
         rtnetlink.connect(leaf) as inside,
         namespace.opened(leaf if leaf is not None else "/proc/thread-self/ns/net") as descriptor,
     ):
         bridge = rtnetlink.link_index(nl, _BRIDGE)
-        _unplug(nl, port)
-        _unplug(inside, inner)
+        nl.run(rtnetlink.delete_link(port))
+        inside.run(rtnetlink.delete_link(inner))
         nl.run(rtnetlink.add_veth(port, inner, peer_netns=descriptor, peer_mac=_mac(cidr), mtu=mtu))
         nl.run(rtnetlink.set_link(port, master=bridge))
         link = rtnetlink.link_index(inside, inner)
@@ -195,10 +166,31 @@ def _plug(fabric: str, leaf: namespace.Netns | None, port: str, inner: str, cidr
         return link
 
 
-def _unplug(nl: NetlinkSocket, name: str) -> None:
-    nl.run(rtnetlink.delete_link(name))
-
-
 def _mac(cidr: str) -> str:
     """Made of the address: a node that comes back has the MAC its neighbours remember."""
     return (b"\x0a\x59" + ipaddress.ip_interface(cidr).ip.packed[-4:]).hex(":")
+
+
+def _is_host_link(name: str) -> bool:
+    return name.startswith(_HOST_PREFIX) and len(name) == len(host_link(""))
+
+
+def _settings_file(path: str) -> str:
+    """Shared by all clusters of the machine's user: the first to come notes, the last to go restores."""
+    return os.path.join(os.path.dirname(os.path.dirname(path)), "host-settings.json")
+
+
+def _note_settings(path: str, former: dict[str, str]) -> None:
+    file = _settings_file(path)
+    if former and not os.path.exists(file):
+        with open(f"{file}.new", "w") as new:
+            json.dump(former, new)
+        os.rename(f"{file}.new", file)
+
+
+def _restore_settings(path: str, host: namespace.Netns | None) -> None:
+    file = _settings_file(path)
+    with contextlib.suppress(FileNotFoundError):
+        with open(file) as noted:
+            namespace.set_sysctls(host, json.load(noted))
+        os.unlink(file)

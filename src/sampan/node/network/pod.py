@@ -68,9 +68,9 @@ class PodNetwork:
         known = self._attached.get(sandbox_config.id)
         if known:
             return known[0]
-        if not self._pools:
+        if not self._pools and not sandbox_config.ip:
             raise OSError("the node has no pod address range yet (spec.podCIDR)")
-        addresses: list[str] = []
+        addresses: list[str] = [] if self._pools else [sandbox_config.ip]
         try:
             for pool in self._pools:
                 same = sandbox_config.ip and _version(sandbox_config.ip) == pool.network.version

@@ -10,7 +10,6 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sampan.node.network import namespace
@@ -295,9 +294,3 @@ def _parse_route(payload: bytes, zero: str) -> Route:
     link = struct.unpack("=I", found[4])[0] if 4 in found else 0
     destination = f"{address(1) or zero}/{payload[1]}"
     return Route(destination, address(5), link, address(7), payload[5], table)
-
-
-def networks_in_use(nl: NetlinkSocket) -> Sequence[ipaddress.IPv4Network]:
-    """What the namespace has routes to, apart from its default: ranges a new cluster must avoid."""
-    found = {ipaddress.ip_network(route.destination) for route in all_routes(nl)}
-    return sorted(n for n in found if n.version == 4 and n.prefixlen)  # type: ignore[misc]
