@@ -1,0 +1,518 @@
+"""Turns what a client sent into what the API means: the one way an object enters.
+
+Each schema node is compiled, on first use, into a closure that checks and rebuilds a value in one pass: unknown fields
+go, nulls and meaningless zeros go, quantities and times take their canonical form. Only when something is wrong does a
+second, slower walk find out where. Source: KEP-2885 (field validation); API conventions, "Primitive types".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from sampan.api import quantity
+from sampan.api.schema import Node
+from sampan.api.status import ApiError, bad_request
+from sampan.api.wire import go_type
+from sampan.api.zeros import keeps_zero
+
+# A decoder takes a value and a list in which it notes that a field was unknown; it returns the value to keep.
+Decoder = Callable[[Any, list[str]], Any]
+# How an object treats one of its keys: (exact type that needs no decoder | None, decoder, keep when empty).
+_Field = tuple[type | None, Decoder, bool]
+
+
+class _Mismatch(Exception):
+    """A value that its field cannot hold. The text is what Go's decoder would say, once it is known."""
+
+
+def normalize(obj: dict[str, Any], node: Node, *, strict: bool) -> tuple[dict[str, Any], list[str]]:
+    """The object as the API keeps it, and what strict field validation objects to, e.g. `unknown field "spec.foo"`.
+
+    The input is not changed. With `strict` False unknown fields are dropped in silence and the list is empty.
+    Values of custom resources are pruned only; validation checks their types. Raises ApiError 400 when a value does
+    not fit its field.
+    """
+    unknown: list[str] = []
+    try:
+        found = decoder(node)(obj, unknown)
+    except _Mismatch:
+        raise _cannot_be_handled(obj, node, _explain(obj, node)) from None
+    if not (strict and unknown):
+        return found, []
+    problems: list[str] = []
+    _find_unknown(obj, node, "", problems)
+    return found, [f'unknown field "{path}"' for path in problems]
+
+
+def strict_error(obj: dict[str, Any], node: Node, problems: list[str]) -> ApiError:
+    """The 400 of fieldValidation=Strict for problems that `normalize` and `wire.duplicate_keys` found."""
+    return _cannot_be_handled(obj, node, "strict decoding error: " + ", ".join(problems))
+
+
+def _cannot_be_handled(obj: dict[str, Any], node: Node, why: str) -> ApiError:
+    group, version, kind = node.gvk
+    sent = str(obj.get("apiVersion") or "")
+    version = sent.rpartition("/")[2] if sent else version
+    own = str(obj.get("kind") or kind)
+    return bad_request(f'{own} in version "{version}" cannot be handled as a {kind or own}: {why}')
+
+
+def decoder(node: Node) -> Decoder:
+    """The compiled form of a node, made once."""
+    made = node.compiled
+    if made is None:
+        made = node.compiled = _compile(node)
+    return made
+
+
+def _compile(node: Node) -> Decoder:
+    if node.custom:
+        return _custom(node)
+    match node.type:
+        case "object":
+            return _object(node) if node.properties else _map(node)
+        case "array":
+            return _array(node)
+        case "string":
+            return {"date-time": _time, "micro-time": _micro_time, "byte": _bytes}.get(node.format, _string)
+        case "integer":
+            return _int64 if node.format == "int64" else _int32
+        case "boolean":
+            return _boolean
+        case "number":
+            return _number
+        case "quantity":
+            return _quantity
+        case "int-or-string":
+            return _int_or_string
+    return _anything
+
+
+# Objects, maps and lists
+
+
+def _object(node: Node) -> Decoder:
+    fields: dict[str, _Field] = {}
+
+    def decode(value: Any, unknown: list[str]) -> Any:
+        if type(value) is not dict:
+            raise _Mismatch
+        result = {}
+        for key, item in value.items():
+            field = fields.get(key)
+            if field is None:
+                child = node.properties.get(key)
+                if child is None:
+                    unknown.append(key)
+                    continue
+                field = fields[key] = _field(node, key, child)
+            if item is None:
+                continue
+            exact, decode_item, keep = field
+            if exact is None:
+                item = decode_item(item, unknown)
+            elif type(item) is not exact:
+                raise _Mismatch
+            if keep or item:
+                result[key] = item
+        return result
+
+    return decode
+
+
+_EXACT = {"string": str, "boolean": bool}
+
+
+def _field(owner: Node, key: str, child: Node) -> _Field:
+    exact = (
+        None
+        if child.custom or child.format in ("date-time", "micro-time", "byte")
+        else _EXACT.get(child.type)
+    )
+    return exact, decoder(child), keeps_zero(owner, key, child)
+
+
+def _map(node: Node) -> Decoder:
+    values = node.additional
+    if values is None:
+        return _raw_object
+    zero = _zero(values)
+    if values.type == "string" and not values.format:
+
+        def decode_strings(value: Any, unknown: list[str]) -> Any:
+            if type(value) is not dict:
+                raise _Mismatch
+            result = {}
+            for key, item in value.items():
+                if type(item) is not str:
+                    if item is not None:
+                        raise _Mismatch
+                    item = ""
+                result[key] = item
+            return result
+
+        return decode_strings
+    # Maps of quantities are resource lists, which the original rounds up to thousandths.
+    decode_item = _milli_quantity if values.type == "quantity" else decoder(values)
+
+    def decode(value: Any, unknown: list[str]) -> Any:
+        if type(value) is not dict:
+            raise _Mismatch
+        return {k: zero if v is None else decode_item(v, unknown) for k, v in value.items()}
+
+    return decode
+
+
+def _array(node: Node) -> Decoder:
+    items = node.items or Node()
+    zero = _zero(items)
+    if items.type == "string" and not items.format:
+
+        def decode_strings(value: Any, unknown: list[str]) -> Any:
+            if type(value) is not list:
+                raise _Mismatch
+            for item in value:
+                if type(item) is not str:
+                    if item is not None:
+                        raise _Mismatch
+                    return ["" if i is None else _string(i, unknown) for i in value]
+            return value
+
+        return decode_strings
+    made: list[Decoder] = []
+
+    def decode(value: Any, unknown: list[str]) -> Any:
+        if type(value) is not list:
+            raise _Mismatch
+        if not made:
+            made.append(decoder(items))  # late: a definition may contain itself
+        decode_item = made[0]
+        return [
+            decode_item({} if v is None and zero == {} else zero if v is None else v, unknown) for v in value
+        ]
+
+    return decode
+
+
+def _zero(node: Node) -> Any:
+    """What Go makes of a null in a list or a map."""
+    if node.type == "string":
+        return ""
+    return {"object": {}, "integer": 0, "boolean": False, "quantity": "0", "int-or-string": 0}.get(node.type)
+
+
+def _raw_object(value: Any, unknown: list[str]) -> Any:
+    if type(value) is not dict:
+        raise _Mismatch
+    return value
+
+
+def _anything(value: Any, unknown: list[str]) -> Any:
+    return value
+
+
+# Scalars
+
+
+def _string(value: Any, unknown: list[str]) -> Any:
+    if type(value) is not str:
+        raise _Mismatch
+    return value
+
+
+def _boolean(value: Any, unknown: list[str]) -> Any:
+    if type(value) is not bool:
+        raise _Mismatch
+    return value
+
+
+def _int32(value: Any, unknown: list[str]) -> Any:
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise _Mismatch
+    return value
+
+
+def _int64(value: Any, unknown: list[str]) -> Any:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise _Mismatch
+    return value
+
+
+def _number(value: Any, unknown: list[str]) -> Any:
+    if type(value) is not float and type(value) is not int:
+        raise _Mismatch
+    return value
+
+
+def _int_or_string(value: Any, unknown: list[str]) -> Any:
+    return value if type(value) is str else _int32(value, unknown)
+
+
+def _quantity(value: Any, unknown: list[str]) -> Any:
+    try:
+        if type(value) is str:
+            return quantity.canonical(value.strip())
+        if type(value) is int or type(value) is float:
+            return quantity.canonical(value)
+    except ValueError:
+        pass
+    raise _Mismatch
+
+
+@lru_cache(maxsize=4096)
+def _to_milli(text: str) -> str:
+    return str(quantity.parse(text).round_up(-3))
+
+
+def _milli_quantity(value: Any, unknown: list[str]) -> Any:
+    return _to_milli(_quantity(value, unknown))
+
+
+_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII).fullmatch
+_MICROS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)", re.ASCII).fullmatch
+
+
+def _time(value: Any, unknown: list[str]) -> Any:
+    """Whole seconds in UTC."""
+    if type(value) is not str or not _SECONDS(value):
+        raise _Mismatch
+    moment = _utc(value)
+    return value if len(value) == 20 else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(value: Any, unknown: list[str]) -> Any:
+    """Six digits of a second, no fewer, in UTC."""
+    if type(value) is not str or not _MICROS(value):
+        raise _Mismatch
+    return _utc(value).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _utc(text: str) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        raise _Mismatch from None
+
+
+def _bytes(value: Any, unknown: list[str]) -> Any:
+    """base64, its line breaks removed."""
+    if type(value) is not str:
+        raise _Mismatch
+    try:
+        data = base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
+    except (binascii.Error, ValueError):
+        raise _Mismatch from None
+    return base64.b64encode(data).decode()
+
+
+# Custom resources: pruned, not checked
+
+
+def _custom(node: Node) -> Decoder:
+    if node.type == "array" or (node.items is not None and node.type == "any"):
+        items = node.items
+        if items is None:
+            return _anything
+        decode_item = decoder(items)
+
+        def decode_list(value: Any, unknown: list[str]) -> Any:
+            if type(value) is not list:
+                return value
+            return [decode_item(v, unknown) for v in value]
+
+        return decode_list
+    if node.type == "object" or node.properties or node.additional is not None:
+        return _custom_object(node)
+    return _anything
+
+
+def _custom_object(node: Node) -> Decoder:
+    properties, additional, preserve = node.properties, node.additional, node.preserve_unknown
+    decoders = {key: decoder(child) for key, child in properties.items()}
+    decode_rest = decoder(additional) if additional is not None else None
+
+    def decode(value: Any, unknown: list[str]) -> Any:
+        if type(value) is not dict:
+            return value
+        result = {}
+        for key, item in value.items():
+            decode_item = decoders.get(key, decode_rest)
+            if decode_item is None:
+                if preserve:
+                    result[key] = item
+                else:
+                    unknown.append(key)
+                continue
+            if item is None:
+                child = properties.get(key, additional)
+                if child is not None and child.nullable:
+                    result[key] = None
+                continue
+            result[key] = decode_item(item, unknown)
+        return result
+
+    return decode
+
+
+# The slow walks: where was it, and what would Go say
+
+
+def _find_unknown(value: Any, node: Node, path: str, found: list[str]) -> None:
+    if isinstance(value, dict):
+        if node.type not in ("object", "any"):
+            return
+        closed = bool(node.properties) if not node.custom else node.type == "object"
+        for key, item in value.items():
+            child = node.properties.get(key, node.additional)
+            here = f"{path}.{key}" if path else key
+            if child is not None:
+                _find_unknown(item, child, here, found)
+            elif closed and not node.preserve_unknown:
+                found.append(here)
+    elif isinstance(value, list) and node.items is not None:
+        for index, item in enumerate(value):
+            _find_unknown(item, node.items, f"{path}[{index}]", found)
+
+
+def _explain(obj: Any, node: Node) -> str:
+    """The first complaint that Go's decoder would have, in the order of the document."""
+    try:
+        _walk(obj, node, node.name.rpartition(".")[2] or node.gvk[2], ())
+    except _Mismatch as found:
+        return str(found)
+    return "json: cannot be decoded"
+
+
+def _walk(value: Any, node: Node, struct: str, path: tuple[str, ...]) -> None:
+    if value is None:
+        return
+    if node.custom and not isinstance(value, dict | list):
+        return
+    if node.type == "object" and isinstance(value, dict):
+        inner = node.name.rpartition(".")[2] if node.properties and node.name else struct
+        for key, item in value.items():
+            child = node.properties.get(key)
+            if child is not None:
+                _walk(item, child, inner, (*path, key))
+            elif node.additional is not None:
+                _walk(item, node.additional, inner, path)
+        return
+    if node.type == "array" and isinstance(value, list):
+        for item in value:
+            _walk(item, node.items or Node(), struct, path)
+        return
+    if node.custom:
+        return
+    try:
+        _compile(node)(value, [])
+    except _Mismatch:
+        raise _Mismatch(_complaint(value, node, struct, path)) from None
+
+
+def _complaint(value: Any, node: Node, struct: str, path: tuple[str, ...]) -> str:
+    where = f"Go struct field {struct}.{'.'.join(path)}" if path else "Go value"
+    kind = _go_value(value)
+    if node.type == "quantity":
+        try:
+            quantity.parse(value if isinstance(value, str) else "?")
+        except ValueError as error:
+            return str(error)
+    if node.type == "int-or-string":
+        return f"json: cannot unmarshal {kind} into Go value of type int32"
+    if node.format in ("date-time", "micro-time"):
+        if not isinstance(value, str):
+            return f"json: cannot unmarshal {kind} into Go value of type string"
+        return time_error(value, micro=node.format == "micro-time")
+    if node.format == "byte" and isinstance(value, str):
+        return f"illegal base64 data at input byte {_bad_base64(value)}"
+    return f"json: cannot unmarshal {kind} into {where} of type {_go_name(node)}"
+
+
+def _go_value(value: Any) -> str:
+    """A number that fits no integer is quoted; other values are named by type."""
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+        text = "number"
+        if isinstance(value, float) or not -(2**31) <= value < 2**31:
+            text += f" {value!r}"
+        return text
+    return go_type(value)
+
+
+def _go_name(node: Node) -> str:
+    """The Go type of a field as its decoder names it."""
+    if node.name and node.type == "object":
+        *_, version, name = node.name.split(".")
+        return f"{version}.{name}"
+    match node.type:
+        case "object":
+            if node.additional is not None and node.additional.type == "quantity":
+                return "v1.ResourceList"
+            return f"map[string]{_go_name(node.additional) if node.additional else 'interface {}'}"
+        case "array":
+            return f"[]{_go_name(node.items) if node.items else 'interface {}'}"
+        case "integer":
+            return node.format or "int32"
+        case "boolean":
+            return "bool"
+        case "number":
+            return "float64"
+    return "[]uint8" if node.format == "byte" else node.type
+
+
+def _bad_base64(text: str) -> int:
+    """The offset at which Go gives up."""
+    for index, char in enumerate(text):
+        if not re.match(r"[A-Za-z0-9+/\r\n]", char):
+            return index
+    return len(text) - len(text) % 4
+
+
+_LAYOUT = (
+    ("2006", r"\d{4}"),
+    ("-", "-"),
+    ("01", r"\d\d"),
+    ("-", "-"),
+    ("02", r"\d\d"),
+    ("T", "T"),
+    ("15", r"\d\d"),
+    (":", ":"),
+    ("04", r"\d\d"),
+    (":", ":"),
+    ("05", r"\d\d(\.\d+)?"),
+    ("Z07:00", r"Z|[+-]\d\d:\d\d"),
+)
+
+
+def time_error(text: str, *, micro: bool = False) -> str:
+    """What Go says of a text that is no RFC 3339 time."""
+    layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
+    rest = text
+    pieces = list(_LAYOUT)
+    if micro:
+        pieces[10:11] = [("05", r"\d\d"), (".000000", r"\.\d{6}")]
+    for element, pattern in pieces:
+        match = re.match(pattern, rest, re.ASCII)
+        if match is None:
+            return f'parsing time "{text}" as "{layout}": cannot parse "{rest}" as "{element}"'
+        rest = rest[match.end() :]
+    if rest:
+        return f'parsing time "{text}": extra text: "{rest}"'
+    part = _out_of_range(text)
+    return f'parsing time "{text}": {part} out of range'
+
+
+def _out_of_range(text: str) -> str:
+    month, hour, minute, second = int(text[5:7]), int(text[11:13]), int(text[14:16]), int(text[17:19])
+    if not 1 <= month <= 12:
+        return "month"
+    if hour > 23:
+        return "hour"
+    if minute > 59:
+        return "minute"
+    return "second" if second > 59 else "day"
