@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from sampan.api.registry import Resource
+
 VERSION = "1.37"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _REF = "#/$defs/"
@@ -241,6 +243,30 @@ def from_openapi(schema: dict[str, Any] | None) -> Node:
     node.type = "object"
     _add_identity(node)
     return node
+
+
+_custom_roots: dict[tuple[str, str, str], tuple[Any, Node | None]] = {}
+
+
+def for_row(row: Resource) -> Node | None:
+    """The schema of a served resource, built in or custom; made once for each definition object."""
+    if not row.custom:
+        return root(row.group, row.version, row.kind)
+    key = (row.group, row.version, row.plural)
+    known = _custom_roots.get(key)
+    if known is None or known[0] is not row.definition:
+        known = _custom_roots[key] = (row.definition, _version_root(row))
+    return known[1]
+
+
+def _version_root(row: Resource) -> Node | None:
+    for version in ((row.definition or {}).get("spec") or {}).get("versions", ()):
+        if version.get("name") == row.version:
+            node = from_openapi((version.get("schema") or {}).get("openAPIV3Schema"))
+            node.gvk = (row.group, row.version, row.kind)
+            node.name = row.kind
+            return node
+    return None
 
 
 def _add_identity(node: Node) -> None:
