@@ -193,14 +193,22 @@ class Client:
         response = await self.request("GET", path, {k: v for k, v in query.items() if v})
         if response.status >= 400:
             raise ApiError.from_status(orjson.loads(await read_body(response)))
-        assert not isinstance(response.body, bytes)
+        body = response.body
+        assert not isinstance(body, bytes)
         rest = b""
-        async for chunk in response.body:
-            lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                if line:
-                    yield line
+        try:
+            async for chunk in body:
+                lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+                rest = lines.pop()
+                for line in lines:
+                    if line:
+                        yield line
+        finally:
+            close = getattr(
+                body, "aclose", None
+            )  # whoever stops reading ends the watch on the other side at once
+            if close is not None:
+                await close()
 
 
 async def read_body(response: Response) -> bytes:
