@@ -14,6 +14,8 @@ import signal
 import socket
 import sys
 import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 
 from sampan.node.native import cgroups, sandbox, syscalls, zygote
 
@@ -24,14 +26,14 @@ _SETTLED = 10.0  # seconds it must have lived for the delay to start over
 class NodeProcess:
     """A node seen from outside, like subprocess.Popen: `pid` is its process 1."""
 
-    def __init__(self, pid: int, start: int) -> None:
+    def __init__(self, pid: int, start: int = 0) -> None:
+        """`start` (ticks since boot) makes sure that it is that very process; 0 trusts the pid."""
         self.pid = pid
-        self._start = start
         try:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             self._pidfd = -1
-        if self._pidfd >= 0 and syscalls.start_ticks(pid) != start:
+        if self._pidfd >= 0 and start and syscalls.start_ticks(pid) != start:
             os.close(self._pidfd)
             self._pidfd = -1
 
@@ -63,6 +65,10 @@ class NodeProcess:
         """Until it ended. Raises TimeoutError."""
         if self._pidfd >= 0 and not select.select([self._pidfd], [], [], timeout)[0]:
             raise TimeoutError(f"node process {self.pid} did not end in {timeout} s")
+        try:
+            os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # somebody else's child
         return 0
 
     def send_signal(self, number: int) -> None:
@@ -86,67 +92,149 @@ class NodeProcess:
             self._pidfd = -1
 
 
-def spawn_node(config: dict) -> NodeProcess:
-    """Start a node and return when its process 1 lives. Blocking (about 60 ms). Raises OSError with the cause.
+def spawn_node(
+    *,
+    name: str,
+    directory: str,
+    run: str,
+    agent: Sequence[str],
+    log: str,
+    rootless: bool = False,
+    die_with_parent: bool = False,
+    connect: Callable[[int], None] | None = None,
+    cgroup: str | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    grace: float = 10.0,
+    netns: str = "new",
+    fresh: bool | None = None,
+) -> int:
+    """Start a node; returns the pid of its process 1 when that is ready. Blocking (10 to 60 ms). Raises OSError.
 
-    Keys: agent (argv), agent_log, log, pid_file, zygote (socket path); optional: env (added to ours), cwd, hostname,
-    netns ("new", "host" or a path to join; default new), cgroup (swept at the end), die_with_parent (False),
-    grace (seconds the agent gets on SIGTERM; 10), pass_fds (descriptors the agent inherits).
+    `agent` is its argv, restarted whenever it ends; `log` takes its output and ours. `run`/zygote.sock and `run`/init.pid
+    are made; `directory` is the working directory. `connect(pid)` is called when the namespaces exist and before the agent
+    starts: put a cable into /proc/PID/ns/net there. `netns`: "new", "host", or a path to join. `cgroup` is swept when
+    the node is told to stop (SIGTERM: the agent gets `grace` seconds). `rootless` says that uid 0 here is a user
+    namespace's; nothing differs at this level. `fresh`: exec a new interpreter instead of forking this one; None
+    decides by whether this process has threads. A forked node becomes our child (we become a subreaper).
     """
+    config = {
+        "name": name,
+        "directory": directory,
+        "agent": list(agent),
+        "log": log,
+        "pid_file": f"{run}/init.pid",
+        "zygote": f"{run}/zygote.sock",
+        "cgroup": cgroup,
+        "env": dict(env or {}),
+        "pass_fds": list(pass_fds),
+        "grace": grace,
+        "netns": netns,
+        "parent": os.getpid() if die_with_parent else 0,
+    }
+    if fresh is None:
+        fresh = len(os.listdir("/proc/self/task")) > 1
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            helper = _exec_helper(config, theirs) if fresh else _fork_helper(config, theirs)
+        os.waitpid(helper, 0)
+        return _negotiate(ours, config["pid_file"], connect)
+
+
+def _negotiate(channel: socket.socket, pid_file: str, connect: Callable[[int], None] | None) -> int:
+    """Learn its pid, give it its network, let it go on, and hear that it did."""
+    pid = int(_answer(channel)["pid"])
+    try:
+        if connect is not None:
+            connect(pid)
+        channel.send(b"{}")
+        _answer(channel)
+        record = {"pid": pid, "start": syscalls.start_ticks(pid), "boot": _boot_id()}
+        syscalls.write_atomic(pid_file, json.dumps(record).encode(), 0o644)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    return pid
+
+
+def _answer(channel: socket.socket) -> dict:
+    data = channel.recv(65536)
+    if not data:
+        raise OSError(errno.ECHILD, "the node's first process died while it started")
+    reply = json.loads(data)
+    if reply.get("error"):
+        raise OSError(reply.get("errno") or errno.EIO, reply["error"])
+    return reply
+
+
+def _exec_helper(config: dict, channel: socket.socket) -> int:
+    """A new, small interpreter: nothing of a large or threaded caller is inherited."""
     import subprocess
 
     source = os.path.dirname(os.path.abspath(__file__))
     for _ in range(3):
         source = os.path.dirname(source)
     code = f"import sys; sys.path.insert(0, {source!r}); from sampan.node.native import init; init.main()"
-    process = subprocess.Popen(
-        [sys.executable, "-S", "-E", "-I", "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=config.get("pass_fds") or (),
-    )
-    answer, _ = process.communicate(json.dumps({**config, "parent": os.getpid()}).encode())
-    if not answer:
-        raise OSError(errno.ECHILD, f"node process ended with code {process.returncode} before it started")
-    reply = json.loads(answer)
-    if reply.get("error"):
-        raise OSError(reply.get("errno") or errno.EIO, reply["error"])
-    return NodeProcess(reply["pid"], reply["start"])
+    memory = os.memfd_create("config")
+    try:
+        os.write(memory, json.dumps(config).encode())
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-I", "-c", code, str(memory), str(channel.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[memory, channel.fileno(), *config["pass_fds"]],
+        )
+    finally:
+        os.close(memory)
+    process.returncode = 0  # spawn_node waits for it
+    return process.pid
+
+
+def _fork_helper(config: dict, channel: socket.socket) -> int:
+    """A single-threaded, light caller (the supervisor) is forked: its memory is shared with the whole node."""
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        _leave(config, channel)
+    return pid
 
 
 def main() -> None:
-    """Entered by the interpreter that spawn_node started: make the namespaces, leave a process 1 behind, tell its pid."""
-    config = json.loads(sys.stdin.buffer.read())
+    """Entered by the interpreter of _exec_helper: argv has the descriptors of the config and the channel."""
+    memory, number = int(sys.argv[1]), int(sys.argv[2])
+    config = json.loads(os.pread(memory, os.fstat(memory).st_size, 0))
+    _leave(config, socket.socket(fileno=number))
+
+
+def _leave(config: dict, channel: socket.socket) -> None:
+    """Make the namespaces, leave a process 1 behind, tell its pid. Never returns."""
     try:
-        reply = _leave(config)
+        parent = os.pidfd_open(config["parent"]) if config["parent"] else -1
+        os.setsid()
+        flags = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+        if config["netns"] == "new":
+            flags |= syscalls.CLONE_NEWNET
+        elif config["netns"] != "host":
+            syscalls.enter(config["netns"], syscalls.CLONE_NEWNET)
+        syscalls.unshare(flags)
+        pid = os.fork()
+        if pid == 0:
+            _first(config, parent, channel)
+        channel.send(json.dumps({"pid": pid}).encode())
     except OSError as error:
-        reply = {"error": f"{error.filename or 'node'}: {error.strerror}", "errno": error.errno}
-    os.write(1, json.dumps(reply).encode())
-    os._exit(0)
+        _report(channel, error)
+    finally:
+        os._exit(0)
 
 
-def _leave(config: dict) -> dict:
-    parent = os.pidfd_open(config["parent"]) if config.get("die_with_parent") else -1
-    os.setsid()
-    netns = config.get("netns") or "new"
-    flags = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-    if netns == "new":
-        flags |= syscalls.CLONE_NEWNET
-    elif netns != "host":
-        syscalls.enter(netns, syscalls.CLONE_NEWNET)
-    syscalls.unshare(flags)
-    ready, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(ready)
-        _first(config, parent, tell)
-    os.close(tell)
-    problem = os.read(ready, 4096)
-    if problem:
-        return json.loads(problem)
-    record = {"pid": pid, "start": syscalls.start_ticks(pid), "boot": _boot_id()}
-    syscalls.write_atomic(config["pid_file"], json.dumps(record).encode(), 0o644)
-    return record
+def _report(channel: socket.socket, error: BaseException) -> None:
+    number = error.errno if isinstance(error, OSError) else 0
+    name = getattr(error, "filename", None) or "node"
+    text = getattr(error, "strerror", None) or str(error)
+    channel.send(json.dumps({"error": f"{name}: {text}", "errno": number}).encode())
 
 
 def _boot_id() -> str:
@@ -154,22 +242,21 @@ def _boot_id() -> str:
         return file.read().strip()
 
 
-def _first(config: dict, parent: int, tell: int) -> None:
+def _first(config: dict, parent: int, channel: socket.socket) -> None:
     """We are process 1 of the node. Never returns."""
     try:
+        if not channel.recv(64):
+            os._exit(1)
         _prepare(config)
-        os.close(tell)
+        _close_all_but({parent, channel.fileno(), *config["pass_fds"]})
+        channel.send(b"{}")
+        channel.close()
     except BaseException as error:
-        number = error.errno if isinstance(error, OSError) else 0
-        name = getattr(error, "filename", None) or "node"
-        text = getattr(error, "strerror", None) or str(error)
-        os.write(tell, json.dumps({"error": f"{name}: {text}", "errno": number}).encode())
+        _report(channel, error)
         os._exit(1)
     try:
         _Init(config, parent).run()
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         os._exit(1)
@@ -183,17 +270,27 @@ def _prepare(config: dict) -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
-    if config.get("hostname"):
-        socket.sethostname(config["hostname"])
-    if (config.get("netns") or "new") == "new":
+    socket.sethostname(config["name"])
+    if config["netns"] == "new":
         sandbox.loopback_up()
-    os.chdir(config.get("cwd") or "/")
+    os.makedirs(config["directory"], mode=0o700, exist_ok=True)
+    os.chdir(config["directory"])
     null = os.open("/dev/null", os.O_RDONLY)
     log = os.open(config["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     for fd, number in ((null, 0), (log, 1), (log, 2)):
         os.dup2(fd, number)
     os.close(null)
     os.close(log)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in kept:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
 
 
 class _Child:
@@ -263,8 +360,6 @@ class _Init:
                 signal.signal(number, signal.SIG_DFL)
             child.start()  # type: ignore[operator]
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -274,21 +369,13 @@ class _Init:
         zygote.serve(self._config["zygote"])
 
     def _agent(self) -> None:
-        kept = set(self._config.get("pass_fds") or ())
-        for name in os.listdir("/proc/self/fd"):
-            fd = int(name)
-            if fd > 2 and fd not in kept:
-                try:
-                    os.close(fd)
-                except OSError:
-                    pass
-        log = os.open(self._config["agent_log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
+        kept = set(self._config["pass_fds"])
+        _close_all_but(kept)
+        for fd in kept:
+            os.set_inheritable(fd, True)
         os.setsid()
         argv = self._config["agent"]
-        os.execvpe(argv[0], argv, {**os.environ, **(self._config.get("env") or {})})
+        os.execvpe(argv[0], argv, {**os.environ, **self._config["env"]})
 
     def _reap(self) -> None:
         while True:
@@ -313,7 +400,7 @@ class _Init:
     def _stop(self) -> None:
         """The agent first, then everything; leave no group and no file behind."""
         agent = self._children[1]
-        until = time.monotonic() + float(self._config.get("grace", 10.0))
+        until = time.monotonic() + self._config["grace"]
         if agent.pid:
             os.kill(agent.pid, signal.SIGTERM)
         while agent.pid and time.monotonic() < until:
@@ -329,7 +416,7 @@ class _Init:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 break
-        if self._config.get("cgroup"):
+        if self._config["cgroup"]:
             cgroups.sweep(self._config["cgroup"])
         for path in (self._config["pid_file"], self._config["zygote"]):
             try:

@@ -7,6 +7,7 @@ config.json (the request), state.json (pids and times), exit.json (renamed into 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -50,6 +51,7 @@ def serve(connection: socket.socket, spec: dict) -> None:
     }
     _write_state(directory, state)
     try:
+        locks = hold_layers(spec["layers"])
         child = _Child(spec)
         child.start()
     except (OSError, ValueError, process.StartError) as error:
@@ -62,7 +64,7 @@ def serve(connection: socket.socket, spec: dict) -> None:
     listener = _listen(directory)
     _reply(connection, state)
     connection.close()
-    spec["env"] = None  # the shim lives long: let the largest part go
+    spec["env"] = locks  # the shim lives long: let the largest part go, keep the layers
     child.carry(spec, listener)
     _, status = os.waitpid(child.pid, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -78,6 +80,16 @@ def describe(error: BaseException) -> str:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror.lower()}"
     return str(error)
+
+
+def hold_layers(layers: list[str]) -> list[int]:
+    """Shared locks, so that the image store does not remove a layer under a container; they end with this process."""
+    held = []
+    for layer in layers:
+        fd = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        held.append(fd)
+    return held
 
 
 def _reply(connection: socket.socket, message: dict) -> None:
