@@ -1,91 +1,66 @@
-"""A store with facts in it, for tests of what decides by looking at the cluster."""
+"""A server over the memory store, called in process as an administrator."""
 
-import copy
+from __future__ import annotations
 
+from typing import Any
+
+import orjson
 import pytest
 
-from sampan.api import meta, wire
+from sampan.api.resources import BUILTIN
 from sampan.base.clock import VirtualClock
 from sampan.base.ids import Ids
-from sampan.server.lookup import Lookup
+from sampan.client.client import read_body
+from sampan.client.messages import Request, Response, User
+from sampan.server.app import Server
 from sampan.store.memory import MemoryStore
-from sampan.store.protocol import Draft
 
-_PLURALS = {
-    "Namespace": "namespaces",
-    "Pod": "pods",
-    "Node": "nodes",
-    "Service": "services",
-    "Secret": "secrets",
-    "ServiceAccount": "serviceaccounts",
-    "LimitRange": "limitranges",
-    "ResourceQuota": "resourcequotas",
-    "ConfigMap": "configmaps",
-    "PersistentVolumeClaim": "persistentvolumeclaims",
-    "PersistentVolume": "persistentvolumes",
-    "PriorityClass": "priorityclasses.scheduling.k8s.io",
-    "RuntimeClass": "runtimeclasses.node.k8s.io",
-    "StorageClass": "storageclasses.storage.k8s.io",
-    "IngressClass": "ingressclasses.networking.k8s.io",
-    "VolumeAttachment": "volumeattachments.storage.k8s.io",
-    "Deployment": "deployments.apps",
-    "Role": "roles.rbac.authorization.k8s.io",
-    "RoleBinding": "rolebindings.rbac.authorization.k8s.io",
-    "ClusterRole": "clusterroles.rbac.authorization.k8s.io",
-    "ClusterRoleBinding": "clusterrolebindings.rbac.authorization.k8s.io",
-    "ValidatingWebhookConfiguration": "validatingwebhookconfigurations.admissionregistration.k8s.io",
-    "MutatingWebhookConfiguration": "mutatingwebhookconfigurations.admissionregistration.k8s.io",
-}
+ADMIN = User("admin", ("system:masters", "system:authenticated"))
 
 
-class Facts:
-    """`put` and `remove` objects; `lookup`, `clock` and `ids` are what the code under test is given."""
+class Api:
+    """`call` answers (status, decoded body); `response` the raw answer."""
 
-    def __init__(self) -> None:
-        self.clock = VirtualClock()
-        self.ids = Ids(1)
-        self.store = MemoryStore(self.clock)
-        self.lookup = Lookup(self.store)
+    def __init__(self, server: Server, clock: VirtualClock) -> None:
+        self.server = server
+        self.clock = clock
+        self.headers: dict[str, str] = {}
 
-    def put(self, obj, bucket=""):
-        """Store an object as if a client had; returns it with its uid."""
-        obj = copy.deepcopy(obj)
-        obj["metadata"].setdefault("uid", self.ids.uid())
-        value, slot = wire.encode(obj)
-        node = (obj.get("spec") or {}).get("nodeName", "")
-        fields = {"spec.nodeName": node} if obj["kind"] == "Pod" else {}
-        draft = Draft(value, slot, meta.labels(obj), fields)
-        _run(self.store.put(bucket or _PLURALS[obj["kind"]], meta.key(obj), draft, None))
-        return obj
+    async def response(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        user: User | None = ADMIN,
+    ) -> Response:
+        path, _, query = path.partition("?")
+        given = {"accept": "application/json", "user-agent": "test/1"} | (headers or {})
+        data = body if isinstance(body, bytes) else orjson.dumps(body) if body is not None else b""
+        return await self.server.handle(Request(method, path, query, given, data, user=user))
 
-    def remove(self, kind, key):
-        _run(self.store.delete(_PLURALS[kind], key, None))
+    async def call(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+        response = await self.response(method, path, body, **more)
+        data = await read_body(response)
+        try:
+            return response.status, orjson.loads(data) if data else None
+        except orjson.JSONDecodeError:
+            return response.status, data.decode()
 
-    def make(self, kind, name, namespace="", **content):
-        """An object of a kind, stored."""
-        place = {"namespace": namespace} if namespace else {}
-        labels = {"labels": content.pop("labels")} if "labels" in content else {}
-        notes = {"annotations": content.pop("annotations")} if "annotations" in content else {}
-        version = content.pop("apiVersion", "v1")
-        return self.put(
-            {
-                "apiVersion": version,
-                "kind": kind,
-                "metadata": {"name": name, **place, **labels, **notes},
-                **content,
-            }
+    async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        status, answer = await self.call(method, path, body, **more)
+        assert status < 300, answer
+        return answer
+
+    async def merge(self, path: str, patch: Any) -> tuple[int, Any]:
+        return await self.call(
+            "PATCH", path, patch, headers={"content-type": "application/merge-patch+json"}
         )
 
 
-def _run(coroutine):
-    """The memory store never waits, so a write ends at its first step, with or without a loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("the memory store waited")
-
-
 @pytest.fixture
-def facts():
-    return Facts()
+async def api() -> Api:
+    clock = VirtualClock()
+    server = Server(MemoryStore(clock), BUILTIN.copy(), clock=clock, ids=Ids(seed=1))
+    return Api(server, clock)

@@ -1,0 +1,311 @@
+"""The server: one request from its path to its answer, each step in a file of its own.
+
+`route -> authenticate -> authorize -> decode -> default -> admit -> validate -> store -> encode`. Callers inside the
+process bring their user with them and enter at authorization. What other files provide (identity, admission,
+allocators, connections to nodes) is plugged in by the composition root through `Config` and attributes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from sampan.api.registry import Registry, Resource
+from sampan.api.status import ApiError, FieldError, internal, method_not_allowed, no_such_path, unauthorized
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.messages import Request, Response, User
+from sampan.server import delete, discovery, health, patch, read, respond, route, subresources, watch, write
+from sampan.server.authorize import Authorizer, refusal
+from sampan.server.call import Call
+from sampan.server.definitions import Definitions
+from sampan.server.impersonate import impersonate
+from sampan.server.lookup import Lookup
+from sampan.server.metrics import Metrics
+from sampan.server.negotiate import form_of
+from sampan.server.proxy import NodeConnector
+from sampan.store.protocol import Store, Watch
+
+Object = dict[str, Any]
+log = logging.getLogger("sampan.server")
+
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+
+
+class Authenticates(Protocol):
+    """`authenticate.Authenticator`: None means nobody tried to log in; raises 401 for wrong credentials."""
+
+    def authenticate(self, request: Request) -> User | None: ...
+
+
+class Admits(Protocol):
+    """`admission.Admission`."""
+
+    async def admit(self, attrs: Any) -> None: ...
+
+
+@dataclass(slots=True)
+class Config:
+    """What a composition root decides about a server."""
+
+    anonymous: bool = True
+    authorize: bool = True  # False: every authenticated user may do everything (tests of other things)
+    git_version: str = discovery.GIT_VERSION
+    nodes: NodeConnector | None = None
+
+
+class Server:
+    """`handle` answers a request; everything it knows is in `store`.
+
+    Plugged in after construction: `authenticator`, `admission`, `allocators`, `tokens`, `reviews`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        *,
+        clock: Clock,
+        ids: Ids,
+        config: Config | None = None,
+    ) -> None:
+        self.store = store
+        self.registry = registry
+        self.clock = clock
+        self.ids = ids
+        self.config = config or Config()
+        self.lookup = Lookup(store)
+        self.authorizer = Authorizer(self.lookup)
+        self.authenticator: Authenticates | None = None
+        self.admission: Admits | None = None
+        self.allocators: Any = None
+        self.tokens: Any = None
+        self.nodes = self.config.nodes
+        self.frames = watch.Frames()
+        self.watchers: set[Watch] = set()
+        self.metrics = Metrics()
+        self.definitions = Definitions(self)
+        self.managed = _optional("sampan.api.managed")
+        self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing
+        self._validation = _optional("sampan.api.validate")
+        self.definitions.load()
+
+    # The request path
+
+    async def handle(self, request: Request) -> Response:
+        """The answer to a request; refusals and failures are Statuses, never exceptions."""
+        try:
+            return await self._serve(request)
+        except ApiError as error:
+            response = respond.refusal(error)
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            response = respond.refusal(internal(f"{type(error).__name__}: {error}"))
+        self.metrics.refused(response.status)
+        return response
+
+    async def _serve(self, request: Request) -> Response:
+        info = route.parse(request.method, request.path, request.query)
+        user = request.user or self._authenticate(request)
+        if request.user is None and _impersonates(request.headers):
+            user = self._impersonate(user, request)
+        if self.config.authorize:
+            allowed, reason = self.authorizer.authorize(user, info)
+            if not allowed:
+                raise refusal(user, info, reason)
+        if not info.is_resource:
+            return await self._document(request, info, user)
+        row = self.registry.find(info.group, info.version, info.resource)
+        if row is None:
+            return self._unknown(info)
+        self.metrics.count(info.verb, row.plural)
+        call = Call(self, request, info, row, user)
+        if info.subresource:
+            return await subresources.dispatch(call)
+        return await self._dispatch(call)
+
+    async def _dispatch(self, call: Call) -> Response:
+        """A verb on an object or collection."""
+        info, row = call.info, call.row
+        verb = info.verb
+        if (
+            verb not in row.verbs
+            or (verb == "create" and not _creatable(info, row))
+            or not _addressed(info, row)
+        ):
+            raise method_not_allowed()
+        if info.namespace and not row.namespaced and row.plural != "namespaces":
+            raise no_such_path()
+        if verb == "get":
+            call.form = form_of(call.request.headers)
+            return read.get(call)
+        if verb == "list":
+            call.form = form_of(call.request.headers, listing=True)
+            return await read.list_(call)
+        if verb == "watch":
+            call.form = form_of(call.request.headers, listing=call.info.path.find("/watch/") < 0)
+            return watch.watch(call)
+        call.form = form_of(call.request.headers)
+        if verb == "create":
+            if row.verbs == ("create",):
+                return await subresources.create_only(call)
+            return await write.create(call)
+        if verb == "update":
+            return await write.update(call)
+        if verb == "patch":
+            return await patch.patch(call)
+        if verb == "delete":
+            return await delete.delete(call)
+        return await delete.delete_collection(call)
+
+    def _unknown(self, info: route.RequestInfo) -> Response:
+        if info.group and info.group not in self.registry.groups():
+            return respond.text("404 page not found\n", 404)
+        raise no_such_path()
+
+    def _authenticate(self, request: Request) -> User:
+        user = self.authenticator.authenticate(request) if self.authenticator is not None else None
+        if user is not None:
+            return user
+        if not self.config.anonymous:
+            raise unauthorized()
+        return ANONYMOUS
+
+    def _impersonate(self, user: User, request: Request) -> User:
+        return impersonate(user, request.headers, self.authorizer)
+
+    async def _document(self, request: Request, info: route.RequestInfo, user: User) -> Response:
+        """A path that names no resource: discovery, health, metrics, OpenAPI."""
+        answer = health.answer(self, request, info)
+        if answer is None:
+            answer = await discovery.answer(self, request, info)
+        return answer if answer is not None else respond.text("404 page not found\n", 404)
+
+    async def authorize_as(self, call: Call, verb: str) -> None:
+        """A PUT or apply that creates must be allowed to create, too."""
+        if not self.config.authorize:
+            return
+        asked = replace(call.info, verb=verb)
+        allowed, reason = self.authorizer.authorize(call.user, asked)
+        if not allowed:
+            raise refusal(call.user, asked, reason)
+
+    # What writes need of the rest of the server
+
+    async def admit(
+        self,
+        call: Call,
+        operation: str,
+        obj: Object | None,
+        old: Object | None,
+        dry_run: bool,
+        options: Any,
+        *,
+        name: str = "",
+        namespace: str | None = None,
+        subresource: str | None = None,
+    ) -> None:
+        """Admission: changes `obj` in place or raises."""
+        if self.admission is None:
+            return
+        from sampan.server.admission import Attrs
+
+        await self.admission.admit(
+            Attrs(
+                operation,
+                call.row,
+                call.info.subresource if subresource is None else subresource,
+                call.info.namespace if namespace is None else namespace,
+                name or call.info.name,
+                obj,
+                old,
+                call.user,
+                dry_run,
+                options,
+            )
+        )
+
+    def validate_create(self, row: Resource, obj: Object) -> list[FieldError]:
+        from sampan.server import validate
+
+        return validate.create(self, row, obj)
+
+    def validate_update(self, row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
+        from sampan.server import validate
+
+        return validate.update(self, row, new, old, subresource)
+
+    @contextlib.contextmanager
+    def allocations(
+        self, call: Call, obj: Object, old: Object | None, dry_run: bool
+    ) -> Iterator[_Allocation]:
+        """Addresses and ports for a Service, given back unless `keep()` was called."""
+        allocation = _Allocation()
+        if self.allocators is not None and call.row.store_key == "services" and not call.info.subresource:
+            allocation.release = self.allocators.allocate(obj, old, dry_run=dry_run)
+        try:
+            yield allocation
+        finally:
+            allocation.end()
+
+    def written(self, row: Resource, obj: Object, old: Object | None) -> None:
+        """Called after each durable write: definitions are served from here on."""
+        if row.store_key == "customresourcedefinitions.apiextensions.k8s.io":
+            self.definitions.changed(obj)
+
+    def removed(self, row: Resource, obj: Object) -> None:
+        """Called after an object is gone."""
+        if row.store_key == "customresourcedefinitions.apiextensions.k8s.io":
+            self.definitions.removed(obj)
+        elif self.allocators is not None and row.store_key == "services":
+            self.allocators.release(obj)
+
+    async def close(self) -> None:
+        """End all watches; the store is the composition root's."""
+        for watcher in list(self.watchers):
+            watcher.close()
+
+
+class _Allocation:
+    """What a write has been given; returned at the end unless kept."""
+
+    def __init__(self) -> None:
+        self.release: Callable[[], None] | None = None
+        self._kept = False
+
+    def keep(self) -> None:
+        self._kept = True
+
+    def end(self) -> None:
+        if not self._kept and self.release is not None:
+            self.release()
+
+
+def _impersonates(headers: Mapping[str, str]) -> bool:
+    return any(name.startswith("impersonate-") for name in headers)
+
+
+def _creatable(info: route.RequestInfo, row: Resource) -> bool:
+    return not info.name and (bool(info.namespace) or not row.namespaced)
+
+
+def _addressed(info: route.RequestInfo, row: Resource) -> bool:
+    """An update, patch or delete names an object; a namespaced object needs its namespace."""
+    if info.verb in ("update", "patch", "delete", "get"):
+        return bool(info.name) and (bool(info.namespace) or not row.namespaced)
+    return info.verb != "deletecollection" or bool(info.namespace) or not row.namespaced
+
+
+def _optional(name: str) -> Any:
+    """A module that may not be there yet."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None

@@ -1,0 +1,53 @@
+"""One request on its way through the server: what each step has found out so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sampan.api.registry import Resource
+from sampan.client.messages import Request, User
+from sampan.server.negotiate import PLAIN, Form
+from sampan.server.route import RequestInfo
+
+if TYPE_CHECKING:
+    from sampan.server.app import Server
+
+
+@dataclass(slots=True)
+class Call:
+    """`row` is the resource that `info` names; `warnings` become Warning headers of the answer."""
+
+    server: Server
+    request: Request
+    info: RequestInfo
+    row: Resource
+    user: User
+    form: Form = PLAIN
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def manager(self) -> str:
+        """The default field manager: User-Agent up to `/` (server-side apply, "Managers")."""
+        agent = self.request.headers.get("user-agent", "")
+        return agent.partition("/")[0][:128] or "unknown"
+
+    @property
+    def resource_path(self) -> str:
+        """`deployments/scale`, as refusals name it."""
+        return f"{self.row.plural}/{self.info.subresource}" if self.info.subresource else self.row.plural
+
+    def warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def warning_headers(warnings: list[str]) -> dict[str, str]:
+    """RFC 7234 section 5.5, as `299 - "text"`; several are joined, since header names are unique here."""
+    if not warnings:
+        return {}
+    quoted = (w.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for w in warnings)
+    return {"warning": ", ".join(f'299 - "{w}"' for w in quoted)}
+
+
+Object = dict[str, Any]

@@ -1,0 +1,272 @@
+"""What the server serves, told to clients: /api, /apis, group and version documents, /version, OpenAPI.
+
+Both forms are here: the old one (a document a version) and the aggregated one (v2, KEP-3352), which kubectl asks for
+first. Documents are kept until the registry changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from sampan.api.registry import Registry, Resource
+from sampan.api.resources import subresource
+from sampan.api.status import method_not_allowed, no_such_path
+from sampan.client.messages import Request, Response
+from sampan.server import respond
+from sampan.server.negotiate import form_of
+from sampan.server.route import RequestInfo
+
+if TYPE_CHECKING:
+    from sampan.server.app import Server
+
+Object = dict[str, Any]
+
+GIT_VERSION = "v1.37.0+sampan"
+_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+_ROOTS = (
+    "/api",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/readyz",
+    "/version",
+)
+
+
+async def answer(server: Server, request: Request, info: RequestInfo) -> Response | None:
+    """The answer when the path is a discovery document, else None."""
+    parts = [p for p in info.path.split("/") if p]
+    head = parts[0] if parts else ""
+    if head == "openapi":
+        return _openapi(server, request, info, parts[1:])
+    if head in (".well-known", "openid"):
+        return _identity(server, parts)
+    if head not in ("api", "apis", "version", ""):
+        return None
+    if request.method not in ("GET", "HEAD"):
+        raise method_not_allowed()
+    if head == "":
+        return respond.document({"paths": [*_ROOTS, *_group_paths(server.registry)]})
+    if head == "version" and len(parts) == 1:
+        return respond.document(_version(server.config.git_version))
+    if len(parts) == 1 and (version := _wants_aggregated(request)):
+        return _aggregated(server.registry, head, version, request)
+    form = form_of(request.headers)
+    return respond.document(_legacy(server.registry, parts), form=form)
+
+
+def _group_paths(registry: Registry) -> list[str]:
+    paths = ["/api/v1"]
+    for group in registry.groups():
+        if group:
+            paths += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in registry.versions(group))]
+    return sorted(paths)
+
+
+def _version(git: str) -> Object:
+    major, minor = git.lstrip("v").split(".")[:2]
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": git,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "2026-01-01T00:00:00Z",
+        "goVersion": f"python{platform.python_version()}",
+        "compiler": platform.python_implementation().lower(),
+        "platform": f"linux/{machine}",
+    }
+
+
+# One document a version
+
+
+def _legacy(registry: Registry, parts: list[str]) -> Object:
+    if parts == ["api"]:
+        return {
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+        }
+    if parts == ["apis"]:
+        groups = [_group(registry, g) for g in registry.groups() if g]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    if parts[0] == "api" and len(parts) == 2:
+        return _resource_list(registry, "", parts[1])
+    if parts[0] == "apis" and len(parts) == 2 and parts[1] in registry.groups():
+        return {"kind": "APIGroup", "apiVersion": "v1", **_group(registry, parts[1])}
+    if parts[0] == "apis" and len(parts) == 3:
+        return _resource_list(registry, parts[1], parts[2])
+    raise no_such_path()
+
+
+def _group(registry: Registry, group: str) -> Object:
+    versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in registry.versions(group)]
+    return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+
+def _resource_list(registry: Registry, group: str, version: str) -> Object:
+    rows = [r for r in registry if r.group == group and r.version == version]
+    if not rows:
+        raise no_such_path()
+    resources: list[Object] = []
+    for row in rows:
+        resources.append(_described(row))
+        for name in row.subresources:
+            resources.append(_described_subresource(row, name))
+    resources.sort(key=lambda r: r["name"])
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": rows[0].api_version,
+        "resources": resources,
+    }
+
+
+def _described(row: Resource) -> Object:
+    entry: Object = {
+        "name": row.plural,
+        "singularName": row.singular or row.kind.lower(),
+        "namespaced": row.namespaced,
+        "kind": row.kind,
+        "verbs": sorted(row.verbs),
+    }
+    if row.short_names:
+        entry["shortNames"] = list(row.short_names)
+    if row.categories:
+        entry["categories"] = list(row.categories)
+    if "watch" in row.verbs:
+        entry["storageVersionHash"] = _storage_hash(row)
+    return entry
+
+
+def _storage_hash(row: Resource) -> str:
+    import base64
+
+    text = f"{row.group}/{row.version}/{row.kind}".encode()
+    return base64.b64encode(hashlib.sha256(text).digest()[:8]).decode()
+
+
+def _described_subresource(row: Resource, name: str) -> Object:
+    sub = subresource(row, name)
+    entry: Object = {
+        "name": f"{row.plural}/{name}",
+        "singularName": "",
+        "namespaced": row.namespaced,
+        "kind": sub.kind,
+        "verbs": sorted(sub.verbs),
+    }
+    if (sub.group, sub.version) != (row.group, row.version):
+        entry |= {"group": sub.group, "version": sub.version}
+    return entry
+
+
+# Everything at once
+
+
+def _wants_aggregated(request: Request) -> str:
+    """v2 or v2beta1 when the client asks for it before plain JSON, else ""."""
+    for clause in request.headers.get("accept", "").split(","):
+        if "as=APIGroupDiscoveryList" in clause:
+            return "v2beta1" if "v=v2beta1" in clause else "v2"
+    return ""
+
+
+_documents: dict[tuple[int, int, str, str], tuple[bytes, str]] = {}
+
+
+def _aggregated(registry: Registry, head: str, version: str, request: Request) -> Response:
+    key = (id(registry), registry.generation, head, version)
+    kept = _documents.get(key)
+    if kept is None:
+        _documents.clear()
+        groups = [g for g in registry.groups() if bool(g) is (head == "apis")]
+        body = orjson.dumps(
+            {
+                "kind": "APIGroupDiscoveryList",
+                "apiVersion": f"apidiscovery.k8s.io/{version}",
+                "metadata": {},
+                "items": [_discovered_group(registry, g) for g in groups],
+            }
+        )
+        kept = _documents[key] = (body, hashlib.sha512(body).hexdigest().upper())
+    body, digest = kept
+    headers = {
+        "content-type": _AGGREGATED.format(version=version),
+        "etag": f'"{digest}"',
+        "vary": "Accept",
+        "cache-control": "public",
+    }
+    if request.headers.get("if-none-match", "").strip('"') == digest:
+        return Response(304, headers)
+    return Response(200, headers, body)
+
+
+def _discovered_group(registry: Registry, group: str) -> Object:
+    versions = []
+    for version in registry.versions(group):
+        rows = [r for r in registry if r.group == group and r.version == version]
+        resources = [_discovered(row) for row in sorted(rows, key=lambda r: r.plural)]
+        versions.append({"version": version, "freshness": "Current", "resources": resources})
+    return {"metadata": {"name": group} if group else {}, "versions": versions}
+
+
+def _discovered(row: Resource) -> Object:
+    entry: Object = {
+        "resource": row.plural,
+        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "scope": "Namespaced" if row.namespaced else "Cluster",
+        "singularResource": row.singular or row.kind.lower(),
+        "verbs": sorted(row.verbs),
+    }
+    if row.short_names:
+        entry["shortNames"] = list(row.short_names)
+    if row.categories:
+        entry["categories"] = list(row.categories)
+    if row.subresources:
+        entry["subresources"] = [
+            {
+                "subresource": name,
+                "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+                "verbs": sorted(sub.verbs),
+            }
+            for name in row.subresources
+            for sub in [subresource(row, name)]
+        ]
+    return entry
+
+
+# Schemas and keys
+
+
+def _openapi(server: Server, request: Request, info: RequestInfo, rest: list[str]) -> Response | None:
+    """/openapi/v2 and /openapi/v3: `sampan.api.openapi` makes the documents."""
+    import importlib
+
+    try:
+        openapi = importlib.import_module("sampan.api.openapi")
+    except ModuleNotFoundError:
+        if rest == ["v2"]:
+            info_part = {"title": "Kubernetes", "version": server.config.git_version}
+            return respond.document({"swagger": "2.0", "info": info_part, "paths": {}, "definitions": {}})
+        return None
+    return openapi.answer(server.registry, request, rest, server.config.git_version)
+
+
+def _identity(server: Server, parts: list[str]) -> Response | None:
+    """OpenID discovery of service account tokens."""
+    if server.tokens is None:
+        return None
+    if parts == ["openid", "v1", "jwks"]:
+        return respond.document(server.tokens.jwks())
+    if parts == [".well-known", "openid-configuration"]:
+        return respond.document(server.tokens.openid_configuration(server.tokens.issuer))
+    return None

@@ -1,0 +1,76 @@
+"""From bytes in the store to objects in the version that was asked for, and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from sampan.api import wire
+from sampan.api.registry import Registry, Resource
+from sampan.server import convert, selectable
+from sampan.store.protocol import Draft, Item
+
+Object = dict[str, Any]
+_NONE: dict[str, str] = {}
+
+
+def key_of(row: Resource, namespace: str, name: str) -> str:
+    """The store's key: "namespace/name", or "name" for cluster-scoped resources."""
+    return f"{namespace}/{name}" if row.namespaced else name
+
+
+def name_of(key: str) -> tuple[str, str]:
+    """(namespace, name) of a store key."""
+    namespace, _, name = key.rpartition("/")
+    return namespace, name
+
+
+def storage_row(registry: Registry, row: Resource) -> Resource:
+    """The row in whose version the objects of this resource are stored."""
+    if row.custom:
+        for version in (row.definition or {}).get("spec", {}).get("versions", ()):
+            if version.get("storage"):
+                return registry.find(row.group, version["name"], row.plural) or replace(
+                    row, version=version["name"]
+                )
+        return row
+    return registry.get(row.store_key) or row
+
+
+def to_draft(registry: Registry, row: Resource, obj: Object) -> Draft:
+    """An object of `row`'s version, made ready to be stored (in the storage version)."""
+    stored = storage_row(registry, row)
+    if stored is not row and stored.api_version != row.api_version:
+        obj = convert.convert(obj, row, stored)
+    value, slot = wire.encode(obj)
+    labels = (obj.get("metadata") or {}).get("labels") or _NONE
+    return Draft(value, slot, labels, selectable.values(stored, obj))
+
+
+def load(item: Item, row: Resource) -> Object:
+    """The object of an item in `row`'s version, a fresh copy."""
+    obj = orjson.loads(item.value)
+    if obj.get("apiVersion") != row.api_version:
+        obj = convert.convert_text(obj, row)
+    return obj
+
+
+def raw(item: Item, row: Resource, value: bytes | None = None) -> bytes:
+    """The bytes to send: those in the store unless they are of another version. `value` replaces the item's own."""
+    value = item.value if value is None else value
+    if spoken(value, row):
+        return value
+    return orjson.dumps(convert.convert_text(orjson.loads(value), row))
+
+
+def spoken(value: bytes, row: Resource) -> bool:
+    """Whether stored bytes are in the version of `row` (wire.encode puts apiVersion first)."""
+    prefix = _prefixes.get(row.api_version)
+    if prefix is None:
+        prefix = _prefixes[row.api_version] = b'{"apiVersion":"%b"' % row.api_version.encode()
+    return value.startswith(prefix)
+
+
+_prefixes: dict[str, bytes] = {}

@@ -1,0 +1,226 @@
+"""PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+Source: API concepts, "Patch and apply"; RFC 6902, RFC 7386, KEP-555.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import orjson
+
+from sampan.api import jsontext, wire
+from sampan.api.status import ApiError, FieldError, bad_request, invalid, unsupported_media_type
+from sampan.base.clock import rfc3339
+from sampan.client.messages import Response
+from sampan.server import decode, objects, write
+from sampan.server.call import Call
+from sampan.server.options import WriteOptions, write_options
+
+Object = dict[str, Any]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+_TYPES = (JSON_PATCH, MERGE, STRATEGIC, APPLY)
+_CUSTOM_TYPES = (JSON_PATCH, MERGE, APPLY)
+
+
+async def patch(call: Call) -> Response:
+    """PATCH of an object or of its status. Raises 400, 403, 404, 409, 415, 422."""
+    media = check_media(call)
+    options = write_options(call.info.query, "PatchOptions", applying=media == APPLY)
+    if media == APPLY:
+        return await _apply(call, options)
+    written = await write.update_object(call, lambda old: _patched(call, media, old, options), options)
+    return write.answer(call, written, 200)
+
+
+def check_media(call: Call) -> str:
+    """The patch type. Raises 415 in the two forms there are."""
+    media = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media not in _TYPES:
+        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+    if media == STRATEGIC and call.row.custom:
+        raise unsupported_media_type(_CUSTOM_TYPES)
+    return media
+
+
+def _patched(call: Call, media: str, old: Object, options: WriteOptions) -> Object:
+    """`old` with the request's patch, normalised, defaulted and still of the same name."""
+    patched = change(call, media, old, decode.node_of(call.row))
+    if not isinstance(patched, dict):
+        raise _rejected()
+    new = _finish(call, patched, options)
+    _check_identity(call, new)
+    return new
+
+
+def change(call: Call, media: str, old: Object, node: Any) -> Any:
+    """The document after the patch of the request. Raises 400 for a patch that is none, 422 for one that fails."""
+    body = call.request.body
+    if media == JSON_PATCH:
+        from sampan.api.jsonpatch import json_patch
+
+        operations = _loads(body)
+        if not isinstance(operations, list):
+            raise bad_request(
+                f"json: cannot unmarshal {wire.go_type(operations)} into Go value of type jsonpatch.Patch"
+            )
+        return _applied(lambda: json_patch(old, operations))
+    fields = _loads(body, strategic=media == STRATEGIC)
+    if fields is None:
+        fields = {}
+    if not isinstance(fields, dict):
+        raise bad_request(
+            f"json: cannot unmarshal {wire.go_type(fields)} into Go value of type map[string]interface {{}}"
+        )
+    if media == MERGE:
+        from sampan.api.mergepatch import merge_patch
+
+        return _applied(lambda: merge_patch(old, fields))
+    from sampan.api.strategic import strategic_merge
+
+    return _applied(lambda: strategic_merge(old, fields, node))
+
+
+def _applied(run: Any) -> Any:
+    try:
+        return run()
+    except ApiError:
+        raise
+    except ValueError as error:
+        raise _rejected(str(error)) from None
+
+
+def _rejected(why: str = "") -> ApiError:
+    """A patch that cannot be carried out: the original's unspecific 422."""
+    return ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {})
+
+
+def _loads(body: bytes, *, strategic: bool = False) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        why = jsontext.explain(body)
+        if strategic and why == "unexpected end of JSON input":
+            why = "unexpected EOF" if body.strip() else "EOF"
+        raise bad_request(why) from None
+
+
+def _finish(call: Call, obj: Object, options: WriteOptions) -> Object:
+    row = call.row
+    kind, version = obj.get("kind"), obj.get("apiVersion")
+    if (kind and kind != row.kind) or (version and version != row.api_version):
+        decode.check_kind(call, row, obj)
+    try:
+        return decode.finish(call, row, obj, options.validation)
+    except ApiError as error:
+        if "strict decoding error" in error.message and error.code == 400:
+            detail = error.message[error.message.index("strict decoding error") :]
+            shown = go_map(_loads(call.request.body))
+            raise invalid(
+                "", "", "", [FieldError("FieldValueInvalid", "patch", f'Invalid value: "{shown}": {detail}')]
+            ) from None
+        raise
+
+
+def _check_identity(call: Call, new: Object) -> None:
+    meta, info = new["metadata"], call.info
+    name = meta.get("name", "")
+    if not name:
+        raise bad_request(
+            f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
+        )
+    if name != info.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
+    if call.row.namespaced and (sent := meta.get("namespace")) != info.namespace:
+        if sent:
+            raise bad_request(
+                f"the namespace of the object ({sent}) does not match the namespace on the request "
+                f"({info.namespace})"
+            )
+        meta["namespace"] = info.namespace
+
+
+def go_map(value: Any) -> str:
+    """A JSON value as Go's %+v prints it."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{k}:{go_map(value[k])}" for k in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(go_map(v) for v in value) + "]"
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+async def _apply(call: Call, options: WriteOptions) -> Response:
+    """Server-side apply: creates what is missing (never through a subresource)."""
+    from sampan.api import apply as ssa
+
+    row, info, server = call.row, call.info, call.server
+    applied = _applied_body(call)
+    node = decode.node_of(row)
+
+    def merged(live: Object | None) -> Object:
+        return ssa.apply(
+            live,
+            copy.deepcopy(applied),
+            node,
+            manager=options.manager,
+            force=options.force,
+            subresource=info.subresource,
+            now=rfc3339(server.clock.now()),
+            api_version=row.api_version,
+        )
+
+    def transform(old: Object) -> Object:
+        new = _finish_applied(call, merged(old), options)
+        _check_identity(call, new)
+        return new
+
+    key = objects.key_of(row, info.namespace, info.name)
+    if server.store.latest(row.store_key, key) is None and not info.subresource:
+        await server.authorize_as(call, "create")
+        new = _finish_applied(call, merged(None), options)
+        _check_identity(call, new)
+        written = await write.create_applied(call, new, options)
+        return write.answer(call, written, 201)
+    written = await write.update_object(call, transform, options, manage=_keep_managed)
+    return write.answer(call, written, 200)
+
+
+def _keep_managed(old: Object, new: Object) -> None:
+    """An apply has done its bookkeeping already."""
+
+
+def _finish_applied(call: Call, obj: Object, options: WriteOptions) -> Object:
+    managed = obj["metadata"].get("managedFields")
+    new = decode.finish(call, call.row, obj, options.validation)
+    if managed is not None:
+        new["metadata"]["managedFields"] = managed
+    return new
+
+
+def _applied_body(call: Call) -> Object:
+    """The configuration that is applied: YAML or JSON with apiVersion, kind and name."""
+    try:
+        applied = wire.parse_body("application/yaml", call.request.body)
+    except ValueError as error:
+        raise bad_request(f"error decoding YAML: {error}") from None
+    if not isinstance(applied, dict):
+        raise bad_request("error decoding YAML: the object is not a map")
+    kind, version = applied.get("kind"), applied.get("apiVersion")
+    if not kind or not version:
+        missing = "Kind" if not kind else "apiVersion"
+        raise bad_request(f"Object '{missing}' is missing in '{orjson.dumps(applied).decode()}'")
+    if kind != call.row.kind or version != call.row.api_version:
+        decode.check_kind(call, call.row, applied)
+    meta = applied.setdefault("metadata", {})
+    if isinstance(meta, dict) and meta.get("managedFields") is not None:
+        raise bad_request("metadata.managedFields must be nil")
+    return applied

@@ -1,0 +1,250 @@
+"""GET and LIST: the bytes of the store go out as they are; objects are decoded only for another form.
+
+Source: API concepts, "Resource versions", "Retrieving large results sets in chunks".
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+
+from sampan.api import jsontext
+from sampan.api.status import ApiError, bad_request, gone, not_found
+from sampan.client.messages import Response
+from sampan.server import objects, respond
+from sampan.server.call import Call
+from sampan.server.negotiate import JSON
+from sampan.server.options import ListOptions, list_options, too_large_version, version_number
+from sampan.server.selectable import Match, compile_match, only_name
+from sampan.store.protocol import Compacted, Item, Page
+
+Object = dict[str, Any]
+
+_CHUNK = 256 * 1024  # bytes of a list sent at once
+_SLICE = 250  # items looked into before the loop may do something else
+_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+    "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+    "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+    "modified, or deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
+def get(call: Call) -> Response:
+    """One object. Raises 404."""
+    row, info = call.row, call.info
+    found = call.server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
+    if found is None:
+        raise not_found(row.group, row.plural, info.name)
+    if info.query and (version := version_number(info.first("resourceVersion"))):
+        _check_reached(call, version)
+    return respond.item(call, found)
+
+
+def _check_reached(call: Call, version: int) -> None:
+    if version > call.server.store.revision:
+        raise too_large_version(version, call.server.store.revision)
+
+
+async def list_(call: Call) -> Response:
+    """A List, PartialObjectMetadataList or Table of what is selected."""
+    options = list_options(call.info.query)
+    match = compile_match(call.row, options)
+    if call.form.shape == "table":
+        respond.include_of(call)
+    items, revision, token, remaining = select(call, options, match)
+    meta: Object = {"resourceVersion": str(revision)}
+    if token:
+        meta["continue"] = token
+    if remaining:
+        meta["remainingItemCount"] = remaining
+    response = await _listed(call, items, meta)
+    if respond.takes_gzip(call.request.headers):
+        return await respond.squeeze(response)
+    return response
+
+
+def select(call: Call, options: ListOptions, match: Match | None) -> tuple[Sequence[Item], int, str, int]:
+    """(items, revision of the picture, continue token, remaining count) of a list."""
+    row, info, store = call.row, call.info, call.server.store
+    prefix = f"{info.namespace}/" if row.namespaced and info.namespace else ""
+    after, at = _start(call, options, prefix)
+    name = only_name(options)
+    if name and at is None and not after and (prefix or not row.namespaced):
+        found = store.get(row.store_key, prefix + name)
+        items = [found] if found is not None and (match is None or match(found)) else []
+        return items, store.revision, "", 0
+    limit = options.limit
+    if options.resource_version == "0" and not options.match:
+        limit = 0  # served from the watch cache there, which knows no pages
+    if match is None:
+        page = _page(call, prefix, after, limit, at)
+        token = _token(page, prefix) if page.remaining else ""
+        return page.items, page.revision, token, page.remaining
+    if not limit:
+        page = _page(call, prefix, after, 0, at)
+        return [i for i in page.items if match(i)], page.revision, "", 0
+    return _selected_page(call, match, prefix, after, limit, at)
+
+
+def _selected_page(
+    call: Call, match: Match, prefix: str, after: str, limit: int, at: int | None
+) -> tuple[Sequence[Item], int, str, int]:
+    """A page under a selector: read on until `limit` objects match. No count is given of what remains."""
+    chosen: list[Item] = []
+    while True:
+        page = _page(call, prefix, after, max(limit, _SLICE), at)
+        at = page.revision
+        for position, item in enumerate(page.items):
+            if match(item):
+                chosen.append(item)
+                if len(chosen) == limit:
+                    more = position + 1 < len(page.items) or page.remaining
+                    token = _token_of(item.key, at, prefix) if more else ""
+                    return chosen, at, token, 0
+        if not page.remaining:
+            return chosen, at, "", 0
+        after = page.items[-1].key
+
+
+def _start(call: Call, options: ListOptions, prefix: str) -> tuple[str, int | None]:
+    """(key to begin after, revision of the picture or None for now)."""
+    if options.token:
+        start, at = _read_token(options.token)
+        return prefix + start, at
+    version = version_number(options.resource_version)
+    if not version:
+        return "", None
+    _check_reached(call, version)
+    exact = options.match == "Exact" or (not options.match and options.limit > 0)
+    return "", version if exact else None
+
+
+def _page(call: Call, prefix: str, after: str, limit: int, at: int | None) -> Page:
+    try:
+        return call.server.store.list(call.row.store_key, prefix, after=after, limit=limit, revision=at)
+    except Compacted:
+        if "continue" not in call.info.query:
+            raise gone("The resourceVersion for the provided list is too old.") from None
+        error = gone(_EXPIRED)
+        fresh = _encode_token(-1, after.removeprefix(prefix))
+        raise _WithContinue(error, fresh) from None
+
+
+class _WithContinue(ApiError):
+    """410 whose Status carries a token that goes on inconsistently."""
+
+    def __init__(self, error: ApiError, token: str) -> None:
+        super().__init__(error.code, error.reason, error.message)
+        self._token = token
+
+    def status(self) -> Object:
+        return super().status() | {"metadata": {"continue": self._token}}
+
+
+def _token(page: Page, prefix: str) -> str:
+    return _token_of(page.items[-1].key, page.revision, prefix) if page.items else ""
+
+
+def _token_of(key: str, revision: int, prefix: str) -> str:
+    return _encode_token(revision, key.removeprefix(prefix))
+
+
+def _encode_token(revision: int, start: str) -> str:
+    body = orjson.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": start + "\0"})
+    return base64.urlsafe_b64encode(body).decode().rstrip("=")
+
+
+def _read_token(token: str) -> tuple[str, int | None]:
+    """(start, revision or None). Raises 400 with the causes the original names."""
+    try:
+        body = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise bad_request("invalid continue token: continue key is not valid: illegal base64 data") from None
+    try:
+        read = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise bad_request(
+            f"invalid continue token: continue key is not valid: {jsontext.explain(body)}"
+        ) from None
+    if not isinstance(read, dict) or read.get("v") != "meta.k8s.io/v1":
+        version = read.get("v", "") if isinstance(read, dict) else ""
+        raise bad_request(
+            "invalid continue token: continue key is not valid: server does not recognize this encoded version "
+            f'"{version}"'
+        )
+    revision, start = read.get("rv", 0), read.get("start", "")
+    if not revision:
+        raise bad_request(
+            "invalid continue token: continue key is not valid: incorrect encoded start resourceVersion "
+            "(version meta.k8s.io/v1)"
+        )
+    if not start:
+        raise bad_request(
+            "invalid continue token: continue key is not valid: encoded start key empty (version meta.k8s.io/v1)"
+        )
+    return start.rstrip("\0"), revision if revision > 0 else None
+
+
+async def _listed(call: Call, items: Sequence[Item], meta: Object) -> Response:
+    """The answer in the call's form, in chunks when it is large."""
+    row, form = call.row, call.form
+    if form.shape == "table":
+        table: Object = {}
+        for part in range(0, max(len(items), 1), _SLICE):
+            values = [objects.load(i, row) for i in items[part : part + _SLICE]]
+            rendered = respond.tabulate(call, row, values, headers=part == 0)
+            if part == 0:
+                table = rendered | {"metadata": meta}
+            else:
+                table["rows"] += rendered["rows"]
+                await call.server.clock.sleep(0)  # a turn for others
+        return respond.document(table, form=form)
+    if form.media != JSON or form.pretty:
+        values = [_shaped(call, i) for i in items]
+        return respond.document(_head(call) | {"metadata": meta, "items": values}, form=form)
+    head = orjson.dumps(_head(call) | {"metadata": meta})[:-1] + b',"items":['
+    if sum(len(i.value) for i in items[:_SLICE]) < _CHUNK and len(items) <= _SLICE:
+        body = b"%b%b]}" % (head, b",".join([_bytes(call, i) for i in items]))
+        return Response(200, respond.JSON_HEADERS, body)
+    return Response(200, respond.JSON_HEADERS, _chunks(call, head, items))
+
+
+def _head(call: Call) -> Object:
+    row = call.row
+    if call.form.shape == "partial":
+        return {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{call.form.version}"}
+    return {"kind": row.list_kind or f"{row.kind}List", "apiVersion": row.api_version}
+
+
+def _shaped(call: Call, item: Item) -> Object:
+    value = objects.load(item, call.row)
+    return respond.partial(value, call.form.version) if call.form.shape == "partial" else value
+
+
+def _bytes(call: Call, item: Item) -> bytes:
+    if call.form.shape == "partial":
+        return orjson.dumps(_shaped(call, item))
+    return objects.raw(item, call.row)
+
+
+async def _chunks(call: Call, head: bytes, items: Sequence[Item]) -> AsyncIterator[bytes]:
+    """The list in pieces of about `_CHUNK`; the loop gets a turn between them (the writer awaits the socket)."""
+    row, whole = call.row, call.form.shape == "object"
+    parts, size, looked = [head], len(head), 0
+    separator = b""
+    for item in items:
+        value = objects.raw(item, row) if whole else _bytes(call, item)
+        parts.append(separator + value if separator else value)
+        separator = b","
+        size += len(value)
+        looked += 1
+        if size >= _CHUNK or (looked >= _SLICE and not whole):
+            yield b"".join(parts)
+            parts, size, looked = [], 0, 0
+            await call.server.clock.sleep(0)
+    parts.append(b"]}")
+    yield b"".join(parts)

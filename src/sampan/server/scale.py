@@ -1,0 +1,158 @@
+"""The scale subresource: one shape for everything that has replicas. Source: autoscaling/v1 Scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api import selectors
+from sampan.api.registry import Resource
+from sampan.api.status import FieldError, bad_request, invalid, invalid_value, not_found
+from sampan.client.messages import Response
+from sampan.server import decode, objects, patch, respond, write
+from sampan.server.call import Call
+from sampan.server.options import write_options
+
+Object = dict[str, Any]
+
+SCALE = Resource("autoscaling", "v1", "Scale", "scales", True)
+_PATHS = (".spec.replicas", ".status.replicas", "")
+
+
+async def scale(call: Call) -> Response:
+    """GET, PUT or PATCH of `/scale`."""
+    if call.info.verb == "get":
+        return _get(call)
+    if call.info.verb == "update":
+        return await _put(call)
+    return await _patch(call)
+
+
+def scale_of(row: Resource, obj: Object) -> Object:
+    """The Scale of an object. A number that is 0 is left out, as Go leaves it."""
+    spec_path, status_path, selector_path = _paths(row)
+    meta = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    replicas = _dig(obj, spec_path)
+    status: Object = {"replicas": _dig(obj, status_path) or 0}
+    if row.custom:
+        selector = _dig(obj, selector_path) or ""
+    else:
+        selector = _selector(row, obj)
+    if selector:
+        status["selector"] = selector
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {k: meta[k] for k in kept if k in meta},
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": status,
+    }
+
+
+def _selector(row: Resource, obj: Object) -> str:
+    selector = (obj.get("spec") or {}).get("selector")
+    if row.plural == "replicationcontrollers":
+        return str(selectors.from_map(selector or {}))
+    return str(selectors.from_object(selector))
+
+
+def _paths(row: Resource) -> tuple[str, str, str]:
+    """(spec replicas, status replicas, label selector) as JSON paths."""
+    if not row.custom:
+        return _PATHS
+    for version in (row.definition or {})["spec"]["versions"]:
+        if version["name"] == row.version:
+            sub = (version.get("subresources") or {}).get("scale") or {}
+            return (
+                sub.get("specReplicasPath", _PATHS[0]),
+                sub.get("statusReplicasPath", _PATHS[1]),
+                sub.get("labelSelectorPath", ""),
+            )
+    return _PATHS
+
+
+def _dig(obj: Any, path: str) -> Any:
+    for step in path.split(".")[1:]:
+        if not isinstance(obj, dict):
+            return None
+        obj = obj.get(step)
+    return obj
+
+
+def _set(obj: Object, path: str, value: Any) -> None:
+    *steps, last = path.split(".")[1:]
+    for step in steps:
+        obj = obj.setdefault(step, {})
+    obj[last] = value
+
+
+def _get(call: Call) -> Response:
+    row, info = call.row, call.info
+    item = call.server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
+    if item is None:
+        plural = row.plural if row.custom else f"{row.plural}/scale"
+        raise not_found(row.group, plural, info.name)
+    return respond.obj(call, scale_of(row, objects.load(item, row)))
+
+
+async def _put(call: Call) -> Response:
+    options = write_options(call.info.query, "UpdateOptions")
+    sent = decode.body(call, SCALE, options.validation)
+    meta, info = sent["metadata"], call.info
+    if meta.get("name") and meta["name"] != info.name:
+        raise bad_request(
+            f"the name of the object ({meta['name']}) does not match the name on the URL ({info.name})"
+        )
+    if meta.get("namespace") and meta["namespace"] != info.namespace:
+        raise bad_request(
+            f"the namespace of the object ({meta['namespace']}) does not match the namespace on the request "
+            f"({info.namespace})"
+        )
+    return await _store(call, lambda _: sent, options)
+
+
+async def _patch(call: Call) -> Response:
+    options = write_options(call.info.query, "PatchOptions", applying=_media(call) == patch.APPLY)
+    media = patch.check_media(call)
+
+    def change(now: Object) -> Object:
+        patched = patch.change(
+            call, patch.MERGE if media == patch.APPLY else media, now, decode.node_of(SCALE)
+        )
+        return decode.finish(call, SCALE, patched, options.validation)
+
+    return await _store(call, change, options)
+
+
+def _media(call: Call) -> str:
+    return call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _store(call: Call, change: Any, options: Any) -> Response:
+    """Write the replicas that `change(current scale)` asks for."""
+    row, name = call.row, call.info.name
+    path = _paths(row)[0]
+
+    def transform(old: Object) -> Object:
+        wanted = change(scale_of(row, old))
+        replicas = (wanted.get("spec") or {}).get("replicas", 0)
+        _check(wanted, name, replicas)
+        meta, version = old["metadata"], wanted["metadata"].get("resourceVersion")
+        if version and version != "0":
+            meta["resourceVersion"] = version
+        if wanted["metadata"].get("uid"):
+            meta["uid"] = wanted["metadata"]["uid"]
+        _set(old, path, replicas)
+        return old
+
+    written = await write.update_object(call, transform, options)
+    obj = objects.load(written.item, row) if written.item is not None else written.obj
+    return respond.obj(call, scale_of(row, obj))
+
+
+def _check(wanted: Object, name: str, replicas: Any) -> None:
+    errors: list[FieldError] = []
+    if isinstance(replicas, int) and replicas < 0:
+        errors.append(invalid_value("spec.replicas", replicas, "must be greater than or equal to 0"))
+    if errors:
+        raise invalid("autoscaling", "Scale", name, errors)

@@ -1,0 +1,69 @@
+"""Pods: a new one is Pending, knows its quality of service, and goes gracefully."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api import quantity
+from sampan.server.strategies.base import Prep, Strategy
+
+Object = dict[str, Any]
+
+
+def _create(obj: Object, prep: Prep) -> None:
+    obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+
+
+def _update(new: Object, old: Object, prep: Prep) -> None:
+    status = new.get("status")
+    if isinstance(status, dict) and "qosClass" not in status:
+        new["status"] = status | {"qosClass": qos_class(new.get("spec") or {})}
+
+
+def _update_status(new: Object, old: Object, prep: Prep) -> None:
+    status = new.setdefault("status", {})
+    if "qosClass" not in status:
+        status["qosClass"] = (old.get("status") or {}).get("qosClass") or qos_class(new.get("spec") or {})
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort. Source: "Pod Quality of Service Classes"."""
+    requests: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    guaranteed = True
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        resources = container.get("resources") or {}
+        for name, amount in (resources.get("requests") or {}).items():
+            if name in ("cpu", "memory") and (value := quantity.milli(amount)):
+                requests[name] = requests.get(name, 0) + value
+        found = set()
+        for name, amount in (resources.get("limits") or {}).items():
+            if name in ("cpu", "memory") and (value := quantity.milli(amount)):
+                limits[name] = limits.get(name, 0) + value
+                found.add(name)
+        if found != {"cpu", "memory"}:
+            guaranteed = False
+    if not requests and not limits:
+        return "BestEffort"
+    if guaranteed and all(limits.get(name) == value for name, value in requests.items()):
+        return "Guaranteed"
+    return "Burstable"
+
+
+def grace_of(obj: Object, wanted: int | None) -> int:
+    """Seconds a deletion of this pod waits: none for one that runs nowhere or has ended."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return 0
+    grace = wanted if wanted is not None else spec.get("terminationGracePeriodSeconds", 0)
+    return grace if grace >= 0 else 1
+
+
+POD = Strategy(
+    create=_create,
+    update=_update,
+    update_status=_update_status,
+    generation=True,
+    graceful=True,
+    returns_deleted=True,
+)

@@ -1,0 +1,251 @@
+"""WATCH: each event is framed once and every watcher is sent the same bytes; a slow one is cut off, never queued for.
+
+Source: API concepts, "Efficient detection of changes", "Watch bookmarks", "Streaming lists" (KEP-3157).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from sampan.api.registry import Resource
+from sampan.api.status import gone
+from sampan.client.messages import Response
+from sampan.server import objects, respond
+from sampan.server.call import Call
+from sampan.server.negotiate import JSON
+from sampan.server.options import ListOptions, list_options, too_large_version, version_number
+from sampan.server.selectable import Match, compile_match, only_name
+from sampan.store.protocol import Change, Compacted, Item, Watch
+
+Object = dict[str, Any]
+
+_CHUNK = 64 * 1024  # bytes handed to the connection at once
+_BOOKMARK = 60.0  # seconds between bookmarks
+_TIMEOUT = 1800.0  # a watch without timeoutSeconds ends after one to two times this
+_FRAMES = 4096  # shared frames kept
+_FRAME_LIMIT = 256 * 1024  # larger frames are not worth keeping
+
+
+class Frames:
+    """Encoded events by (revision, form, type), shared by all watchers that read them at about the same time."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
+        frame = self._kept.get(key)
+        if frame is None:
+            frame = make()
+            if len(frame) <= _FRAME_LIMIT:
+                self._kept[key] = frame
+                if len(self._kept) > _FRAMES:
+                    self._kept.popitem(last=False)
+        return frame
+
+
+def watch(call: Call) -> Response:
+    """The stream of events of a collection. Raises 400, 422, 504 before it begins; 410 comes as an ERROR event."""
+    options = list_options(call.info.query, watching=True)
+    match = compile_match(call.row, options)
+    if call.form.shape == "table":
+        respond.include_of(call)
+    stream = _Stream(call, options, match)
+    return Response(200, {"content-type": JSON, "cache-control": "no-cache, private"}, stream.run())
+
+
+@dataclass(slots=True)
+class _Event:
+    """`kind` is ADDED, MODIFIED or DELETED; `value` the object's bytes in the stored version."""
+
+    kind: str
+    revision: int
+    value: bytes
+
+
+class _Stream:
+    """One watcher: what was there (if asked for), then changes, with bookmarks between."""
+
+    def __init__(self, call: Call, options: ListOptions, match: Match | None) -> None:
+        self._call = call
+        self._match = match
+        self._bookmarks = options.bookmarks
+        self._initial_end = False
+        self._due = False  # the alarm rang
+        self._columns_sent = False  # a Table watch sends its columns once
+        self._expired: Compacted | None = None
+        self._items: Sequence[Item] = ()
+        server, info, row = call.server, call.info, call.row
+        clock = server.clock
+        timeout = float(options.timeout) if options.timeout else server.ids.jitter(_TIMEOUT, 1.0)
+        self._end = clock.monotonic() + timeout
+        self._bookmark_at = clock.monotonic() + server.ids.jitter(_BOOKMARK, 0.25)
+        prefix = f"{info.namespace}/" if row.namespaced and info.namespace else ""
+        since = version_number(options.resource_version)
+        if options.initial_events and since > server.store.revision:
+            raise too_large_version(since, server.store.revision)
+        if options.initial_events or (not since and options.initial_events is None):
+            self._items, since = self._present(options, prefix)
+            self._initial_end = bool(options.initial_events) and options.bookmarks
+        self._since = since
+        self._cursor: Watch | None = None
+        try:
+            self._cursor = server.store.watch(row.store_key, prefix, since=since or server.store.revision)
+        except Compacted as error:
+            self._expired = error
+
+    def _present(self, options: ListOptions, prefix: str) -> tuple[Sequence[Item], int]:
+        """What matches now, and the revision at which that is so."""
+        store, bucket = self._call.server.store, self._call.row.store_key
+        name = only_name(options)
+        if name and (prefix or not self._call.row.namespaced):
+            found = store.get(bucket, prefix + name)
+            items: Sequence[Item] = [found] if found is not None else []
+        else:
+            items = store.list(bucket, prefix).items
+        return items, store.revision
+
+    async def run(self) -> AsyncIterator[bytes]:
+        """Chunks of frames, each a line of JSON."""
+        if self._cursor is None:
+            yield self._gone(self._since, self._expired)
+            return
+        server = self._call.server
+        server.watchers.add(self._cursor)
+        timer = None
+        try:
+            for chunk in self._batched(self._initial()):
+                yield chunk
+            self._items = ()
+            timer = self._arm()
+            async for batch in self._cursor:
+                if len(batch) == 1:  # the usual case: the very bytes that everybody gets
+                    event = self._event(batch[0])
+                    if event is not None:
+                        yield self._frame(event)
+                elif batch:
+                    for chunk in self._batched(self._frame(e) for e in map(self._event, batch) if e):
+                        yield chunk
+                if self._due:
+                    self._due = False
+                    now = server.clock.monotonic()
+                    if self._bookmarks and now >= self._bookmark_at:
+                        self._bookmark_at = now + server.ids.jitter(_BOOKMARK, 0.25)
+                        yield self._bookmark(self._cursor.revision)
+                    if now >= self._end:
+                        return
+                    timer = self._arm()
+        except Compacted as error:
+            yield self._gone(self._since, error)
+        finally:
+            server.watchers.discard(self._cursor)
+            self._cursor.close()
+            if timer is not None:
+                timer.cancel()
+
+    def _arm(self) -> Any:
+        clock = self._call.server.clock
+        at = min(self._end, self._bookmark_at) if self._bookmarks else self._end
+        return clock.call_later(max(0.0, at - clock.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._due = True
+        if self._cursor is not None:
+            self._cursor.poke()
+
+    def _initial(self) -> Iterator[bytes]:
+        match = self._match
+        for item in self._items:
+            if match is None or match(item):
+                yield self._frame(_Event("ADDED", item.revision, item.value))
+        if self._initial_end:
+            yield self._bookmark(self._since, initial_end=True)
+
+    @staticmethod
+    def _batched(frames: Iterator[bytes]) -> Iterator[bytes]:
+        parts: list[bytes] = []
+        size = 0
+        for frame in frames:
+            parts.append(frame)
+            size += len(frame)
+            if size >= _CHUNK:
+                yield b"".join(parts)
+                parts, size = [], 0
+        if parts:
+            yield b"".join(parts)
+
+    def _event(self, change: Change) -> _Event | None:
+        """What a change means to this watcher: entering its selection is ADDED, leaving it DELETED."""
+        match, item, previous = self._match, change.item, change.previous
+        was = previous is not None and (match is None or match(previous))
+        if item is None:
+            return _Event("DELETED", change.revision, change.final) if was else None
+        if match is None or match(item):
+            return _Event("MODIFIED" if was else "ADDED", change.revision, item.value)
+        if was and previous is not None:
+            return _Event("DELETED", change.revision, _at_revision(previous, change.revision))
+        return None
+
+    def _frame(self, event: _Event) -> bytes:
+        call = self._call
+        if call.form.shape == "table":
+            return self._table(event)
+        key = (call.row.store_key, event.revision, event.kind, call.row.api_version, call.form)
+        return call.server.frames.get(key, lambda: _encode(call, event))
+
+    def _table(self, event: _Event) -> bytes:
+        value = _decoded(event.value, self._call.row)
+        table = respond.tabulate(self._call, self._call.row, [value], headers=not self._columns_sent)
+        if self._columns_sent:
+            table["columnDefinitions"] = None
+        self._columns_sent = True
+        table["metadata"] = {"resourceVersion": str(event.revision)}
+        return orjson.dumps({"type": event.kind, "object": table}) + b"\n"
+
+    def _bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+        meta: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if initial_end:
+            meta["annotations"] = {"k8s.io/initial-events-end": "true"}
+        row, form = self._call.row, self._call.form
+        obj: Object = {"kind": row.kind, "apiVersion": row.api_version, "metadata": meta}
+        if form.shape == "partial":
+            obj = respond.partial(obj, form.version)
+        elif form.shape == "table":
+            obj = {"kind": "Table", "apiVersion": f"meta.k8s.io/{form.version}", "metadata": meta}
+            obj |= {"columnDefinitions": None, "rows": []}
+        return orjson.dumps({"type": "BOOKMARK", "object": obj}) + b"\n"
+
+    def _gone(self, since: int, error: Compacted | None) -> bytes:
+        oldest = error.oldest if error else 0
+        status = gone(f"too old resource version: {since} ({oldest})").status()
+        return orjson.dumps({"type": "ERROR", "object": status}) + b"\n"
+
+
+def _encode(call: Call, event: _Event) -> bytes:
+    if call.form.shape == "partial":
+        value = orjson.dumps(respond.partial(_decoded(event.value, call.row), call.form.version))
+    elif objects.spoken(event.value, call.row):
+        value = event.value
+    else:
+        value = orjson.dumps(_decoded(event.value, call.row))
+    return b'{"type":"%b","object":%b}\n' % (event.kind.encode(), value)
+
+
+def _decoded(value: bytes, row: Resource) -> Object:
+    obj = orjson.loads(value)
+    if obj.get("apiVersion") != row.api_version:
+        from sampan.server import convert
+
+        obj = convert.convert_text(obj, row)
+    return obj
+
+
+def _at_revision(item: Item, revision: int) -> bytes:
+    """An object's bytes as of `item`, saying they are of a later revision."""
+    slot = item.slot
+    rest = item.value[slot + len(str(item.revision)) :]
+    return b"%b%d%b" % (item.value[:slot], revision, rest)
