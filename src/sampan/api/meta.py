@@ -4,8 +4,6 @@ Objects are plain JSON dicts; an absent field reads as empty. Source: API conven
 status properties" (conditions).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

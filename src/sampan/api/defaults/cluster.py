@@ -12,6 +12,10 @@ from sampan.api.defaults.pod import Json
 
 _RBAC_GROUP = "rbac.authorization.k8s.io"
 NAME_LABEL = "kubernetes.io/metadata.name"
+_NODE_INFO = (
+    "machineID systemUUID bootID kernelVersion osImage containerRuntimeVersion kubeletVersion kubeProxyVersion "
+    "operatingSystem architecture"
+).split()
 
 
 def namespace(obj: Json) -> None:
@@ -28,7 +32,11 @@ def node(obj: Json) -> None:
         spec["podCIDRs"] = [spec["podCIDR"]]
     elif spec.get("podCIDRs") and not spec.get("podCIDR"):
         spec["podCIDR"] = spec["podCIDRs"][0]
-    status = obj.get("status") or {}
+    status = obj.setdefault("status", {})
+    info = status.setdefault("nodeInfo", {})
+    for field in _NODE_INFO:
+        info.setdefault(field, "")
+    status.setdefault("daemonEndpoints", {}).setdefault("kubeletEndpoint", {}).setdefault("Port", 0)
     if status.get("capacity") and not status.get("allocatable"):
         status["allocatable"] = dict(status["capacity"])
 
