@@ -1,1 +1,6 @@
-"""Which node a pod goes to, and why not to the others."""
+"""The scheduler: `schedule(pod, snapshot) -> Decision` decides, `run.Scheduler` watches, asks, and binds.
+
+    pods, nodes  ->  Snapshot (arrays)  ->  filters  ->  scores  ->  Decision  ->  binding
+
+NumPy is imported when the scheduler starts, not when this package is imported.
+"""

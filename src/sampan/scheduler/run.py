@@ -1,0 +1,328 @@
+"""The scheduler's shell: it keeps the snapshot current, asks `schedule` about one pod after another, and binds.
+
+A chosen node is assumed at once, so that the next decision knows of it while the binding is still on its way. Source:
+"Kubernetes Scheduler"; API reference Binding v1; pod condition PodScheduled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from sampan.api import meta
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.client import Client, Object
+from sampan.client.events import EventRecorder
+from sampan.client.plan import Event
+from sampan.client.view import CachedView
+
+from .queue import Entry, Queue
+
+if TYPE_CHECKING:
+    from .preempt import Victims
+    from .schedule import Decision
+    from .snapshot import Snapshot
+
+RESOURCES = (
+    "pods",
+    "nodes",
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "storageclasses.storage.k8s.io",
+)
+_BINDINGS = 64  # on their way at once
+_SLICE, _SLICE_PODS = 0.004, 32  # seconds and pods between which other tasks get their turn
+_VOLUMES = 600.0  # seconds that claims may take to be bound
+_KEPT = 1000  # decisions remembered for `sampan story`
+_BOUND = "pv.kubernetes.io/bind-completed"
+_SELECTED = "volume.kubernetes.io/selected-node"
+
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """`await start()`, then pods of `spec.schedulerName == name` are bound until `await stop()`.
+
+    A given `view` must follow RESOURCES and is neither started nor stopped here.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        view: CachedView | None = None,
+        *,
+        clock: Clock,
+        ids: Ids,
+        name: str = "default-scheduler",
+    ) -> None:
+        self._client = client
+        self._own_view = view is None
+        self.view = view or CachedView(client, RESOURCES, clock=clock, ids=ids)
+        self._clock = clock
+        self._ids = ids
+        self.name = name
+        self._recorder = EventRecorder(client, clock=clock, ids=ids, component=name)
+        self._go = asyncio.Event()
+        self._queue = Queue(clock, self._go.set)
+        self._assumed: dict[str, str] = {}  # pod -> node, until the watch says the same
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(_BINDINGS)
+        self._bound_claims: dict[tuple[str, str], asyncio.Event] = {}
+        self.decisions: OrderedDict[str, Decision] = OrderedDict()
+        self.snapshot: Snapshot | None = None
+        self._schedule: Any = None
+
+    async def start(self) -> None:
+        """Imports NumPy, takes in what is there, and begins."""
+        from .schedule import schedule
+        from .snapshot import Snapshot
+
+        self._schedule, self.snapshot = schedule, Snapshot()
+        if self._own_view:
+            await self.view.start()
+        for resource in ("nodes", *(r for r in RESOURCES if r != "nodes")):
+            for obj in self.view.list(resource):
+                self._changed(resource, None, obj)
+        self.view.subscribe(self._changed)
+        self._spawn(self._run())
+
+    async def stop(self) -> None:
+        self.view.unsubscribe(self._changed)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._recorder.stop()
+        if self._own_view:
+            await self.view.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is ready to be decided and no binding is on its way."""
+        return not self._go.is_set() and len(self._tasks) <= 1
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # What the watches say
+
+    def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
+        assert self.snapshot is not None
+        if resource == "pods":
+            self._pod_changed(old, new)
+        elif resource == "nodes":
+            if new is None:
+                self.snapshot.remove_node(meta.name(old or {}))
+            elif self.snapshot.set_node(new):
+                self._queue.wake()
+        elif resource == "namespaces":
+            self.snapshot.set_namespace(meta.name(new or old or {}), meta.labels(new) if new else None)
+        elif resource in RESOURCES:
+            self._storage_changed(resource, new or old or {}, new)
+
+    def _storage_changed(self, resource: str, obj: Object, new: Object | None) -> None:
+        assert self.snapshot is not None
+        table: dict[Any, Object]
+        key: Any = meta.name(obj)
+        if resource == "persistentvolumeclaims":
+            table, key = self.snapshot.claims, (meta.namespace(obj), meta.name(obj))
+            if new and _BOUND in meta.annotations(new) and key in self._bound_claims:
+                self._bound_claims[key].set()
+        else:
+            table = self.snapshot.volumes if resource == "persistentvolumes" else self.snapshot.classes
+        if new is None:
+            table.pop(key, None)
+        else:
+            table[key] = new
+            self._queue.wake()
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
+        assert self.snapshot is not None
+        pod = new or old or {}
+        key = meta.key(pod)
+        node = pod["spec"].get("nodeName")
+        if new is None or _finished(new):
+            self._queue.discard(key)
+            self._assumed.pop(key, None)
+            self.snapshot.nominated.pop(key, None)
+            if self.snapshot.remove_pod(key):
+                self._queue.wake()
+        elif node:
+            self._queue.discard(key)
+            self._assumed.pop(key, None)
+            self.snapshot.nominated.pop(key, None)
+            self.snapshot.set_pod(new, node)
+            if old is None or not old["spec"].get("nodeName") or meta.labels(old) != meta.labels(new):
+                self._queue.wake()  # may be the neighbour that an affinity waits for
+        elif key in self._assumed or new["spec"].get("schedulerName", self.name) != self.name:
+            return
+        elif meta.deleted(new) or new["spec"].get("schedulingGates"):
+            self._queue.discard(key)
+        elif key not in self._queue or old is None or _asks(old) != _asks(new):
+            self._queue.add(
+                key, new["spec"].get("priority") or 0, new["metadata"].get("creationTimestamp", "")
+            )
+
+    # Deciding
+
+    async def _run(self) -> None:
+        while True:
+            await self._go.wait()
+            self._go.clear()
+            began, done = self._clock.monotonic(), 0
+            while (entry := self._queue.pop()) is not None:
+                try:
+                    self._decide(entry)
+                except Exception:
+                    log.exception("scheduling %s", entry.key)
+                    self._queue.retry(entry)
+                done += 1
+                if done >= _SLICE_PODS or self._clock.monotonic() - began > _SLICE:
+                    await self._clock.sleep(0)
+                    began, done = self._clock.monotonic(), 0
+
+    def _decide(self, entry: Entry) -> None:
+        assert self.snapshot is not None
+        namespace, name = meta.split_key(entry.key)
+        pod = self.view.get("pods", name, namespace)
+        if pod is None or pod["spec"].get("nodeName") or meta.deleted(pod):
+            self._queue.discard(entry.key)
+            return
+        decision = self._schedule(pod, self.snapshot, self._ids.choice)
+        self.decisions[entry.key] = decision
+        if len(self.decisions) > _KEPT:
+            self.decisions.popitem(last=False)
+        if decision.node:
+            self.snapshot.set_pod(pod, decision.node)
+            self.snapshot.nominated.pop(entry.key, None)
+            self._assumed[entry.key] = decision.node
+            self._spawn(self._bind(entry, pod, decision))
+        else:
+            self._queue.rest(entry)
+            if decision.victims:
+                self.snapshot.nominated[entry.key] = (self.snapshot.info(pod), decision.victims.node)
+            self._spawn(self._refused(pod, decision))
+
+    # Doing
+
+    async def _bind(self, entry: Entry, pod: Object, decision: Decision) -> None:
+        namespace, name = meta.namespace(pod), meta.name(pod)
+        target = {"apiVersion": "v1", "kind": "Node", "name": decision.node}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name, "uid": meta.uid(pod)},
+            "target": target,
+        }
+        try:
+            async with self._slots:
+                if decision.claims:
+                    await self._bind_claims(decision)
+                await self._client.create("pods", body, namespace, name=name, subresource="binding")
+        except (ApiError, OSError, EOFError, TimeoutError) as error:
+            self._not_bound(entry, pod, decision.node, error)
+            return
+        self._queue.discard(entry.key)
+        message = f"Successfully assigned {namespace}/{name} to {decision.node}"
+        self._recorder.record(Event(pod, "Normal", "Scheduled", message))
+
+    def _not_bound(self, entry: Entry, pod: Object, node: str, error: Exception) -> None:
+        assert self.snapshot is not None
+        if self._assumed.get(entry.key) != node:
+            return  # the watch has told the truth meanwhile
+        self._assumed.pop(entry.key)
+        self.snapshot.remove_pod(entry.key)
+        text = error.message if isinstance(error, ApiError) else repr(error)
+        current = self.view.get("pods", meta.name(pod), meta.namespace(pod))
+        if current is None or meta.uid(current) != meta.uid(pod):
+            self._queue.discard(entry.key)
+            return
+        log.info("binding %s to %s: %s", entry.key, node, text)
+        self._recorder.record(Event(pod, "Warning", "FailedScheduling", f"binding rejected: {text}"))
+        self._queue.retry(entry)
+
+    async def _bind_claims(self, decision: Decision) -> None:
+        """Tells the volume controller what was chosen, and waits until it has bound every claim."""
+        waiting = []
+        for claim, volume in decision.claims:
+            key = (meta.namespace(claim), meta.name(claim))
+            waiting.append((key, self._bound_claims.setdefault(key, asyncio.Event())))
+            if volume is None:
+                patch: Object = {"metadata": {"annotations": {_SELECTED: decision.node}}}
+                await self._client.patch("persistentvolumeclaims", key[1], patch, key[0])
+            else:
+                ref = meta.object_ref(claim)
+                patch = {"spec": {"claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | ref}}
+                await self._client.patch("persistentvolumes", meta.name(volume), patch)
+        try:
+            async with self._clock.timeout(_VOLUMES):
+                for _, event in waiting:
+                    await event.wait()
+        finally:
+            for key, _ in waiting:
+                self._bound_claims.pop(key, None)
+
+    async def _refused(self, pod: Object, decision: Decision) -> None:
+        """Tells the user why (condition and event), and makes room if pods of lower priority are in the way."""
+        self._recorder.record(Event(pod, "Warning", "FailedScheduling", decision.message))
+        new = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": decision.message,
+        }
+        conditions = meta.set_condition(meta.conditions(pod), new, self._clock.now())
+        status: Object = {"conditions": conditions}
+        if decision.victims:
+            status["nominatedNodeName"] = decision.victims.node
+        old = pod.get("status", {})
+        if conditions == old.get("conditions") and not decision.victims:
+            return
+        try:
+            patch = {"metadata": {"uid": meta.uid(pod)}, "status": status}
+            await self._client.patch("pods", meta.name(pod), patch, meta.namespace(pod), subresource="status")
+            if decision.victims:
+                await self._evict(pod, decision.victims)
+        except (ApiError, OSError, EOFError, TimeoutError) as error:
+            log.info("pod %s: %r", meta.key(pod), error)
+
+    async def _evict(self, pod: Object, victims: Victims) -> None:
+        for victim in victims.pods:
+            found = self.view.get("pods", victim.name, victim.namespace)
+            if found is None or meta.uid(found) != victim.uid or meta.deleted(found):
+                continue
+            message = f"{self.name}: preempting to accommodate a higher priority pod"
+            new = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "PreemptionByScheduler",
+                "message": message,
+            }
+            conditions = meta.set_condition(meta.conditions(found), new, self._clock.now())
+            try:
+                status = {"status": {"conditions": conditions}}
+                await self._client.patch("pods", victim.name, status, victim.namespace, subresource="status")
+                await self._client.delete("pods", victim.name, victim.namespace, uid=victim.uid)
+            except ApiError as error:
+                if error.code not in (404, 409):
+                    raise
+            text = f"Preempted by pod {meta.uid(pod)} on node {victims.node}"
+            self._recorder.record(Event(found, "Normal", "Preempted", text))
+
+
+def _finished(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _asks(pod: Object) -> tuple[Any, ...]:
+    """What of a pod a change of must have it tried again: not its status."""
+    return pod["spec"], meta.labels(pod)
+
+
+__all__ = ["RESOURCES", "Scheduler"]

@@ -1,0 +1,287 @@
+"""Where pods go and what they are told otherwise; wording as kube-scheduler's."""
+
+import pytest
+
+from sampan.scheduler.schedule import schedule
+from sampan.scheduler.snapshot import Snapshot
+
+
+def node(name, cpu="4", memory="8Gi", pods="110", labels=None, taints=None, unschedulable=False, **more):
+    return {
+        "metadata": {"name": name, "uid": name, "labels": {"kubernetes.io/hostname": name} | (labels or {})},
+        "spec": {"taints": taints or [], "unschedulable": unschedulable},
+        "status": {"allocatable": {"cpu": cpu, "memory": memory, "pods": pods, **more}},
+    }
+
+
+def pod(
+    name="p", cpu=None, memory=None, labels=None, ns="default", ports=None, priority=0, more=None, **spec
+):
+    requests = {k: v for k, v in (("cpu", cpu), ("memory", memory)) if v} | (more or {})
+    container = {"name": "c", "image": "img", "resources": {"requests": requests}}
+    if ports:
+        container["ports"] = ports
+    metadata = {"name": name, "namespace": ns, "uid": name, "labels": labels or {}}
+    return {
+        "metadata": metadata,
+        "spec": {"containers": [container], "priority": priority, **spec},
+        "status": {},
+    }
+
+
+def cluster(*nodes, placed=()):
+    s = Snapshot()
+    for n in nodes:
+        s.set_node(n)
+    for where, p in placed:
+        s.set_pod(p, where)
+    return s
+
+
+def test_no_nodes():
+    assert schedule(pod(), Snapshot()).message == "no nodes available to schedule pods"
+
+
+def test_reasons_are_counted_sorted_and_told_with_what_preemption_could_do():
+    s = cluster(
+        node("a", cpu="1"),
+        node("b", taints=[{"key": "x", "effect": "NoSchedule"}]),
+        node("c", taints=[{"key": "x", "effect": "NoSchedule"}]),
+        placed=[("a", pod("q", cpu="900m"))],
+    )
+    d = schedule(pod(cpu="500m"), s)
+    assert d.message == (
+        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {x: }. "
+        "preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, "
+        "2 Preemption is not helpful for scheduling."
+    )
+    assert d.refused() == {
+        "a": ("Insufficient cpu",),
+        "b": ("node(s) had untolerated taint {x: }",),
+        "c": ("node(s) had untolerated taint {x: }",),
+    }
+
+
+TAINT = {"key": "k", "value": "v", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    "n, p, reason",
+    [
+        (node("n", cpu="1"), pod(cpu="2"), "1 Insufficient cpu"),
+        (node("n", memory="1Gi"), pod(cpu="8", memory="2Gi"), "1 Insufficient cpu, 1 Insufficient memory"),
+        (node("n", pods="0"), pod(), "1 Too many pods"),
+        (node("n"), pod(more={"example.com/gpu": "1"}), "1 Insufficient example.com/gpu"),
+        (node("n", unschedulable=True), pod(), "1 node(s) were unschedulable"),
+        (node("n", taints=[TAINT]), pod(), "1 node(s) had untolerated taint {k: v}"),
+        (node("n"), pod(nodeSelector={"a": "b"}), "1 node(s) didn't match Pod's node affinity/selector"),
+    ],
+)
+def test_each_reason(n, p, reason):
+    assert (
+        schedule(p, cluster(n)).message.split(".")[0] + "."
+        == f"0/1 nodes are available: {reason}.".split(".")[0] + "."
+    )
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        {"key": "k", "operator": "Exists"},
+        {"key": "k", "value": "v", "effect": "NoSchedule"},
+        {"operator": "Exists"},
+    ],
+)
+def test_tolerations(toleration):
+    assert schedule(pod(tolerations=[toleration]), cluster(node("n", taints=[TAINT]))).node == "n"
+
+
+def required(*expressions):
+    term = {"nodeSelectorTerms": [{"matchExpressions": list(expressions)}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}
+
+
+@pytest.mark.parametrize(
+    "expression, where",
+    [
+        ({"key": "disk", "operator": "In", "values": ["ssd"]}, "b"),
+        ({"key": "disk", "operator": "NotIn", "values": ["ssd"]}, "a"),
+        ({"key": "disk", "operator": "Exists"}, "b"),
+        ({"key": "disk", "operator": "DoesNotExist"}, "a"),
+        ({"key": "rank", "operator": "Gt", "values": ["5"]}, "b"),
+        ({"key": "rank", "operator": "Lt", "values": ["5"]}, "a"),
+    ],
+)
+def test_node_affinity(expression, where):
+    s = cluster(node("a", labels={"rank": "1"}), node("b", labels={"rank": "9", "disk": "ssd"}))
+    assert schedule(pod(affinity=required(expression)), s).node == where
+
+
+def test_preferred_node_affinity_wins_over_emptiness():
+    s = cluster(node("a"), node("b", labels={"disk": "ssd"}))
+    prefer = [{"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}]
+    p = pod(affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": prefer}})
+    assert schedule(p, s).node == "b"
+
+
+def test_the_emptier_node_wins_and_ties_are_drawn():
+    s = cluster(node("a"), node("b"), placed=[("a", pod("q", cpu="2"))])
+    assert schedule(pod(cpu="100m"), s).node == "b"
+    s = cluster(node("a"), node("b"))
+    assert {schedule(pod(), s, lambda n, i=i: i).node for i in (0, 1)} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "mine, theirs, clash",
+    [
+        ({"hostPort": 80}, {"hostPort": 80}, True),
+        ({"hostPort": 80}, {"hostPort": 80, "protocol": "UDP"}, False),
+        ({"hostPort": 80, "hostIP": "1.1.1.1"}, {"hostPort": 80}, True),
+        ({"hostPort": 80, "hostIP": "1.1.1.1"}, {"hostPort": 80, "hostIP": "2.2.2.2"}, False),
+    ],
+)
+def test_host_ports(mine, theirs, clash):
+    s = cluster(node("a"), placed=[("a", pod("q", ports=[theirs]))])
+    assert (schedule(pod(ports=[mine]), s).node == "") == clash
+
+
+def near(labels, topology="kubernetes.io/hostname", how="podAffinity"):
+    term = {"labelSelector": {"matchLabels": labels}, "topologyKey": topology}
+    return {how: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+ZONES = [node(n, labels={"zone": z}) for n, z in (("a1", "a"), ("a2", "a"), ("b1", "b"))]
+
+
+def test_affinity_to_pods_by_zone():
+    s = cluster(*ZONES, placed=[("b1", pod("q", labels={"app": "db"}))])
+    assert schedule(pod(affinity=near({"app": "db"}, "zone")), s).node == "b1"
+    d = schedule(pod(affinity=near({"app": "x"}, "zone")), s)
+    assert "3 node(s) didn't match pod affinity rules" in d.message
+
+
+def test_the_first_of_a_group_may_go_anywhere():
+    assert schedule(pod(labels={"app": "x"}, affinity=near({"app": "x"}, "zone")), cluster(*ZONES)).node
+
+
+def test_anti_affinity_both_ways_and_in_namespaces():
+    far = near({"app": "x"}, "zone", "podAntiAffinity")
+    s = cluster(*ZONES, placed=[("a1", pod("q", labels={"app": "x"}))])
+    assert schedule(pod(affinity=far), s).node == "b1"
+    assert schedule(pod(affinity=far, ns="other"), s).node  # speaks of its own namespace
+    s = cluster(*ZONES, placed=[("a1", pod("q", affinity=far)), ("b1", pod("r", affinity=far))])
+    assert (
+        "3 node(s) didn't satisfy existing pods anti-affinity rules"
+        in schedule(pod(labels={"app": "x"}), s).message
+    )
+    s.remove_pod("default/r")
+    assert schedule(pod(labels={"app": "x"}), s).node == "b1"
+
+
+def spread(skew, how="DoNotSchedule", key="zone", **more):
+    selector = {"matchLabels": {"app": "x"}}
+    return [
+        {"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": how, "labelSelector": selector, **more}
+    ]
+
+
+def test_topology_spread():
+    p = pod(labels={"app": "x"}, topologySpreadConstraints=spread(1))
+    s = cluster(*ZONES, placed=[("a1", pod("q", labels={"app": "x"}))])
+    assert schedule(p, s).node == "b1"
+    s.set_node(node("b1", cpu="0", labels={"zone": "b"}))
+    assert (
+        "2 node(s) didn't match pod topology spread constraints"
+        in schedule(p | {"spec": p["spec"] | {"containers": pod(cpu="1")["spec"]["containers"]}}, s).message
+    )
+    soft = pod(labels={"app": "x"}, topologySpreadConstraints=spread(1, "ScheduleAnyway"))
+    assert schedule(soft, cluster(*ZONES, placed=[("a1", pod("q", labels={"app": "x"}))])).node == "b1"
+
+
+def test_a_node_without_the_topology_label():
+    s = cluster(node("n"))
+    d = schedule(pod(labels={"app": "x"}, topologySpreadConstraints=spread(1)), s)
+    assert "1 node(s) didn't match pod topology spread constraints (missing required label)" in d.message
+
+
+def test_replicas_of_one_owner_prefer_to_be_apart():
+    def replica(name):
+        p = pod(name, cpu="10m")
+        p["metadata"]["ownerReferences"] = [
+            {"uid": "rs", "kind": "ReplicaSet", "name": "r", "controller": True}
+        ]
+        return p
+
+    s = cluster(node("a"), node("b", cpu="2"), node("c", cpu="2"))
+    for i in range(3):
+        p = replica(f"p{i}")
+        s.set_pod(p, schedule(p, s).node)
+    assert sorted(len(x) for x in s.on_node) == [1, 1, 1]
+
+
+def test_preemption_takes_the_fewest_and_least_important():
+    low, mid = pod("low", cpu="2", priority=1), pod("mid", cpu="2", priority=5)
+    s = cluster(node("a"), node("b"), placed=[("a", low), ("a", mid), ("b", pod("x", cpu="4", priority=5))])
+    before = s.requested.copy()
+    d = schedule(pod("big", cpu="2", priority=10), s)
+    assert (d.victims.node, [v.name for v in d.victims.pods]) == ("a", ["low"])
+    assert (s.requested == before).all()
+    assert schedule(pod("equal", cpu="3", priority=1), s).victims is None
+    never = schedule(pod("n", cpu="2", priority=10, preemptionPolicy="Never"), s)
+    assert never.message.endswith("preemption: not eligible due to preemptionPolicy=Never.")
+
+
+def test_room_kept_for_a_nominated_pod():
+    s = cluster(node("a"))
+    big = pod("big", cpu="4", priority=10)
+    s.nominated["default/big"] = (s.info(big), "a")
+    assert schedule(pod("small", cpu="1"), s).node == ""
+    assert schedule(pod("more", cpu="1", priority=11), s).node == "a"
+    assert schedule(big, s).node == "a"
+
+
+def test_init_containers_and_sidecars_and_overhead():
+    p = pod(cpu="1", overhead={"cpu": "250m"})
+    p["spec"]["initContainers"] = [
+        {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}},
+        {"name": "i", "resources": {"requests": {"cpu": "2"}}},
+    ]
+    info = Snapshot().info(p)
+    assert info.requests == {"cpu": 2750, "pods": 1}
+
+
+def test_claims():
+    s = cluster(node("a"), node("b"))
+    p = pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])
+    assert schedule(p, s).message == (
+        '0/2 nodes are available: persistentvolumeclaim "c" not found. '
+        "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    )
+    claim = {
+        "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"storageClassName": "local"},
+        "status": {},
+    }
+    s.claims["default", "c"] = claim
+    assert "pod has unbound immediate PersistentVolumeClaims" in schedule(p, s).message
+    s.classes["local"] = {"provisioner": "x", "volumeBindingMode": "WaitForFirstConsumer"}
+    assert schedule(p, s).claims == [(claim, None)]
+    claim["metadata"]["annotations"] = {"pv.kubernetes.io/bind-completed": "yes"}
+    claim["spec"]["volumeName"] = "v"
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["b"]}]}
+    s.volumes["v"] = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}}
+    d = schedule(p, s)
+    assert d.node == "b" and d.refused() == {"a": ("node(s) had volume node affinity conflict",)}
+
+
+def test_nodes_come_and_go_with_their_pods():
+    s = Snapshot()
+    s.set_pod(pod("q", cpu="3"), "a")  # bound before its node is known
+    s.set_node(node("a"))
+    s.set_node(node("b"))
+    assert schedule(pod(cpu="2"), s).node == "b"
+    s.remove_node("a")
+    assert s.requested.sum() == 0 and schedule(pod(cpu="2"), s).node == "b"
+    s.set_node(node("a"))
+    assert s.requested[0].tolist() == [0, 3000]
+    assert s.set_node(node("a")) is False
