@@ -20,7 +20,7 @@ from sampan.store import snapshot
 from sampan.store.cache import HISTORY_AGE, HISTORY_COUNT, VersionedStore, deletion
 from sampan.store.frames import DELETE, FORMAT, PUT, Corrupt, end_of, frame_at, later_frame, records
 from sampan.store.log import VOLATILE_BUCKET, EmbeddedLog, Listener, volatile
-from sampan.store.protocol import Change
+from sampan.store.protocol import Change, Item
 from sampan.store.segments import SIZE, Segment, Segments, number_of, sync_directory
 
 _COMPACT = 64 << 20  # bytes of log that are worth a snapshot
@@ -164,10 +164,7 @@ class DurableStore(VersionedStore):
         due = max(self._compact_at, 2 * self._snapshot_size)
         if self._since_snapshot >= due and self._compacting is None and not self._stop.is_set():
             self._since_snapshot = 0
-            pinned = [
-                (name, [item for item in bucket.items.values() if not volatile(name, item.key)])
-                for name, bucket in sorted(self._buckets.items())
-            ]
+            pinned = [(name, _lasting(name, bucket.items)) for name, bucket in sorted(self._buckets.items())]
             taken = snapshot.Snapshot(self._revision, sequence, self._embedded.ceiling, pinned)
             self._compacting = threading.Thread(
                 target=self._compact, args=(taken,), name="store-compact", daemon=True
@@ -194,6 +191,13 @@ class _Nothing:
 
     async def close(self) -> None:
         pass
+
+
+def _lasting(bucket: str, items: dict[str, Item]) -> list[Item]:
+    """The items that are written down; a plain copy wherever all of them are."""
+    if bucket != VOLATILE_BUCKET:
+        return list(items.values())
+    return [item for item in items.values() if not volatile(bucket, item.key)]
 
 
 def _claim(path: Path) -> int:

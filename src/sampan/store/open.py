@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +24,9 @@ def open_store(
     """
     if path is None:
         return MemoryStore(clock)
-    return DurableStore(Path(path), clock, on_fatal=on_fatal or _end)
+    store = DurableStore(Path(path), clock, on_fatal=on_fatal or _end)
+    gc.freeze()  # what was just read stays: walking it at every collection would stall the loop
+    return store
 
 
 def _end(error: BaseException) -> None:
