@@ -6,6 +6,7 @@ segments it replaces go. So at any moment a crash leaves a whole snapshot and ev
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gc
 import logging
@@ -69,8 +70,9 @@ class DurableStore(VersionedStore):
     async def close(self) -> None:
         self._stop.set()
         await super().close()
-        if self._compacting is not None:
-            self._compacting.join()
+        compacting = self._compacting
+        if compacting is not None:
+            await asyncio.to_thread(compacting.join)
         os.close(self._lock)  # and with it the claim on the directory
 
     # Opening
