@@ -20,12 +20,18 @@ def up(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     progress = Progress()
     names = [name for name in Wishes.__slots__ if hasattr(arguments, name)]
-    config = bring_up(_paths(arguments), Wishes(**{name: getattr(arguments, name) for name in names}), progress)
-    progress.done(f"cluster {config.name} is up: {len(config.nodes)} node(s), {time.monotonic() - started:.1f} s")
+    config = bring_up(
+        _paths(arguments), Wishes(**{name: getattr(arguments, name) for name in names}), progress
+    )
+    progress.done(
+        f"cluster {config.name} is up: {len(config.nodes)} node(s), {time.monotonic() - started:.1f} s"
+    )
     print(f"\nkubectl now speaks to it (context {config.context}). Next:")
     if config.nodes:
         print("  kubectl get nodes -o wide")
-        print("  kubectl create deployment web --image=localhost/host --replicas=3 -- python3 -m http.server 8080")
+        print(
+            "  kubectl create deployment web --image=localhost/host --replicas=3 -- python3 -m http.server 8080"
+        )
         print("  ./sampan demo        a first course in one go")
     else:
         print("  kubectl get namespaces")
@@ -70,7 +76,9 @@ def status(arguments: argparse.Namespace) -> int:
     for node in config.nodes:
         pid = answer["nodes"].get(node.name)
         rows.append([node.name, "running" if pid else "stopped", str(pid or "-")])
-    print(f"cluster {config.name}: https://127.0.0.1:{config.port}, context {config.context}, data in {paths.data}")
+    print(
+        f"cluster {config.name}: https://127.0.0.1:{config.port}, context {config.context}, data in {paths.data}"
+    )
     table(["process", "state", "pid"], rows)
     return 0
 

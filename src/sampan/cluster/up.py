@@ -55,7 +55,9 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
                 if not node.stopped:
                     supervision.ask(paths, "node-start", name=node.name)
         else:
-            progress("starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else ""))
+            progress(
+                "starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else "")
+            )
             supervision.start(paths)
     supervision.ask(paths, "wait-ready", timeout=60)
     progress(f"the API answers at https://127.0.0.1:{config.port}")
@@ -92,7 +94,9 @@ def exclusive(paths: Paths) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SampanError("another sampan command is changing this cluster", "Repeat when it is done.") from None
+            raise SampanError(
+                "another sampan command is changing this cluster", "Repeat when it is done."
+            ) from None
         yield
     finally:
         os.close(handle)
@@ -104,14 +108,18 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         config = configs.load(paths.config)
         if config.rootless == is_root():
             who = "an ordinary user" if config.rootless else "root"
-            raise SampanError(f"cluster {paths.name} was made by {who}", "Use the same user, or another --name.")
+            raise SampanError(
+                f"cluster {paths.name} was made by {who}", "Use the same user, or another --name."
+            )
     else:
         rootless = not is_root()
         config = ClusterConfig(paths.name, rootless=rootless)
         config.port = wishes.port or _free_port(DEFAULT_PORT)
         config.fabric = _fabric_network(paths)
     if wishes.port and wishes.port != config.port:
-        raise SampanError(f"the API's port is {config.port} and stays so", "Remove the cluster first: sampan down")
+        raise SampanError(
+            f"the API's port is {config.port} and stays so", "Remove the cluster first: sampan down"
+        )
     for name in ("node_monitor_grace_period", "node_status_update_frequency", "pod_eviction_timeout"):
         value = getattr(wishes, name)
         if value is not None:
@@ -187,4 +195,6 @@ async def _wait_for_nodes(paths: Paths, config: ClusterConfig, names: list[str],
                     return
     except TimeoutError:
         late = ", ".join(sorted(waiting))
-        raise SampanError(f"not Ready after 60 s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}") from None
+        raise SampanError(
+            f"not Ready after 60 s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}"
+        ) from None

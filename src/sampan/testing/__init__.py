@@ -1,1 +1,5 @@
-"""A cluster inside a test, in milliseconds."""
+"""A cluster inside a test, in milliseconds: `async with Cluster() as cluster: ...`."""
+
+from sampan.testing.cluster import Cluster
+
+__all__ = ["Cluster"]

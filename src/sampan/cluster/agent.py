@@ -1,0 +1,171 @@
+"""A node's process: agent, service proxy and DNS, inside the node's own namespaces.
+
+Started and restarted by the node's process 1 as `python -m sampan.cluster.agent DATA RUN NODE`. Containers do not
+depend on it: it may end at any moment, and the next one takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from sampan.api.resources import BUILTIN
+from sampan.base import logging
+from sampan.base.clock import RealClock
+from sampan.base.ids import Ids
+from sampan.client.client import Client
+from sampan.client.https import HttpsTransport
+from sampan.client.view import CachedView
+from sampan.cluster import config as configs
+from sampan.cluster.config import ClusterConfig
+from sampan.cluster.paths import Paths
+from sampan.node.agent import Agent
+from sampan.node.api.server import KubeletApi
+from sampan.node.config import AgentConfig, NodeHooks
+from sampan.node.dns.server import DnsServer
+from sampan.node.images.service import ImageService
+from sampan.node.native.runtime import NativeRuntime
+from sampan.node.network.controller import ProxyController
+from sampan.node.network.node import prepare_node
+from sampan.node.network.pod import PodNetwork
+from sampan.node.network.proxy import ServiceProxy
+from sampan.node.network.routes import NodeRoutes
+from sampan.node.network.ruleset import Config as ProxyConfig
+
+log = logging.logger("agent")
+
+
+class NodeProcess:
+    """The parts of one real node, wired together."""
+
+    def __init__(self, paths: Paths, config: ClusterConfig, name: str) -> None:
+        self.paths, self.config, self.name = paths, config, name
+        self.clock, self.ids = RealClock(), Ids()
+        node = config.node(name)
+        self.address = config.fabric_address(node.index)
+        self.pod_cidr = pod_range(config, node.index)
+        pki = paths.pki
+        self.transport = HttpsTransport(
+            f"https://{config.server_address}:{config.port}",
+            ca=str(pki / "ca.crt"),
+            cert=str(pki / "nodes" / f"{name}.crt"),
+            key=str(pki / "nodes" / f"{name}.key"),
+            clock=self.clock,
+        )
+        self.client = Client(self.transport, BUILTIN, agent="kubelet")
+        resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
+        self.view = CachedView(self.client, resources, clock=self.clock, ids=self.ids)
+
+    async def start(self) -> None:
+        prepare_node([self.config.dns_ip])
+        await self.view.start()
+        await self._start_proxy()
+        await self._start_dns()
+        await self._start_agent()
+
+    async def _start_proxy(self) -> None:
+        config = self.config
+        settings = ProxyConfig(
+            node=self.name,
+            pods=(config.pod_cidr,),
+            services=(config.service_cidr,),
+            egress=(self.pod_cidr,),
+            inside=(config.pod_cidr, config.service_cidr, config.fabric),
+            served_here=frozenset({config.dns_ip}),
+        )
+        self.proxy = ProxyController(
+            self.view, ServiceProxy(settings), self.clock, NodeRoutes("eth0", source=self.address)
+        )
+        await self.proxy.start()
+
+    async def _start_dns(self) -> None:
+        self.dns = DnsServer(self.view, self.clock, [self.config.dns_ip])
+        await self.dns.start()
+
+    async def _start_agent(self) -> None:
+        directory, run = self.paths.node(self.name), self.paths.run / "nodes" / self.name
+        self.network = PodNetwork([self.pod_cidr], node_ips=[self.address])
+        cgroup = f"sampan/{self.config.name}/{self.name}"
+        runtime = NativeRuntime(
+            str(directory / "runtime"), str(run / "zygote.sock"), self.clock, self.network, cgroup=cgroup
+        )
+        settings = AgentConfig(
+            root=str(directory),
+            address=self.address,
+            hostname=self.name,
+            pod_cidr=self.pod_cidr,
+            lease_period=self.config.node_status_update_frequency,
+            lease_duration=int(self.config.node_lease_duration),
+            cluster_dns=(self.config.dns_ip,),
+        )
+        hooks = NodeHooks(
+            addresses=None,
+            sandbox_addresses=self.network.addresses,
+            pod_ranges=self.network.set_cidrs,
+            withdrawn=self.proxy.withdrawn,
+            services=lambda namespace: self.view.list("services", namespace),
+        )
+        self.agent = Agent(
+            self.client,
+            runtime,
+            ImageService(str(self.paths.images)),
+            clock=self.clock,
+            ids=self.ids,
+            node_name=self.name,
+            config=settings,
+            hooks=hooks,
+        )
+        await self.agent.start()
+        pki = self.paths.pki
+        self.api = KubeletApi(self.agent, clock=self.clock)
+        await self.api.serve(
+            self.address,
+            settings.port,
+            cert=pki / "nodes" / f"{self.name}-serving.crt",
+            key=pki / "nodes" / f"{self.name}-serving.key",
+            client_ca=pki / "ca.crt",
+        )
+        log.info("node is up", node=self.name, address=self.address, pods=self.pod_cidr)
+
+    async def stop(self) -> None:
+        """Containers go on."""
+        await self.api.close()
+        await self.agent.close()
+        await self.proxy.stop()
+        await self.dns.stop()
+        await self.view.stop()
+        await self.transport.close()
+
+
+def pod_range(config: ClusterConfig, index: int) -> str:
+    """The node's /24 of the cluster's pod range."""
+    first, second, *_ = config.pod_cidr.split(".")
+    return f"{first}.{second}.{index}.0/24"
+
+
+async def run(paths: Paths, config: ClusterConfig, name: str) -> None:
+    """Be a node until SIGTERM."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    process = NodeProcess(paths, config, name)
+    logging.setup(process.clock)
+    await process.start()
+    await stopped.wait()
+    await process.stop()
+
+
+def main() -> None:
+    data, name = Path(sys.argv[1]), sys.argv[3]
+    os.umask(0o022)
+    config = configs.load(data / "cluster.json")
+    uvloop.run(run(Paths(config.name, data), config, name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The control plane's process: store, server, controllers, scheduler, and the host's own way to Services.
+
+Started by the supervisor as `python -m sampan.cluster.control_plane DATA RUN`, with the listeners as descriptors in
+SAMPAN_LISTEN_FDS; it writes a byte to SAMPAN_READY_FD when it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from sampan.base import logging, pki
+from sampan.base.clock import RealClock
+from sampan.base.errors import SampanError
+from sampan.base.ids import Ids
+from sampan.client.view import CachedView
+from sampan.cluster import config as configs
+from sampan.cluster.config import ClusterConfig
+from sampan.cluster.connector import HttpsConnector
+from sampan.cluster.paths import Paths
+from sampan.cluster.planks import ControlPlane, Options
+from sampan.controllers import Timing
+from sampan.node.network import fabric
+from sampan.node.network.controller import ProxyController
+from sampan.node.network.proxy import ServiceProxy
+from sampan.node.network.routes import NodeRoutes
+from sampan.node.network.ruleset import Config as ProxyConfig
+from sampan.server import http
+from sampan.server.authenticate import read_token_file
+from sampan.store.open import open_store
+
+log = logging.logger("cluster")
+
+
+async def run(paths: Paths, config: ClusterConfig) -> None:
+    """Serve until SIGTERM."""
+    clock, ids = RealClock(), Ids()
+    logging.setup(clock)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    store = open_store(paths.store, clock=clock)
+    plane = ControlPlane(store, clock, ids, _options(paths, config, clock))
+    context = pki.server_context(
+        paths.pki / "apiserver.crt", paths.pki / "apiserver.key", (paths.pki / "ca.crt").read_bytes()
+    )
+    await plane.bootstrap()
+    listener = await http.serve(plane.server.handle, _listeners(), context, clock)
+    _report_ready()
+    log.info("the API is served", port=config.port)
+    await plane.think()
+    proxy = await _host_proxy(plane, config)
+    await stopped.wait()
+    log.info("stopping")
+    if proxy:
+        await proxy.stop()
+    await plane.stop()
+    await listener.close()
+    await store.close()
+
+
+def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
+    return Options(
+        token_key=(paths.pki / "sa.key").read_bytes(),
+        cluster_ca=(paths.pki / "ca.crt").read_text(),
+        static_tokens=read_token_file(Path(config.token_auth_file)) if config.token_auth_file else {},
+        service_cidr=config.service_cidr,
+        load_balancer_pool=config.load_balancer_cidr,
+        advertise=(config.server_address, config.port),
+        timing=Timing(monitor_grace=config.node_monitor_grace_period, started=clock.now()),
+        toleration_seconds=int(config.pod_eviction_timeout),
+        nodes=HttpsConnector(paths.pki, clock),
+        dns_ip=config.dns_ip,
+    )
+
+
+async def _host_proxy(plane: ControlPlane, config: ClusterConfig) -> ProxyController | None:
+    """Service addresses and pods are reachable from the host too; without a fabric there is nothing to reach."""
+    if not config.fabric:
+        return None
+    resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
+    view = CachedView(plane.client(agent="kube-proxy"), resources, clock=plane.clock, ids=plane.ids)
+    await view.start()
+    settings = ProxyConfig(
+        table=fabric.host_table(config.name),
+        pods=(config.pod_cidr,),
+        services=(config.service_cidr,),
+        egress=(config.fabric,),
+        inside=(config.pod_cidr, config.service_cidr, config.fabric),
+        loopback=True,
+    )
+    routes = NodeRoutes(fabric.host_link(config.name), source=config.server_address)
+    proxy = ProxyController(view, ServiceProxy(settings), plane.clock, routes)
+    try:
+        await proxy.start()
+    except OSError as error:
+        log.warning("Services cannot be reached from the host", error=error)
+        return None
+    return proxy
+
+
+def _listeners() -> list[socket.socket]:
+    numbers = [int(n) for n in os.environ["SAMPAN_LISTEN_FDS"].split(",")]
+    return [socket.socket(fileno=number) for number in numbers]
+
+
+def _report_ready() -> None:
+    number = int(os.environ["SAMPAN_READY_FD"])
+    os.write(number, b"ready")
+    os.close(number)
+
+
+def main() -> None:
+    data, run_directory = Path(sys.argv[1]), Path(sys.argv[2])
+    config = configs.load(data / "cluster.json")
+    paths = Paths(config.name, data)
+    assert paths.run == run_directory
+    try:
+        uvloop.run(run(paths, config))
+    except SampanError as error:
+        print(f"{error.message}\n  {error.hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Server and mind wired together, the same for every fidelity: only store, clock, chance and nodes differ.
+
+The control plane's own components are clients like any other, without sockets: each enters at authorization under its
+own identity, with the rights of that identity and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sampan import controllers
+from sampan.api.resources import BUILTIN
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.client.client import Client
+from sampan.client.messages import User
+from sampan.client.runner import Runner
+from sampan.controllers import Timing
+from sampan.scheduler.run import Scheduler
+from sampan.server import bootstrap
+from sampan.server.admission import Admission
+from sampan.server.allocators import Allocators
+from sampan.server.app import Config, Server
+from sampan.server.authenticate import Authenticator
+from sampan.server.proxy import NodeConnector
+from sampan.server.tokens import TokenIssuer, account_user
+from sampan.store.protocol import Store
+
+MASTERS = User("system:apiserver", ("system:masters", "system:authenticated"))
+SCHEDULER = User("system:kube-scheduler", ("system:authenticated",))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a composition root decides. `token_key` is the PEM of the key that signs service-account tokens."""
+
+    token_key: bytes
+    cluster_ca: str = ""
+    static_tokens: Mapping[str, User] = field(default_factory=dict)
+    service_cidr: str = "10.96.0.0/16"
+    load_balancer_pool: str = ""
+    advertise: tuple[str, int] | None = None  # address and port behind the Service `kubernetes`
+    dns_ip: str = "10.96.0.10"
+    timing: Timing = field(default_factory=Timing)
+    toleration_seconds: int = 300  # how long pods bear a lost node
+    nodes: NodeConnector | None = None
+    controllers: bool = True
+    scheduler: bool = True
+
+
+class ControlPlane:
+    """`await start()` makes it serve and decide; `server.handle` is the way in."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, options: Options) -> None:
+        self.store, self.clock, self.ids, self.options = store, clock, ids, options
+        self.registry = BUILTIN.copy()
+        self.server = Server(store, self.registry, clock=clock, ids=ids, config=Config(nodes=options.nodes))
+        lookup = self.server.lookup
+        self.server.tokens = issuer = TokenIssuer(options.token_key, lookup, clock, ids)
+        self.server.authenticator = Authenticator(
+            clock, issuer=issuer, lookup=lookup, static=options.static_tokens
+        )
+        self.server.allocators = Allocators(store, ids, options.service_cidr)
+        self.server.admission = Admission.default(
+            lookup, clock, ids, toleration_seconds=options.toleration_seconds
+        )
+        self.runner: Runner | None = None
+        self.scheduler: Scheduler | None = None
+
+    def client(self, user: User = MASTERS, agent: str = "sampan") -> Client:
+        """A client inside the process, acting as `user`."""
+        return Client(self.server.handle, self.registry, user=user, agent=agent)
+
+    def controller_client(self, name: str) -> Client:
+        """A controller acts as a service account of its own in kube-system, as in the original."""
+        user = account_user("kube-system", f"{name}-controller")
+        return self.client(User(user.name, (*user.groups, "system:authenticated")), "kube-controller-manager")
+
+    async def bootstrap(self) -> None:
+        """What must exist before anyone is served: namespaces, default roles, the API's own Service."""
+        masters = self.client()
+        await bootstrap.ensure(masters, bootstrap.objects((self.options.service_cidr,)))
+        await bootstrap.ensure(masters, [dns_service(self.options.dns_ip)])
+        if self.options.advertise:
+            await bootstrap.ensure(masters, bootstrap.kubernetes_service(*self.options.advertise))
+
+    async def think(self) -> None:
+        """Start controllers and scheduler."""
+        if self.options.controllers:
+            config = controllers.Config(
+                registry=self.registry,
+                cluster_ca=self.options.cluster_ca,
+                load_balancer_pool=self.options.load_balancer_pool,
+                timing=self.options.timing,
+            )
+            self.runner = Runner(
+                self.client(),
+                controllers.build(config),
+                clock=self.clock,
+                ids=self.ids,
+                client_for=self.controller_client,
+            )
+            await self.runner.start()
+        if self.options.scheduler:
+            self.scheduler = Scheduler(
+                self.client(SCHEDULER, "kube-scheduler"), clock=self.clock, ids=self.ids
+            )
+            await self.scheduler.start()
+
+    async def start(self) -> None:
+        await self.bootstrap()
+        await self.think()
+
+    async def stop(self) -> None:
+        """Stop deciding, end watches; the store stays open for whoever made it."""
+        for part in (self.scheduler, self.runner):
+            if part is not None:
+                await part.stop()
+        await self.server.close()
+
+
+def dns_service(address: str) -> dict[str, object]:
+    """The Service `kube-dns`: every node answers at its address itself, so it selects no pods."""
+    ports = [
+        {"name": name, "port": 53, "protocol": protocol, "targetPort": 53}
+        for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns"},
+        },
+        "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ports": ports},
+    }
