@@ -43,7 +43,7 @@ class Config:
 
 
 def build(config: Config) -> list[Rule]:
-    """All controllers, in a fixed order; names as kube-controller-manager's `--controllers`, less `-controller`."""
+    """All controllers, in a fixed order; each named as its service account in kube-system."""
     rules = [
         *replicaset.rules(),
         *deployment.rules(),

@@ -14,7 +14,7 @@ _RESOURCE = "clusterroles.rbac.authorization.k8s.io"
 
 
 def rules() -> list[Rule]:
-    return [Rule("clusterrole-aggregation", _RESOURCE, reconcile, {_RESOURCE: _aggregating})]
+    return [Rule("clusterrole-aggregation-controller", _RESOURCE, reconcile, {_RESOURCE: _aggregating})]
 
 
 def _aggregating(role: Object, view: View) -> list[Key]:

@@ -20,7 +20,7 @@ _RESOURCE = "deployments.apps"
 
 def rules() -> list[Rule]:
     watches = {_RS: owner_or_selecting("Deployment", _RESOURCE), "pods": _recreating}
-    return [Rule("deployment", _RESOURCE, reconcile, watches)]
+    return [Rule("deployment-controller", _RESOURCE, reconcile, watches)]
 
 
 def _recreating(pod: Object, view: View) -> list[Key]:

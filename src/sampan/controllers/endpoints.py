@@ -27,8 +27,8 @@ def rules() -> list[Rule]:
     watches = {"pods": endpointslice.services_of, "endpoints": same_name}
     mirrors = {"services": same_name, RESOURCE: _mirrored}
     return [
-        Rule("endpoint", "services", reconcile, watches, removed),
-        Rule("endpointslicemirroring", "endpoints", mirror, mirrors),
+        Rule("endpoint-controller", "services", reconcile, watches, removed),
+        Rule("endpointslicemirroring-controller", "endpoints", mirror, mirrors),
     ]
 
 

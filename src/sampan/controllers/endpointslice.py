@@ -21,7 +21,7 @@ _ZONE = "topology.kubernetes.io/zone"
 
 def rules() -> list[Rule]:
     watches = {"pods": services_of, RESOURCE: _service_of_slice}
-    return [Rule("endpointslice", "services", reconcile, watches, reads=("nodes",))]
+    return [Rule("endpointslice-controller", "services", reconcile, watches, reads=("nodes",))]
 
 
 def services_of(pod: Object, view: View) -> Iterator[Key]:

@@ -12,7 +12,7 @@ from .base import Rule, seconds
 
 
 def rules() -> list[Rule]:
-    return [Rule("tainteviction", "pods", reconcile, {"nodes": _pods_on})]
+    return [Rule("taint-eviction-controller", "pods", reconcile, {"nodes": _pods_on})]
 
 
 def _taints(node: Object) -> list[Object]:

@@ -20,7 +20,7 @@ _ORPHAN = "orphan"
 
 def rules(registry: Registry) -> list[Rule]:
     collector = _Collector(registry)
-    return [Rule("garbagecollector", "*", collector.reconcile, {"*": collector.concerned})]
+    return [Rule("generic-garbage-collector", "*", collector.reconcile, {"*": collector.concerned})]
 
 
 class _Collector:

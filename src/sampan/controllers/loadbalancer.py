@@ -26,7 +26,7 @@ def rules(pool: str, mode: str = "VIP") -> list[Rule]:
     def reconcile_one(service: Object, view: View, now: float) -> Plan:
         return reconcile(service, view, now, pool, mode)
 
-    return [Rule("service-lb", _RESOURCE, reconcile_one, {"services": _waiting})]
+    return [Rule("service-controller", _RESOURCE, reconcile_one, {"services": _waiting})]
 
 
 def _waiting(changed: Object, view: View) -> list:

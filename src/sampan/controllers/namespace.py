@@ -37,7 +37,7 @@ _BATCH = 500
 
 
 def rules() -> list[Rule]:
-    return [Rule("namespace", "namespaces", reconcile, {"*": _terminating})]
+    return [Rule("namespace-controller", "namespaces", reconcile, {"*": _terminating})]
 
 
 def _terminating(obj: Object, view: View) -> list[Key]:

@@ -48,7 +48,7 @@ def rules(timing: Timing) -> list[Rule]:
         return reconcile(node, view, now, timing)
 
     return [
-        Rule("nodelifecycle", "nodes", reconcile_one, {_LEASES: _node_of_lease, "pods": _node_of_late_pod})
+        Rule("node-controller", "nodes", reconcile_one, {_LEASES: _node_of_lease, "pods": _node_of_late_pod})
     ]
 
 

@@ -17,7 +17,7 @@ _QUARANTINE = 40.0  # seconds in which the node of a pod that never ran may stil
 
 
 def rules() -> list[Rule]:
-    return [Rule("podgc", "pods", reconcile, {"nodes": _pods_on})]
+    return [Rule("pod-garbage-collector", "pods", reconcile, {"nodes": _pods_on})]
 
 
 def _pods_on(node: Object, view: View) -> list[Key]:

@@ -19,8 +19,8 @@ _BURST = 500
 def rules() -> list[Rule]:
     """One rule for each of the two kinds."""
     return [
-        _rule("replicaset", "replicasets.apps", "ReplicaSet"),
-        _rule("replication", _RC, "ReplicationController"),
+        _rule("replicaset-controller", "replicasets.apps", "ReplicaSet"),
+        _rule("replication-controller", _RC, "ReplicationController"),
     ]
 
 

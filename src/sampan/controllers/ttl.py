@@ -9,7 +9,7 @@ from .base import Rule, seconds
 
 
 def rules() -> list[Rule]:
-    return [Rule("ttlafterfinished", "jobs.batch", reconcile)]
+    return [Rule("ttl-after-finished-controller", "jobs.batch", reconcile)]
 
 
 def reconcile(job: Object, view: View, now: float) -> Plan:

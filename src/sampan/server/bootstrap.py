@@ -81,7 +81,7 @@ def _cluster_roles() -> Iterator[Object]:
         labels = {_AGGREGATE + o: "true" for o in own}
         yield _rbac("ClusterRole", name, labels=labels, aggregationRule=selector, rules=_aggregated(name))
     for name, text in roles.CONTROLLERS.items():
-        yield _rbac("ClusterRole", f"system:controller:{name}", rules=roles.rules(text))
+        yield _rbac("ClusterRole", f"system:controller:{name}", rules=roles.controller_rules(text))
 
 
 def _aggregated(name: str) -> list[Object]:

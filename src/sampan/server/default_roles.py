@@ -212,6 +212,15 @@ create,patch,update events.k8s.io events
 }
 
 # Cluster roles that are put together of others by label: name -> (label that collects, labels it carries itself).
+def controller_rules(text: str) -> list[dict[str, Any]]:
+    """Rules of a controller. Where the original's may update, ours may also patch: they write only what changes."""
+    made = rules(text)
+    for found in made:
+        if "update" in found["verbs"] and "patch" not in found["verbs"]:
+            found["verbs"] = sorted([*found["verbs"], "patch"])
+    return made
+
+
 AGGREGATED = {
     "admin": ("admin", ()),
     "edit": ("edit", ("admin",)),
