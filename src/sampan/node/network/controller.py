@@ -16,11 +16,12 @@ from sampan.base.clock import Clock, Timer
 from sampan.client.plan import View
 from sampan.node.network import routes
 from sampan.node.network.proxy import ServiceProxy
-from sampan.node.network.services import Entries, entries, service_key, slice_service
+from sampan.node.network.services import Entries, entries, service_key
+from sampan.node.network.slices import SLICES, SliceIndex
 
 log = logging.getLogger(__name__)
 
-SERVICES, SLICES, NODES = "services", "endpointslices.discovery.k8s.io", "nodes"
+SERVICES, NODES = "services", "nodes"
 _GATHER = 0.002  # seconds the first change waits for others
 _RETRY = 5.0
 
@@ -40,9 +41,7 @@ class ProxyController:
         self._proxy = proxy
         self._clock = clock
         self._routes = node_routes
-        self._slices: dict[str, set[tuple[str, str]]] = defaultdict(
-            set
-        )  # service -> (namespace, name) of slices
+        self._slices: SliceIndex | None = None
         self._dirty: set[str] = set()
         self._nodes_dirty = False
         self._resync = False
@@ -58,11 +57,10 @@ class ProxyController:
 
     async def start(self) -> None:
         """Writes the whole table once, then follows. Raises OSError when the kernel lacks what is needed."""
-        for item in self._view.list(SLICES):
-            self._slices[slice_service(item)].add(_name(item))
+        self._slices = SliceIndex(self._view)
         self._view.subscribe(self._notice)  # type: ignore[attr-defined]
         services = [service_key(service) for service in self._view.list(SERVICES)]
-        ready = self._ready_addresses(set(services) | set(self._slices))
+        ready = self._ready_addresses(set(services) | self._slices.services())
         await self._proxy.start({key: self._entries(key) for key in services}, damaged=self._damaged)
         self._in_force(ready)
         await self._sync_routes()
@@ -116,14 +114,8 @@ class ProxyController:
         if resource == SERVICES:
             self._dirty.add(service_key(obj))
         elif resource == SLICES:
-            for item in (old, new):
-                if item is not None:
-                    key = slice_service(item)
-                    self._dirty.add(key)
-                    if item is new:
-                        self._slices[key].add(_name(item))
-                    elif new is None or slice_service(new) != key:
-                        self._slices[key].discard(_name(item))
+            assert self._slices is not None
+            self._dirty |= self._slices.notice(old, new)
         elif resource == NODES and self._routes is not None:
             self._nodes_dirty = True
         else:
@@ -188,9 +180,7 @@ class ProxyController:
         return entries(service, self._slices_of(key), self._proxy.config, self._proxy.programmed(key))
 
     def _slices_of(self, key: str) -> list[Object]:
-        names = sorted(self._slices.get(key, ()))
-        found = (self._view.get(SLICES, name, namespace) for namespace, name in names)
-        return [item for item in found if item is not None]
+        return self._slices.of(key) if self._slices else []
 
     def _ready_addresses(self, keys: Iterable[str]) -> dict[str, set[str]]:
         return {key: {a for item in self._slices_of(key) for a in _ready_addresses(item)} for key in keys}
@@ -210,10 +200,6 @@ class ProxyController:
                     for future in self._waiting.pop(address, ()):
                         if not future.done():
                             future.set_result(None)
-
-
-def _name(obj: Object) -> tuple[str, str]:
-    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
 def _ready_addresses(item: Object) -> Iterable[str]:

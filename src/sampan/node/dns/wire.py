@@ -1,0 +1,176 @@
+"""Questions and answers as bytes (RFC 1035, EDNS of RFC 6891): only what a cluster's resolver needs, and fast.
+
+An answer is made once for a question and size limit, kept as bytes, and sent again with another id.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sampan.node.dns.zones import (
+    AAAA,
+    CNAME,
+    NOERROR,
+    NS,
+    NXDOMAIN,
+    PTR,
+    SOA,
+    SRV,
+    TXT,
+    A,
+    Answer,
+    Name,
+    Record,
+    packed_name,
+)
+
+_HEADER = struct.Struct(">HHHHHH")
+_RESPONSE, _AUTHORITATIVE, TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x0400, 0x0200, 0x0100
+_RECURSION_AVAILABLE, _CHECKING_DISABLED = 0x0080, 0x0010
+_OPT = 41
+_OUR_SIZE = 1232  # what fits every path without fragments (DNS flag day 2020)
+_MINIMUM = 512
+
+
+class Malformed(ValueError):
+    """Bytes that are no DNS question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`edns` is the sender's UDP size, 0 when it has none; `end` is where the question section ends."""
+
+    id: int
+    flags: int
+    name: Name
+    type: int
+    dns_class: int
+    end: int
+    edns: int = 0
+
+    @property
+    def opcode(self) -> int:
+        return self.flags >> 11 & 0xF
+
+    @property
+    def limit(self) -> int:
+        """How large an answer by UDP may be."""
+        return max(_MINIMUM, min(self.edns, _OUR_SIZE)) if self.edns else _MINIMUM
+
+
+def parse(data: bytes) -> Question:
+    """Raises Malformed."""
+    try:
+        identity, flags, questions, answers, authority, additional = _HEADER.unpack_from(data)
+        if flags & _RESPONSE or questions != 1:
+            raise Malformed("not one question")
+        labels = []
+        at = 12
+        while length := data[at]:
+            if length > 63:
+                raise Malformed("compression in a question")
+            labels.append(data[at + 1 : at + 1 + length].decode("latin-1").lower())
+            at += 1 + length
+        kind, dns_class = struct.unpack_from(">HH", data, at + 1)
+        end = at + 5
+        edns = 0
+        if additional and not answers and not authority and data[end : end + 3] == b"\0\0\x29":
+            edns = struct.unpack_from(">H", data, end + 3)[0]
+        return Question(identity, flags, tuple(labels), kind, dns_class, end, edns)
+    except (IndexError, struct.error) as error:
+        raise Malformed(str(error)) from None
+
+
+def _rdata(record: Record) -> bytes:
+    if record.type == A:
+        return socket.inet_pton(socket.AF_INET, record.data)
+    if record.type == AAAA:
+        return socket.inet_pton(socket.AF_INET6, record.data)
+    if record.type in (CNAME, PTR, NS):
+        return packed_name(record.data)
+    if record.type == SRV:
+        priority, weight, port, target = record.data
+        return struct.pack(">HHH", priority, weight, port) + packed_name(target)
+    if record.type == TXT:
+        return bytes((len(record.data),)) + record.data.encode()
+    raise ValueError(f"no wire form for record type {record.type}")
+
+
+def soa(domain: Name, ttl: int) -> bytes:
+    """The record whose last number tells how long to believe that something does not exist (RFC 2308)."""
+    names = packed_name(("ns", "dns", *domain)) + packed_name(("hostmaster", *domain))
+    data = names + struct.pack(">IIIII", 1, 7200, 1800, 86400, ttl)
+    return packed_name(domain) + struct.pack(">HHIH", SOA, 1, ttl, len(data)) + data
+
+
+def encode(
+    query: bytes,
+    question: Question,
+    answer: Answer,
+    *,
+    domain: Name,
+    ttl: int,
+    limit: int,
+    extra: Sequence[bytes] = (),
+) -> bytes:
+    """The whole answer. `extra` are further records in wire form (the rest of a CNAME chain).
+
+    What is larger than `limit` is cut to an answer without records and with TC set: the client asks again by TCP.
+    """
+    name = query[12 : question.end - 4]
+    start = packed_name(question.name)
+
+    def write(record: Record) -> bytes:
+        owner = b"\xc0\x0c" if packed_name(record.name) == start else packed_name(record.name)
+        data = _rdata(record)
+        return owner + struct.pack(">HHIH", record.type, 1, ttl, len(data)) + data
+
+    answers = [write(record) for record in answer.records] + list(extra)
+    authority = [] if answers or answer.code not in (NOERROR, NXDOMAIN) else [soa(domain, ttl)]
+    additional = [write(record) for record in answer.additional]
+    options = _options(question)
+    body = b"".join(answers) + b"".join(authority)
+    flags = _answer_flags(question, answer.code, authoritative=True)
+    fixed = 12 + len(name) + 4 + len(options)
+    if fixed + len(body) > limit:
+        flags |= TRUNCATED
+        answers, authority, additional, body = [], [], [], b""
+    elif fixed + len(body) + sum(map(len, additional)) > limit:
+        additional = []
+    head = _HEADER.pack(
+        question.id, flags, 1, len(answers), len(authority), len(additional) + (1 if options else 0)
+    )
+    return head + query[12 : question.end] + body + b"".join(additional) + options
+
+
+def _options(question: Question) -> bytes:
+    return b"\0" + struct.pack(">HHIH", _OPT, _OUR_SIZE, 0, 0) if question.edns else b""
+
+
+def _answer_flags(question: Question, code: int, *, authoritative: bool) -> int:
+    kept = question.flags & (0x7800 | _RECURSION_DESIRED | _CHECKING_DISABLED)
+    return _RESPONSE | kept | _RECURSION_AVAILABLE | (_AUTHORITATIVE if authoritative else 0) | code
+
+
+def refusal(query: bytes, question: Question, code: int) -> bytes:
+    """An answer that only has a code (SERVFAIL, NOTIMP, REFUSED)."""
+    options = _options(question)
+    flags = _answer_flags(question, code, authoritative=False)
+    head = _HEADER.pack(question.id, flags, 1, 0, 0, 1 if options else 0)
+    return head + query[12 : question.end] + options
+
+
+def truncated(query: bytes, question: Question) -> bytes:
+    flags = _answer_flags(question, NOERROR, authoritative=False) | TRUNCATED
+    return _HEADER.pack(question.id, flags, 1, 0, 0, 0) + query[12 : question.end]
+
+
+def code_of(answer: bytes) -> int:
+    return answer[3] & 0xF
+
+
+def is_truncated(answer: bytes) -> bool:
+    return bool(answer[2] & 0x02)
