@@ -67,6 +67,11 @@ def test_both_names_of_the_service_account_agree():
     assert pod(serviceAccountName="s")["serviceAccount"] == "s"
 
 
+def test_the_address_of_a_pod_is_the_first_of_its_addresses():
+    assert defaulted("v1", "Pod", status={"podIP": "10.0.0.1"})["status"]["podIPs"] == [{"ip": "10.0.0.1"}]
+    assert defaulted("v1", "Pod", status={"podIPs": [{"ip": "10.0.0.1"}]})["status"]["podIP"] == "10.0.0.1"
+
+
 def test_requests_follow_limits_in_pods_but_not_in_templates():
     resources = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100m"}}
     assert container(resources=resources)["resources"]["requests"] == {"cpu": "100m", "memory": "1Gi"}

@@ -86,6 +86,8 @@ def test_broken_yaml():
         (b'{"metadata": {"name": "x", "name": "y"}}', ["metadata.name"]),
         (orjson.dumps({"a": '":', "b": {"a": 1}}), []),
         (b'{"a": "\\u0022:"}', []),
+        (b"metadata:\n  name: a\n  name: b\n", ["metadata.name"]),
+        (b"- {a: 1, b: 2}\n", []),
     ],
 )
 def test_duplicate_keys(body, paths):

@@ -187,18 +187,51 @@ def _key(key: Any) -> str:
 
 # Duplicate keys (strict field validation)
 
-_KEY = re.compile(rb'"[ \t\r\n]*:')
+_SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
 
 
-def duplicate_keys(body: bytes) -> list[str]:
-    """Paths of keys a JSON body gives more than once, e.g. `metadata.name`, in order; [] when it is not JSON.
+def duplicate_keys(body: bytes, decoded: Any = None) -> list[str]:
+    """Paths of keys a JSON or YAML body gives more than once, e.g. `metadata.name`, in order.
 
-    The common case costs one encode: a decoded object that has as many keys as its text has no duplicates.
+    `decoded` is what the body says, if the caller has it already. The common case costs one encode: a decoded object
+    with as many keys as its text has no duplicates.
     """
-    try:
-        found = orjson.loads(body)
-    except ValueError:
-        return []
-    if len(_KEY.findall(body)) == len(_KEY.findall(orjson.dumps(found))):
+    if decoded is None:
+        try:
+            decoded = orjson.loads(body)
+        except ValueError:
+            return _yaml_duplicates(body)
+    compact = orjson.dumps(decoded)
+    if body.count(b'":') == compact.count(b'":') and (
+        len(body) - len(compact) < 2 or not _SPACED_KEY.search(body)
+    ):
         return []
     return jsontext.duplicates(body.decode("utf-8", "replace"))
+
+
+def _yaml_duplicates(body: bytes) -> list[str]:
+    try:
+        tree = yaml.compose(body, _Loader)
+    except (yaml.YAMLError, RecursionError):
+        return []
+    found: list[str] = []
+    if tree is not None:
+        _collect_duplicates(tree, "", found, set())
+    return found
+
+
+def _collect_duplicates(tree: Any, path: str, found: list[str], visited: set[int]) -> None:
+    if id(tree) in visited:  # an alias: looked at already, and maybe without end
+        return
+    visited.add(id(tree))
+    if isinstance(tree, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in tree.value:
+            here = f"{path}.{key.value}" if path else str(key.value)
+            if key.value in seen:
+                found.append(here)
+            seen.add(key.value)
+            _collect_duplicates(value, here, found, visited)
+    elif isinstance(tree, yaml.SequenceNode):
+        for index, item in enumerate(tree.value):
+            _collect_duplicates(item, f"{path}[{index}]", found, visited)

@@ -22,8 +22,11 @@ def schema_defaults(value: Any, node: Node) -> None:
                 value[key] = copy.deepcopy(child.default)
         for key, item in value.items():
             inner = node.properties.get(key, node.additional)
-            if inner is not None and inner.custom:
-                schema_defaults(item, inner)
+            if inner is None or not inner.custom:
+                continue
+            if item is None and inner.has_default and not inner.nullable:
+                item = value[key] = copy.deepcopy(inner.default)  # a value of a map
+            schema_defaults(item, inner)
     elif isinstance(value, list) and node.items is not None:
         for item in value:
             schema_defaults(item, node.items)

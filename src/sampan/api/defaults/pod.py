@@ -32,6 +32,18 @@ def pod(obj: Json) -> None:
                 if not port.get("hostPort") and port.get("containerPort"):
                     port["hostPort"] = port["containerPort"]
     pod_spec(spec)
+    status = obj.get("status")
+    if status:
+        _mirror_address(status, "podIP", "podIPs")
+        _mirror_address(status, "hostIP", "hostIPs")
+
+
+def _mirror_address(status: Json, one: str, many: str) -> None:
+    """The single address is the first of the list, whichever of the two was written."""
+    if status.get(many):
+        status[one] = status[many][0].get("ip", "")
+    elif status.get(one):
+        status[many] = [{"ip": status[one]}]
 
 
 def template(owner: Json, key: str = "template") -> None:
