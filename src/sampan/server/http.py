@@ -1,0 +1,512 @@
+"""HTTP/1.1 for the server: a small protocol on httptools, so that certificates, upgrades and back-pressure are ours.
+
+Works on uvloop and on asyncio's own loop. One request of a connection runs at a time; pipelined ones wait their turn.
+Limits are stated here, and whoever is slower than they allow is cut off. Source: RFC 9110, RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import logging
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock, Timer
+from sampan.client.messages import Request, Response
+from sampan.server.respond import refusal
+
+Handle = Callable[[Request], Awaitable[Response]]
+log = logging.getLogger("sampan.http")
+
+HEADER_LIMIT = 64 * 1024  # bytes of request line and headers
+BODY_LIMIT = 3 * 1024 * 1024  # bytes of a request's body, as kube-apiserver has it
+_PIPELINED = 16  # requests read ahead; then the socket is no longer read
+_HIGH_WATER = 64 * 1024  # unsent bytes above which a stream waits
+_SEND_BUFFER = 256 * 1024  # bytes the kernel keeps for a slow reader
+_REQUEST_TIMEOUT = 30.0  # seconds from the first byte of a request to its last
+_IDLE_TIMEOUT = 300.0  # seconds a kept connection may be silent
+_STALL_TIMEOUT = 60.0  # seconds a reader may take nothing
+_LINGER = 5.0  # seconds that running requests have at shutdown
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class RawConnection:
+    """A connection after 101: bytes both ways. `read` gives b"" at the end; `write` waits while much is unsent."""
+
+    def __init__(self, protocol: _Connection, first: bytes) -> None:
+        self._protocol = protocol
+        self._chunks: deque[bytes] = deque([first] if first else [])
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+
+    async def read(self) -> bytes:
+        """The next bytes as they came, b"" when the other side has ended."""
+        while not self._chunks:
+            if self._ended:
+                return b""
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        chunk = self._chunks.popleft()
+        if len(self._chunks) < _PIPELINED:
+            self._protocol.resume_reading()
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        """Raises ConnectionResetError when the other side is gone."""
+        await self._protocol.send(data)
+
+    def close(self) -> None:
+        self._protocol.close()
+
+    def is_closing(self) -> bool:
+        return self._protocol.lost
+
+    def feed(self, data: bytes) -> None:
+        """For the protocol: bytes have come."""
+        self._chunks.append(data)
+        if len(self._chunks) >= _PIPELINED:
+            self._protocol.pause_reading()
+        self._wake()
+
+    def end(self) -> None:
+        """For the protocol: no more will come."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Incoming:
+    """A request as it is being read."""
+
+    __slots__ = ("body", "close", "error", "expects", "headers", "method", "size", "upgrade", "url")
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.url = b""
+        self.headers: dict[str, str] = {}
+        self.body: list[bytes] = []
+        self.size = 0
+        self.close = False
+        self.expects = False
+        self.upgrade = False
+        self.error: ApiError | None = None
+
+
+class _Connection(asyncio.Protocol):
+    """One client. Implements httptools' callbacks, too."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._clock = listener.clock
+        self._transport: Any = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._now: _Incoming | None = None
+        self._waiting: deque[_Incoming] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._peer: dict[str, Any] | None = None
+        self._remote = ""
+        self._drained: asyncio.Future[None] | None = None
+        self._paused = False
+        self._reading = True
+        self._head_bytes = 0
+        self._timer: Timer | None = None
+        self._since = 0.0  # when the state that a timeout watches began
+        self._raw: RawConnection | None = None
+        self._ending = False
+        self.lost = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(_HIGH_WATER)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        address = transport.get_extra_info("peername")
+        self._remote = address[0] if isinstance(address, tuple) else ""
+        self._peer = _peer(transport.get_extra_info("ssl_object"))
+        self._listener.connections.add(self)
+        self._since = self._clock.monotonic()
+        self._timer = self._clock.call_later(_REQUEST_TIMEOUT, self._check_silence)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self._listener.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._raw is not None:
+            self._raw.end()
+        elif self._task is not None:
+            self._task.cancel()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the client is gone"))
+            self._drained.exception()  # seen, whether or not somebody waits
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._raw.feed(data)
+            return
+        if self._ending:
+            return
+        if self._now is None:
+            self._since = self._clock.monotonic()
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._waiting[-1].upgrade = True
+            rest = data[upgrade.args[0] :]
+            self._raw = RawConnection(self, rest)
+        except httptools.HttpParserError:
+            self._refuse(ApiError(400, "BadRequest", "the request is no HTTP"))
+            return
+        if self._now is not None and not self._now.url and self._head_bytes > HEADER_LIMIT:
+            self._refuse(ApiError(431, "BadRequest", "the request's headers are too large"))
+            return
+        if self._task is None:
+            self._next()
+
+    def eof_received(self) -> bool:
+        if self._raw is not None:
+            self._raw.end()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._now = _Incoming()
+
+    def on_url(self, url: bytes) -> None:
+        assert self._now is not None
+        self._now.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        now = self._now
+        assert now is not None
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        now.size += len(name) + len(value)
+        if now.size > HEADER_LIMIT and now.error is None:
+            now.error = ApiError(431, "BadRequest", "the request's headers are too large")
+        elif key in now.headers:
+            now.headers[key] += ", " + text
+        else:
+            now.headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        now = self._now
+        assert now is not None
+        now.method = self._parser.get_method().decode("ascii")
+        now.close = not self._parser.should_keep_alive()
+        now.size = 0
+        if now.headers.get("expect", "").lower() == "100-continue":
+            now.expects = True
+            if not self._too_large(now, int(now.headers.get("content-length") or 0)) and self._task is None:
+                self._transport.write(_CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        now = self._now
+        assert now is not None
+        now.size += len(data)
+        if not self._too_large(now, now.size):
+            now.body.append(data)
+
+    def _too_large(self, now: _Incoming, size: int) -> bool:
+        if size <= BODY_LIMIT:
+            return False
+        if now.error is None:
+            text = f"Request entity too large: limit is {BODY_LIMIT}"
+            now.error = ApiError(413, "RequestEntityTooLarge", text)
+            now.body.clear()
+            self._waiting.append(now)  # answered before the rest has come
+            self._ending = True
+        return True
+
+    def on_message_complete(self) -> None:
+        now = self._now
+        assert now is not None
+        self._now = None
+        self._head_bytes = 0
+        if self._ending:
+            return
+        self._waiting.append(now)
+        if len(self._waiting) >= _PIPELINED:
+            self.pause_reading()
+
+    # Requests, one after another
+
+    def _next(self) -> None:
+        if not self._waiting or self.lost:
+            if self._listener.closing and not self.lost:
+                self._transport.close()
+            return
+        incoming = self._waiting.popleft()
+        self._task = asyncio.get_running_loop().create_task(self._run(incoming))
+
+    async def _run(self, incoming: _Incoming) -> None:
+        try:
+            if incoming.error is not None:
+                await self._answer(incoming, refusal(incoming.error), close=True)
+                return
+            response = await self._listener.handle(self._request(incoming))
+            if incoming.upgrade and response.upgrade is None:
+                incoming.close = True  # an upgrade we do not do: answered as if it had not been asked for
+            if response.upgrade is not None:
+                await self._upgrade(incoming, response)
+                return
+            await self._answer(incoming, response, close=incoming.close or self._listener.closing)
+        except (ConnectionResetError, BrokenPipeError):
+            self.close()
+        except asyncio.CancelledError:
+            self.close()
+        except Exception:
+            log.exception("%s %s", incoming.method, incoming.url)
+            self.close()
+        else:
+            self._since = self._clock.monotonic()
+        finally:
+            self._task = None
+            if self._raw is None:
+                self.resume_reading()
+                if self._waiting and not self.lost:
+                    self._next()
+
+    def _request(self, incoming: _Incoming) -> Request:
+        path, _, query = incoming.url.partition(b"?")
+        text = path.decode("latin-1")
+        if not text.startswith("/"):  # absolute form
+            text = "/" + text.partition("://")[2].partition("/")[2]
+        return Request(
+            incoming.method,
+            unquote(text) if "%" in text else text,
+            query.decode("latin-1"),
+            incoming.headers,
+            b"".join(incoming.body) if incoming.body else b"",
+            None,
+            self._peer,
+            self._remote,
+        )
+
+    async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
+        head = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
+        for name, value in response.headers.items():
+            head.append(f"{name}: {value}\r\n".encode("utf-8", "replace"))
+        if close:
+            head.append(b"connection: close\r\n")
+        body = response.body
+        bare = incoming.method == "HEAD" or response.status in (204, 304)
+        if isinstance(body, bytes):
+            head.append(b"content-length: %d\r\n\r\n" % len(body) if response.status != 204 else b"\r\n")
+            if not bare:
+                head.append(body)
+            await self.send(b"".join(head))
+        else:
+            head.append(b"transfer-encoding: chunked\r\n\r\n")
+            await self._stream(b"".join(head), body, bare)
+        if close:
+            self.close()
+
+    async def _stream(self, head: bytes, body: AsyncIterator[bytes], bare: bool) -> None:
+        """Chunks as they come; the source is closed whatever happens."""
+        try:
+            self._transport.write(head)
+            if bare:
+                self._transport.write(b"0\r\n\r\n")
+                return
+            async for chunk in body:
+                if chunk:
+                    await self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self._transport.write(b"0\r\n\r\n")
+        finally:
+            aclose = getattr(body, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def _upgrade(self, incoming: _Incoming, response: Response) -> None:
+        head = [_STATUS_LINES[101]]
+        for name, value in response.headers.items():
+            head.append(f"{name}: {value}\r\n".encode("latin-1"))
+        head.append(b"\r\n")
+        raw = self._raw or RawConnection(self, b"")
+        self._raw = raw
+        self._transport.write(b"".join(head))
+        assert response.upgrade is not None
+        try:
+            await response.upgrade(raw)
+        finally:
+            self.close()
+
+    async def send(self, data: bytes) -> None:
+        """Write, and wait while too much is unsent; a reader that takes nothing for a minute is cut off."""
+        if self.lost:
+            raise ConnectionResetError("the client is gone")
+        self._transport.write(data)
+        if not self._paused:
+            return
+        drained = self._drained = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(_STALL_TIMEOUT, self._abort)
+        try:
+            await drained
+        finally:
+            timer.cancel()
+            self._drained = None
+
+    # Ends
+
+    def _check_silence(self) -> None:
+        """One timer a connection: too slow a request, or too long a silence between two."""
+        if self.lost:
+            return
+        quiet = self._clock.monotonic() - self._since
+        if self._task is not None or self._raw is not None:
+            wait = _REQUEST_TIMEOUT
+        else:
+            limit = _REQUEST_TIMEOUT if self._now is not None else _IDLE_TIMEOUT
+            if quiet >= limit:
+                self._abort()
+                return
+            wait = max(limit - quiet, 1.0)
+            if self._now is None:
+                wait = min(wait, _REQUEST_TIMEOUT)
+        self._timer = self._clock.call_later(wait, self._check_silence)
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer what cannot be read, and end the connection."""
+        self._ending = True
+        broken = _Incoming()
+        broken.error = error
+        self._waiting.append(broken)
+        if self._task is None:
+            self._next()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close after what was written has gone out."""
+        self._ending = True
+        if self._transport is not None and not self.lost:
+            self._transport.close()
+
+    def finish(self) -> None:
+        """Shutdown: an idle connection goes at once, a busy one after its answer."""
+        if self._task is None:
+            self.close()
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._abort()
+
+    def pause_reading(self) -> None:
+        if self._reading and not self.lost:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.lost and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+
+def _peer(tls: Any) -> dict[str, Any] | None:
+    """Who the client's certificate says it is: {"cn", "o", "der"}."""
+    if tls is None:
+        return None
+    certificate = tls.getpeercert()
+    if not certificate:
+        return None
+    name, organisations = "", []
+    for part in certificate.get("subject", ()):
+        for key, value in part:
+            if key == "commonName":
+                name = value
+            elif key == "organizationName":
+                organisations.append(value)
+    return {"cn": name, "o": organisations, "der": tls.getpeercert(True)}
+
+
+class Listener:
+    """A serving server. `close` lets running requests end."""
+
+    def __init__(self, handle: Handle, clock: Clock) -> None:
+        self.handle = handle
+        self.clock = clock
+        self.connections: set[_Connection] = set()
+        self.closing = False
+        self.servers: list[asyncio.AbstractServer] = []
+
+    @property
+    def addresses(self) -> list[Any]:
+        """What is listened on: (host, port) or a path."""
+        return [s.getsockname() for server in self.servers for s in getattr(server, "sockets", ())]
+
+    async def close(self, grace: float = _LINGER) -> None:
+        """No new connections; idle ones end, the others have `grace` seconds."""
+        self.closing = True
+        for server in self.servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.finish()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.clock.call_later(grace, lambda: done.done() or done.set_result(None))
+        tasks = [c._task for c in self.connections if c._task is not None]
+        if tasks:
+            await asyncio.wait([asyncio.gather(*tasks, return_exceptions=True), done], return_when="FIRST_COMPLETED")
+        timer.cancel()
+        for connection in list(self.connections):
+            connection.cancel()
+
+
+def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """TLS as the server speaks it; paths of PEM files. Renew a certificate with `context.load_cert_chain` at any time."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    context.set_alpn_protocols(["http/1.1"])
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+async def serve(
+    handle: Handle, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None, clock: Clock
+) -> Listener:
+    """Answer HTTP on bound sockets. Must run on the loop that will serve."""
+    listener = Listener(handle, clock)
+    loop = asyncio.get_running_loop()
+    for sock in sockets:
+        more: dict[str, Any] = {"ssl_handshake_timeout": 10.0} if ssl_context is not None else {}
+        server = await loop.create_server(
+            lambda: _Connection(listener), sock=sock, ssl=ssl_context, backlog=1024, **more
+        )
+        listener.servers.append(server)
+    return listener

@@ -1,0 +1,125 @@
+"""HTTP as a client sees it, over real sockets: keep-alive, pipelining, limits, streams, upgrades, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from sampan.base.clock import RealClock
+from sampan.client.messages import Request, Response
+from sampan.server.http import BODY_LIMIT, Listener, serve
+
+
+async def _answer(request: Request) -> Response:
+    if request.path == "/stream":
+
+        async def parts():
+            for number in range(3):
+                yield b"%d;" % number
+
+        return Response(200, {}, parts())
+    if request.path == "/upgrade":
+
+        async def echo(raw):
+            while data := await raw.read():
+                await raw.write(data.upper())
+
+        return Response(101, {"upgrade": "echo", "connection": "upgrade"}, b"", echo)
+    text = f"{request.method} {request.path}?{request.query} {len(request.body)}"
+    return Response(200, {"content-type": "text/plain"}, text.encode())
+
+
+@pytest.fixture
+async def listener():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    listener = await serve(_answer, [sock], None, RealClock())
+    yield listener
+    await listener.close(0.1)
+
+
+async def _open(listener: Listener):
+    return await asyncio.open_connection(*listener.addresses[0][:2])
+
+
+async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """One answer of known length."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+async def test_keeps_the_connection_and_answers_pipelined_requests_in_order(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"GET /a%20b?x=%20 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
+    assert await _read(reader) == (200, {"content-type": "text/plain", "content-length": "16"}, b"GET /a b?x=%20 0")
+    assert (await _read(reader))[2] == b"POST /b? 3"
+    writer.close()
+
+
+async def test_streams_in_chunks(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"GET /stream HTTP/1.1\r\n\r\n")
+    assert b"transfer-encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readuntil(b"0\r\n\r\n") == b"2\r\n0;\r\n2\r\n1;\r\n2\r\n2;\r\n0\r\n\r\n"
+    writer.close()
+
+
+async def test_a_body_over_the_limit_is_413(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (BODY_LIMIT + 1))
+    status, headers, body = await _read(reader)
+    assert (status, headers["connection"]) == (413, "close")
+    assert b'"reason":"RequestEntityTooLarge"' in body
+    writer.close()
+
+
+async def test_asks_for_an_expected_body(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"ab")
+    assert (await _read(reader))[2] == b"POST /? 2"
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"nonsense\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", 431)],
+)
+async def test_refuses_what_is_no_request(listener, sent, status):
+    reader, writer = await _open(listener)
+    writer.write(sent)
+    assert (await _read(reader))[0] == status
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_head_has_no_body(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
+    head = await reader.read()
+    assert head.endswith(b"\r\n\r\n")
+    assert b"content-length: 10" in head
+    writer.close()
+
+
+async def test_an_upgrade_is_handed_the_raw_connection(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"GET /upgrade HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nabc")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    assert await reader.readexactly(3) == b"ABC"
+    writer.write(b"def")
+    assert await reader.readexactly(3) == b"DEF"
+    writer.write_eof()
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_an_unknown_upgrade_is_answered_plainly(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"GET /x HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    assert (await _read(reader))[2] == b"GET /x? 0"
+    writer.close()
