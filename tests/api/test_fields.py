@@ -1,4 +1,7 @@
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sampan.api import fields, schema
 from sampan.api.status import ApiError
@@ -141,3 +144,40 @@ def test_custom_resources_are_pruned_and_keep_wrong_types_for_validation():
 
 def test_nulls_of_fields_that_may_not_be_null_are_dropped():
     assert fields.normalize({"spec": {"n": None}}, WIDGET, strict=True)[0] == {"spec": {}}
+
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 2**40)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["", "1", "x"])
+)
+
+
+def _bodies(node, depth=4):
+    """Objects that use a kind's own field names with values that often do not fit."""
+    if depth == 0:
+        return _scalars
+    if node.type == "array" and node.items is not None:
+        return _scalars | st.lists(_bodies(node.items, depth - 1), max_size=2)
+    if node.properties:
+        some = sorted(node.properties)[:: max(1, len(node.properties) // 6)]
+        inner = {
+            key: _bodies(node.properties[key], depth - 1)
+            for key in (*some, *{"spec", "metadata"} & {*node.properties})
+        }
+        return st.fixed_dictionaries({}, optional={**inner, "unknown": _scalars})
+    return _scalars | st.dictionaries(st.sampled_from(["a", "b"]), _scalars, max_size=2)
+
+
+@given(_bodies(POD))
+def test_any_body_is_taken_or_refused_with_a_reason(body):
+    try:
+        found, _ = fields.normalize(body, POD, strict=True)
+    except ApiError as error:
+        assert error.code == 400
+        assert "cannot be decoded" not in error.message
+        return
+    orjson.dumps(found)
+    assert fields.normalize(found, POD, strict=True) == (found, [])

@@ -39,11 +39,12 @@ def pod(obj: Json) -> None:
 
 
 def _mirror_address(status: Json, one: str, many: str) -> None:
-    """The single address is the first of the list, whichever of the two was written."""
-    if status.get(many):
-        status[one] = status[many][0].get("ip", "")
-    elif status.get(one):
-        status[many] = [{"ip": status[one]}]
+    """The single address is the first of the list; where they differ the single one, which old clients write, wins."""
+    single, listed = status.get(one), status.get(many)
+    if single and not (listed and listed[0].get("ip") == single):
+        status[many] = [{"ip": single}]
+    elif listed and not single:
+        status[one] = listed[0].get("ip", "")
 
 
 def template(owner: Json, key: str = "template") -> None:
