@@ -19,9 +19,15 @@ def rules(ca: str) -> list[Rule]:
     def publish(namespace: Object, view: View, now: float) -> Plan:
         return root_ca(namespace, view, ca)
 
-    found = [Rule("service-account-controller", "namespaces", account, {"serviceaccounts": _namespace_of("default")})]
+    found = [
+        Rule(
+            "service-account-controller", "namespaces", account, {"serviceaccounts": _namespace_of("default")}
+        )
+    ]
     if ca:
-        found.append(Rule("root-ca-cert-publisher", "namespaces", publish, {"configmaps": _namespace_of(_CA)}))
+        found.append(
+            Rule("root-ca-cert-publisher", "namespaces", publish, {"configmaps": _namespace_of(_CA)})
+        )
     return found
 
 
