@@ -17,12 +17,12 @@ import dns.rdatatype
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../network"))
-from network_objects import endpoint, service, slice_of  # noqa: E402
-from picture import Picture  # noqa: E402
+from network_objects import endpoint, service, slice_of
+from picture import Picture
 
-from sampan.base.clock import RealClock  # noqa: E402
-from sampan.node.dns.server import DnsServer  # noqa: E402
-from sampan.node.dns.upstream import Upstream, machine_resolvers  # noqa: E402
+from sampan.base.clock import RealClock
+from sampan.node.dns.server import DnsServer
+from sampan.node.dns.upstream import Upstream, machine_resolvers
 
 
 def host(address: str, name: str) -> dict:

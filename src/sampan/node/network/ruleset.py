@@ -4,6 +4,9 @@ What changes with Services are only elements. `vips` maps (address, protocol, po
 small verdict map `balances` goes from there to a chain such as "one of 3", which draws a number and looks the endpoint
 up in `endpoints`. So a changed endpoint costs one element however many Services there are, and the kernel never has
 to validate the whole table again, as it would if every Service were an element of a verdict map.
+
+Between rules the packet's mark carries what was found: with registers alone it would work too, but `nft list` could
+not print the rules (nft 1.0 aborts on a map that is looked up with another map's result).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sampan.node.network import expressions as x
@@ -34,8 +37,10 @@ LOCAL_OFFSET = 1 << 16  # where the indexes of a service's endpoints on this nod
 AFFINITY_SIZE = 65536
 _DNAT_PRIORITY, _SNAT_PRIORITY = -100, 100
 
-VIPS, SHORTCUT, ENDPOINTS, LIVE, HAIRPIN = "vips", "shortcut", "endpoints", "live", "hairpin"
-REJECTED, DROPPED, BALANCES, CLIENTS = "rejected", "dropped", "balances", "clients"
+VIPS, SHORTCUT, ENDPOINTS, HAIRPIN = "vips", "shortcut", "endpoints", "hairpin"
+REJECTED, DROPPED, BALANCES = "rejected", "dropped", "balances"
+# For session affinity: index -> id of an endpoint, id -> endpoint, client -> id.
+IDS, KEPT, CLIENTS = "ids", "kept", "clients"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +104,26 @@ def sets(family: Family) -> list[Set]:
         Set(REJECTED, key),
         Set(DROPPED, key),
         Set(ENDPOINTS, (*key, number), (address, port)),
-        Set(LIVE, (*key, address, port)),
+        Set(IDS, (*key, number), (number,)),
+        Set(KEPT, (*key, number), (address, port)),
         Set(HAIRPIN, (address, address)),
         Set(BALANCES, (number,), verdicts=True),
-        Set(CLIENTS, (address, *key), (address, port), dynamic_size=AFFINITY_SIZE, timeout=10800),
+        Set(CLIENTS, (address, *key), (number,), dynamic_size=AFFINITY_SIZE, timeout=10800),
     ]
 
 
 def _key(family: Family, at: int = 0, *, node_port: bool = False) -> bytes:
     """Loads (address, protocol, port) into registers from `at`; a node port's address is all zeros."""
-    address = x.immediate(at, bytes(family.size)) if node_port else x.daddr(family, at)
+    address = x.daddr(family, at) + (x.bitwise(at, bytes(family.size)) if node_port else b"")
     after = at + family.words
     return address + x.l4proto(after) + x.dport(after + 1)
 
 
-def _choose(family: Family, name: str, *, node_port: bool = False) -> bytes:
-    result = family.words + 2
-    key = _key(family, node_port=node_port)
-    return key + x.lookup(name, 0, result) + x.lookup_verdict(BALANCES, result)
+def _choose(family: Family, name: str, condition: bytes = b"", *, node_port: bool = False) -> list[bytes]:
+    """Rules that go to the balance the map has for the packet's destination, if it has one."""
+    number = family.words + 2
+    find = _key(family, node_port=node_port) + x.lookup(name, 0, number) + x.set_mark(number)
+    return [condition + find, x.mark(0) + x.lookup_verdict(BALANCES, 0)]
 
 
 def chains(family: Family, config: Config) -> list[Chain]:
@@ -137,26 +144,31 @@ def chains(family: Family, config: Config) -> list[Chain]:
         + x.compare(0, struct.pack("=I", x.LOCAL), x.NOT_EQUAL)
         + x.daddr(family, 0)
         + x.within(family, 0, *service)
-        + x.then(x.goto("reject"))
+        + x.then(x.goto("rejecting"))
         for service in _networks(family, config.services)
     ]
     tcp = x.l4proto(0) + x.compare(0, bytes((x.TCP,)))
     return [
         Chain(
             "services",
-            [*from_pods, from_here, _choose(family, VIPS), here + _choose(family, VIPS, node_port=True)],
+            [
+                *from_pods,
+                from_here,
+                *_choose(family, VIPS),
+                *_choose(family, VIPS, here, node_port=True),
+            ],
         ),
-        Chain("from-inside", [_choose(family, SHORTCUT), here + _choose(family, SHORTCUT, node_port=True)]),
+        Chain("from-inside", [*_choose(family, SHORTCUT), *_choose(family, SHORTCUT, here, node_port=True)]),
         Chain(
             "refuse",
             [
-                _key(family) + x.lookup(REJECTED, 0) + x.then(x.goto("reject")),
-                here + _key(family, node_port=True) + x.lookup(REJECTED, 0) + x.then(x.goto("reject")),
+                _key(family) + x.lookup(REJECTED, 0) + x.then(x.goto("rejecting")),
+                here + _key(family, node_port=True) + x.lookup(REJECTED, 0) + x.then(x.goto("rejecting")),
                 _key(family) + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
                 here + _key(family, node_port=True) + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
             ],
         ),
-        Chain("reject", [tcp + x.reject_tcp(), x.reject_icmp(family)]),
+        Chain("rejecting", [tcp + x.reject_tcp(), x.reject_icmp(family)]),
         Chain("prerouting", [x.then(x.jump("services"))], PREROUTING, _DNAT_PRIORITY, "nat"),
         Chain("output", [x.then(x.jump("services"))], OUTPUT, _DNAT_PRIORITY, "nat"),
         Chain("postrouting", _postrouting(family, config), POSTROUTING, _SNAT_PRIORITY, "nat"),
@@ -187,39 +199,57 @@ def _postrouting(family: Family, config: Config) -> list[bytes]:
 
 
 def balance_chain(family: Family, balance: Balance) -> Chain:
-    """Registers hold, in this order: [client,] address, protocol, port, index, which becomes the endpoint."""
+    """The rules of one way of balancing."""
     if balance.sources:
         allowed = _networks(family, balance.sources)
         target = x.then(x.goto(balance.without_sources().chain))
         rules = [x.saddr(family, 0) + x.within(family, 0, *network) + target for network in allowed]
         return Chain(balance.chain, [*rules, x.then(x.DROPPED)])
-    rules = []
-    if balance.masquerade:
-        bit, rest = struct.pack("=I", MASQUERADE_MARK), struct.pack("=I", ~MASQUERADE_MARK & 0xFFFFFFFF)
-        rules.append(x.mark(0) + x.bitwise(0, rest, bit) + x.set_mark(0))
-    start = family.words if balance.affinity else 0
-    result = start + family.words + 2
-    port = result + family.words
-    key = _key(family, start, node_port=balance.node_port)
-    draw = x.random(result, balance.count, LOCAL_OFFSET if balance.local else 0) + x.lookup(
-        ENDPOINTS, start, result
-    )
-    send = x.dnat(family, result, port)
+    mark = MASQUERADE_MARK if balance.masquerade else 0
+    rules = [x.immediate(0, struct.pack("=I", mark if not balance.affinity else 0)) + x.set_mark(0)]
+    offset = LOCAL_OFFSET if balance.local else 0
     if balance.affinity:
-        client = x.saddr(family, 0) + key
-        keep = x.remember(CLIENTS, 0, result, balance.affinity)
-        known = client + x.lookup(CLIENTS, 0, result)
-        rules.append(known + x.lookup(LIVE, start) + keep + send)
-        rules.append(known + x.forget(CLIENTS, 0, result))  # its endpoint is gone
-        rules.append(client + draw + keep + send)
-    rules.append(key + draw + send)  # also when there is no room to remember another client
+        return Chain(balance.chain, rules + _affinity(family, balance, offset))
+    index = family.words + 2
+    draw = x.random(index, balance.count, offset) + x.lookup(ENDPOINTS, 0, index)
+    rules.append(
+        _key(family, node_port=balance.node_port) + draw + x.dnat(family, index, index + family.words)
+    )
     return Chain(balance.chain, rules)
+
+
+def _affinity(family: Family, balance: Balance, offset: int) -> list[bytes]:
+    """Sends a client to the endpoint it had, or to a new one. The mark is the endpoint's id, which tells masquerading too.
+
+    The rules read: which id had the client; if that still serves, stay; else forget it; draw another; remember that;
+    and when there is no room to remember one more client, send it anyway.
+    """
+    start = family.words
+    number = start + family.words + 2
+    found = number + 1
+    key = _key(family, start, node_port=balance.node_port)
+    client = x.saddr(family, 0) + key
+    marked = x.mark(number)
+    kept = x.lookup(KEPT, start, found)
+    renew = x.remember(CLIENTS, 0, number, balance.affinity)
+    send = x.dnat(family, found, found + family.words)
+    return [
+        client + x.lookup(CLIENTS, 0, number) + x.set_mark(number),
+        client + marked + kept + renew + send,
+        client + marked + x.forget(CLIENTS, 0, number),
+        key + x.random(number, balance.count, offset) + x.lookup(IDS, start, number) + x.set_mark(number),
+        client + marked + kept + renew + send,
+        key + marked + kept + send,
+    ]
+
+
+def endpoint_id(value: bytes, balance: Balance) -> bytes:
+    """What stands for an endpoint while clients stay with it: never 0, and with the bit of masquerading if that is due."""
+    number = struct.unpack("=I", hashlib.sha256(value).digest()[:4])[0] & ~MASQUERADE_MARK | 1
+    return struct.pack("=I", number | (MASQUERADE_MARK if balance.masquerade else 0))
 
 
 def _networks(family: Family, cidrs: Sequence[str]) -> list[tuple[bytes, int]]:
     """(address, prefix length) of those of the family."""
     parsed = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
     return [(n.network_address.packed, n.prefixlen) for n in parsed if n.version == family.version]
-
-
-Elements = Mapping[bytes, bytes | None]

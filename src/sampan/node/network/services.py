@@ -251,7 +251,10 @@ class _Port:
                 value
             )
             if balance.affinity:
-                self.result[Element(self.version, ruleset.LIVE, key + value)] = None
+                number = ruleset.endpoint_id(value, balance)
+                place = key + struct.pack("=I", offset + index)
+                self.result[Element(self.version, ruleset.IDS, place)] = number
+                self.result[Element(self.version, ruleset.KEPT, key + number)] = value
         self.result[Element(self.version, ruleset.SHORTCUT if shortcut else ruleset.VIPS, key)] = balance
 
     def _former(self, key: bytes, offset: int) -> list[bytes]:
