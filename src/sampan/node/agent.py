@@ -15,14 +15,17 @@ from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.node import machine
 from sampan.node.config import AgentConfig, NodeHooks
-from sampan.node.events import EventRecorder
+from sampan.node.events import NodeEvents
 from sampan.node.heartbeat import Heartbeat
+from sampan.node.hooks import HookRunner
 from sampan.node.pods.addresses import AddressPool
 from sampan.node.pods.kit import Kit, Prober, Volumes
 from sampan.node.pods.manager import PodManager, follow
+from sampan.node.probes import ProbeManager
 from sampan.node.registration import node_object
 from sampan.node.runtime import Images, Runtime
 from sampan.node.statuses import StatusWriter
+from sampan.node.volumes.manager import VolumeManager
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class Agent:
         self.client, self.runtime, self.images = client, runtime, images
         self.name, self.config, self.hooks = node_name, config, hooks or NodeHooks()
         self._clock = clock
-        self.events = EventRecorder(client, clock, ids, node_name, config.events)
+        self.events = NodeEvents(client, clock, ids, node_name, config.events)
         self.statuses = StatusWriter(client, clock)
         self.heartbeat = Heartbeat(client, clock, config, node_name)
         self.kit = Kit(
@@ -62,16 +65,18 @@ class Agent:
             ids=ids,
             config=config,
             hooks=self.hooks,
-            volumes=volumes,  # type: ignore[arg-type]
-            prober=prober,  # type: ignore[arg-type]
+            volumes=volumes or VolumeManager(client, clock, config, self._allocatable),
+            prober=prober or ProbeManager(runtime, clock),
             events=self.events,
             statuses=self.statuses,
             lookup=self.lookup,
             node=lambda: self.heartbeat.node,
+            run_hook=HookRunner(runtime, clock),
             host_ips=list(config.addresses or (config.address,)),
         )
         self.manager = PodManager(self.kit, node_name)
         self._tasks: list[asyncio.Task[None]] = []
+        self._ranges: list[str] = []
 
     async def start(self) -> None:
         """Take over what runs, register, follow. The node is Ready from its first status."""
@@ -91,10 +96,15 @@ class Agent:
 
     def _use_range(self, node: Object) -> None:
         """The pool of pod addresses follows the range the control plane assigned."""
-        cidr = node.get("spec", {}).get("podCIDR", "")
-        pool = self.hooks.addresses
-        if cidr and isinstance(pool, AddressPool) and pool.cidr != cidr:
-            pool.use(cidr)
+        spec = node.get("spec", {})
+        ranges = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+        if not ranges or ranges == self._ranges:
+            return
+        self._ranges = ranges
+        if isinstance(self.hooks.addresses, AddressPool) and self.hooks.addresses.cidr != ranges[0]:
+            self.hooks.addresses.use(ranges[0])
+        if self.hooks.pod_ranges is not None:
+            self.hooks.pod_ranges(ranges)
 
     async def _watch_node(self) -> None:
         """Keep this node's own object current: its range, its labels."""
@@ -114,6 +124,9 @@ class Agent:
                 return None
             raise
 
+    def _allocatable(self) -> Object:
+        return self.heartbeat.node.get("status", {}).get("allocatable", {})
+
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.append(task)
@@ -125,6 +138,7 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self.manager.close()
+        await self.kit.volumes.close()
         await self.statuses.close()
         await self.events.close()
         await self.runtime.close()

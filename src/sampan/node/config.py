@@ -5,7 +5,7 @@ The hooks are how the agent meets the network (addresses, the proxy's view) with
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,13 +55,17 @@ class AgentConfig:
 
 @dataclass(slots=True)
 class NodeHooks:
-    """Supplied by the composition root. Each default does nothing, which suits simulated nodes.
+    """Supplied by the composition root. The defaults suit simulated nodes.
 
+    addresses: gives pods their addresses; None when the runtime does so while it makes a sandbox.
+    sandbox_addresses(sandbox_id): all addresses of a sandbox, the primary first (dual-stack; else one is known).
+    pod_ranges(cidrs): told the node's pod ranges as soon as the control plane has assigned them.
     withdrawn(pod): returns once this node's proxy no longer sends new traffic to the pod.
     services(namespace): Service objects visible there, for the `*_SERVICE_HOST` variables.
-    host_aliases: further lines of each pod's /etc/hosts.
     """
 
-    addresses: Addresses = field(default_factory=AddressPool)
-    withdrawn: Callable[[Object], Awaitable[None]] | None = None
-    services: Callable[[str], Sequence[Object]] = lambda namespace: ()
+    addresses: Addresses | None = field(default_factory=AddressPool)
+    sandbox_addresses: Callable[[str], Sequence[str]] | None = None
+    pod_ranges: Callable[[Sequence[str]], Any] | None = None
+    withdrawn: Callable[[Object], Awaitable[Any]] | None = None
+    services: Callable[[str], Iterable[Object]] = lambda namespace: ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from sampan.base.clock import Clock
@@ -140,6 +140,18 @@ class SimulatedVolumes:
         return []
 
     async def unmount(self, pod_uid: str) -> None:
+        pass
+
+    def know(self, pod: Object) -> None:
+        pass
+
+    async def remove_logs(self, pod: Object) -> None:
+        pass
+
+    async def sweep(self, present: Set[str]) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
     def log_path(self, pod: Object, name: str, attempt: int) -> str:

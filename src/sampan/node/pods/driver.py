@@ -53,6 +53,7 @@ class PodDriver:
         self._timer: Any = None
         self._scheduled = False
         self._closed = False
+        self._waiters: list[asyncio.Future[None]] = []  # for the end of some container
         self.world.terminal = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
     # What happens to the pod
@@ -65,7 +66,7 @@ class PodDriver:
             world.sandbox = sandbox
             world.sandbox_attempt = sandbox.config.attempt + 1
             status_ips = [i["ip"] for i in self.pod.get("status", {}).get("podIPs") or ()]
-            world.ips = status_ips or ([sandbox.config.ip] if sandbox.config.ip else [])
+            world.ips = status_ips or starting.sandbox_addresses(self.kit, sandbox)
         _recall(world, self.pod)
         _take_probe_results(world, self.pod)
 
@@ -73,6 +74,7 @@ class PodDriver:
         """The API's newest version of the pod."""
         ends = deleting(pod) and not deleting(self.pod)
         self.pod = _overlay(pod, self._status)
+        self.kit.volumes.know(self.pod)
         if ends:
             self._begin_end()
         self.kick()
@@ -110,6 +112,16 @@ class PodDriver:
         if not self.gone:
             self.kit.events.record(self.pod, type, reason, message, container)
 
+    async def ended(self, container_id: str) -> None:
+        """Returns when the container is dead or forgotten."""
+        while not self.done.is_set():
+            status = self.world.containers.get(container_id)
+            if status is None or status.state == "exited":
+                return
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
     async def close(self) -> None:
         """Let go of the pod; what runs goes on."""
         self._closed = True
@@ -132,6 +144,7 @@ class PodDriver:
         self._scheduled = False
         if self._closed or self.done.is_set():
             return
+        self._wake_waiters()
         now = self.kit.clock.now()
         step = worker.step(self.pod, self.world, now)
         if step.ending and self.world.ending_since is None:
@@ -150,6 +163,12 @@ class PodDriver:
             self._timer = None
         if step.wake is not None:
             self._timer = self.kit.clock.call_later(max(step.wake - now, 0.001), self.kick)
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _report(self, status: Object) -> None:
         if status and status != self._status and not self.gone:
@@ -264,12 +283,15 @@ class PodDriver:
                 await kit.runtime.remove_container(container_id)
             if world.sandbox:
                 await kit.runtime.remove_sandbox(world.sandbox.config.id)
-        await kit.hooks.addresses.release(self.uid)
+        if kit.hooks.addresses:
+            await kit.hooks.addresses.release(self.uid)
         await kit.volumes.unmount(self.uid)
         world.cleaned = True
         if action.delete or self.gone:
+            await kit.volumes.remove_logs(self.pod)
             await self._delete()
             self.done.set()
+            self._wake_waiters()
             kit.statuses.forget(self.uid)
 
     async def _delete(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,18 @@ class Volumes(Protocol):
         ...
 
     async def unmount(self, pod_uid: str) -> None: ...
+
+    def know(self, pod: Object) -> None:
+        """A new version of a pod whose volumes are set up."""
+        ...
+
+    async def remove_logs(self, pod: Object) -> None: ...
+
+    async def sweep(self, present: Set[str]) -> None:
+        """Remove what is left of pods other than these (uids)."""
+        ...
+
+    async def close(self) -> None: ...
 
     def log_path(self, pod: Object, name: str, attempt: int) -> str: ...
 

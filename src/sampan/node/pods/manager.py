@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 INITIAL_END = "k8s.io/initial-events-end"
 
 
+_Left = tuple[SandboxStatus | None, list[ContainerStatus]]
+
+
 class PodManager:
     """Drivers by pod uid. `offer` takes pods from the watch; tests and fleets may call it themselves."""
 
@@ -29,11 +32,13 @@ class PodManager:
         self.drivers: dict[str, PodDriver] = {}
         self._node = node_name
         self._owner: dict[str, str] = {}  # container id -> pod uid, for exits
-        self._left: dict[str, tuple[SandboxStatus | None, list[ContainerStatus]]] = {}
+        self._left: dict[str, _Left] = {}  # pod uid -> what an earlier agent left
+        self._surveyed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def survey(self) -> None:
         """Learn what an earlier agent left running; call once, before the first pod."""
+        self._surveyed = True
         for sandbox in await self.kit.runtime.sandboxes():
             known, _ = self._left.setdefault(sandbox.config.pod_uid, (None, []))
             if known is None or known.config.attempt < sandbox.config.attempt:
@@ -74,10 +79,12 @@ class PodManager:
         for uid, driver in list(self.drivers.items()):
             if uid not in present:
                 driver.vanish()
-        for uid in list(self._left):
-            sandbox, containers = self._left.pop(uid)
-            if uid not in present and uid not in self.drivers:
-                self._spawn(self._sweep(uid, sandbox, containers))
+        if self._surveyed:
+            self._surveyed = False
+            left, self._left = self._left, {}
+            self._spawn(
+                self._sweep({u: rest for u, rest in left.items() if u not in self.drivers}, set(self.drivers))
+            )
 
     def exited(self, container_id: str) -> None:
         """Called by the runtime; an exit the driver itself asked for comes here too."""
@@ -107,23 +114,22 @@ class PodManager:
         for container_id in [c for c, uid in self._owner.items() if uid == driver.uid]:
             del self._owner[container_id]
 
-    async def _sweep(
-        self, uid: str, sandbox: SandboxStatus | None, containers: list[ContainerStatus]
-    ) -> None:
-        """End what belongs to a pod that no longer exists."""
+    async def _sweep(self, left: dict[str, _Left], present: set[str]) -> None:
+        """End what belongs to pods that no longer exist, then remove their files."""
         runtime = self.kit.runtime
-        log.info("ending what is left of pod %s", uid)
-        await asyncio.gather(
-            *(runtime.stop_container(c.config.id, 2.0) for c in containers), return_exceptions=True
-        )
-        if sandbox:
-            await runtime.stop_sandbox(sandbox.config.id)
-        for container in containers:
-            await runtime.remove_container(container.config.id)
-        if sandbox:
-            await runtime.remove_sandbox(sandbox.config.id)
-        await self.kit.hooks.addresses.release(uid)
-        await self.kit.volumes.unmount(uid)
+        for uid, (sandbox, containers) in left.items():
+            log.info("ending what is left of pod %s", uid)
+            stops = (runtime.stop_container(c.config.id, 2.0) for c in containers)
+            await asyncio.gather(*stops, return_exceptions=True)
+            if sandbox:
+                await runtime.stop_sandbox(sandbox.config.id)
+            for container in containers:
+                await runtime.remove_container(container.config.id)
+            if sandbox:
+                await runtime.remove_sandbox(sandbox.config.id)
+            if self.kit.hooks.addresses:
+                await self.kit.hooks.addresses.release(uid)
+        await self.kit.volumes.sweep(present)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

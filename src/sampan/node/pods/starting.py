@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sampan.node import qos
 from sampan.node.pods import pulling, spec
 from sampan.node.pods.actions import StartContainer, StopContainer
+from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import deleting, find_container
 from sampan.node.pods.problems import ConfigProblem, NotStarted, VolumeError
 from sampan.node.pods.world import fail_pod, restarted, started
-from sampan.node.runtime import ContainerStatus, RuntimeFailure, SandboxConfig
+from sampan.node.runtime import ContainerStatus, RuntimeFailure, SandboxConfig, SandboxStatus
 
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
@@ -31,7 +32,8 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
             await kit.runtime.stop_sandbox(world.sandbox.config.id)
             await kit.runtime.remove_sandbox(world.sandbox.config.id)
         host_network = bool(pod["spec"].get("hostNetwork"))
-        address = "" if host_network else await kit.hooks.addresses.allocate(pod)
+        pool = kit.hooks.addresses
+        address = await pool.allocate(pod) if pool and not host_network else ""
         config = sandbox_config(pod, attempt, address)
         world.sandbox_attempt = attempt + 1
         world.sandbox = await kit.runtime.run_sandbox(config)
@@ -41,7 +43,13 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
         fail_pod(world, "CreatePodSandboxError", text, now)
         return
     world.trouble = None
-    world.ips = list(kit.host_ips) if host_network else [address]
+    world.ips = list(kit.host_ips) if host_network else sandbox_addresses(kit, world.sandbox)
+
+
+def sandbox_addresses(kit: Kit, sandbox: SandboxStatus) -> list[str]:
+    """What the sandbox has, the primary address first."""
+    known = kit.hooks.sandbox_addresses(sandbox.config.id) if kit.hooks.sandbox_addresses else ()
+    return list(known) or ([sandbox.config.ip] if sandbox.config.ip else [])
 
 
 def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:

@@ -1,0 +1,131 @@
+"""The five channels of a remote command, over WebSocket (v4/v5.channel.k8s.io) or SPDY/3.1 (v4): one interface.
+
+Source: the remotecommand protocol of Kubernetes (KEP-4006): 0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from sampan.node.api.http import HttpRequest, Stream
+from sampan.node.api.spdy import SpdySession, SpdyStream
+from sampan.node.api.websocket import WebSocket
+
+STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
+WEBSOCKET = (
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+    "channel.k8s.io",
+)
+SPDY = ("v4.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
+_CLOSE = 255
+_KINDS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
+
+
+class Channels(Protocol):
+    """`receive` gives (channel, data); data None: the client closed the channel; (-1, None): it is gone."""
+
+    structured: bool  # the error channel carries a Status (v4 and later)
+
+    async def receive(self) -> tuple[int, bytes | None]: ...
+
+    async def send(self, channel: int, data: bytes) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class WebSocketChannels:
+    """Each message begins with the channel's number."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self.structured = socket.subprotocol.startswith(("v4.", "v5."))
+
+    async def receive(self) -> tuple[int, bytes | None]:
+        while True:
+            message = await self._socket.receive()
+            if message is None:
+                return -1, None
+            if not message:
+                continue
+            if message[0] == _CLOSE and self._socket.subprotocol.startswith("v5."):
+                return (message[1] if len(message) > 1 else -1), None
+            return message[0], message[1:]
+
+    async def send(self, channel: int, data: bytes) -> None:
+        await self._socket.send(bytes((channel,)) + data)
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+class SpdyChannels:
+    """A stream a channel, told apart by their `streamtype` header."""
+
+    structured = True
+
+    def __init__(self, stream: Stream, expected: set[int]) -> None:
+        self._incoming: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue()
+        self._streams: dict[int, SpdyStream] = {}
+        self._expected = expected
+        self._complete = asyncio.Event()
+        self._session = SpdySession(stream, self._opened)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def opened(self) -> None:
+        """Returns when the client has opened all the streams that were asked for."""
+        await self._complete.wait()
+
+    async def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._session.run()
+        self._complete.set()
+        self._incoming.put_nowait((-1, None))
+
+    async def _opened(self, stream: SpdyStream) -> None:
+        channel = _KINDS.get(stream.headers.get("streamtype", ""), -1)
+        self._streams[channel] = stream
+        if self._expected <= set(self._streams):
+            self._complete.set()
+        if channel in (STDIN, RESIZE):
+            while data := await stream.read():
+                self._incoming.put_nowait((channel, data))
+            self._incoming.put_nowait((channel, None))
+
+    async def receive(self) -> tuple[int, bytes | None]:
+        return await self._incoming.get()
+
+    async def send(self, channel: int, data: bytes) -> None:
+        stream = self._streams.get(channel)
+        if stream and data:
+            await stream.write(data)
+
+    async def close(self) -> None:
+        with contextlib.suppress(OSError):
+            for channel in (STDOUT, STDERR, ERROR):
+                if channel in self._streams:
+                    await self._streams[channel].close()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+def is_spdy(request: HttpRequest) -> bool:
+    return request.headers.get("upgrade", "").upper() == "SPDY/3.1"
+
+
+def spdy_protocol(request: HttpRequest, known: tuple[str, ...]) -> str:
+    """The first protocol the client offers that is known; "" when none is."""
+    offered = [
+        p.strip() for p in request.headers.get("x-stream-protocol-version", "").split(",") if p.strip()
+    ]
+    return next((p for p in known if p in offered), "")
+
+
+def spdy_head(protocol: str) -> Mapping[str, str]:
+    head = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    return {**head, "X-Stream-Protocol-Version": protocol} if protocol else head

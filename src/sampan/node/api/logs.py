@@ -1,0 +1,171 @@
+"""A container's log as `kubectl logs` wants it: from a CRI-format file, from some point, to some limit, and onwards.
+
+Line format: `TIME STREAM TAG text`; a line with tag P has no end of its own (KEP "kubelet-cri-logging").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from sampan.base.clock import rfc3339_parse
+from sampan.node.api.http import HttpRequest
+from sampan.node.api.inotify import Watch
+
+_CHUNK = 64 * 1024
+
+
+@dataclass(slots=True)
+class LogOptions:
+    """PodLogOptions. `since`: seconds since the epoch; `stream`: "" for both, else stdout or stderr."""
+
+    follow: bool = False
+    tail: int | None = None
+    since: float | None = None
+    limit: int | None = None
+    timestamps: bool = False
+    previous: bool = False
+    stream: bytes = b""
+
+
+def parse(request: HttpRequest, now: float) -> LogOptions:
+    """Raises ValueError with what is wrong."""
+    options = LogOptions(
+        follow=request.flag("follow"),
+        timestamps=request.flag("timestamps"),
+        previous=request.flag("previous"),
+    )
+    if request.first("tailLines"):
+        options.tail = int(request.first("tailLines"))
+        if options.tail < 0:
+            raise ValueError("tailLines: must be greater than or equal to 0")
+    if request.first("limitBytes"):
+        options.limit = int(request.first("limitBytes"))
+    if request.first("sinceSeconds"):
+        options.since = now - int(request.first("sinceSeconds"))
+    elif request.first("sinceTime"):
+        options.since = rfc3339_parse(request.first("sinceTime"))
+    stream = request.first("stream", "All").lower()
+    if stream in ("stdout", "stderr"):
+        options.stream = stream.encode()
+    return options
+
+
+class Formatter:
+    """CRI lines in, what a user reads out. Keeps state: a partial line continues, the limit counts."""
+
+    def __init__(self, options: LogOptions) -> None:
+        self._options = options
+        self._left = options.limit
+        self._inside = False  # the last line was partial
+        self.full = False  # the limit is reached
+
+    def feed(self, lines: list[bytes]) -> bytes:
+        out = []
+        for line in lines:
+            words = line.split(b" ", 3)
+            if len(words) < 3:
+                continue
+            time, stream, tag = words[:3]
+            text = words[3] if len(words) == 4 else b""
+            if self._options.stream and stream != self._options.stream:
+                continue
+            if self._options.since is not None and _seconds(time) < self._options.since:
+                continue
+            if self._options.timestamps and not self._inside:
+                text = time + b" " + text
+            self._inside = tag.startswith(b"P")
+            out.append(text if self._inside else text + b"\n")
+        data = b"".join(out)
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+            self.full = self._left <= 0
+        return data
+
+
+def _seconds(time: bytes) -> float:
+    """Nine digits of a second are more than Python parses: six are kept."""
+    text = time.decode("ascii", "replace")
+    try:
+        head, dot, rest = text.partition(".")
+        if dot:
+            digits = rest.rstrip("Z")
+            return rfc3339_parse(f"{head}.{digits[:6]}Z" if rest.endswith("Z") else text)
+        return rfc3339_parse(text)
+    except ValueError:
+        return 0.0
+
+
+def tail_offset(path: str, lines: int) -> int:
+    """Where the last `lines` lines of a file begin. Blocking."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        if lines == 0:
+            return end
+        position, found = end, 0
+        while position > 0:
+            start = max(position - _CHUNK, 0)
+            file.seek(start)
+            block = file.read(position - start)
+            at = len(block)
+            while (at := block.rfind(b"\n", 0, at)) >= 0:
+                if start + at + 1 < end:
+                    found += 1
+                    if found == lines:
+                        return start + at + 1
+            position = start
+        return 0
+
+
+async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+    """The log from a file. With `follow` it goes on until `ended()` returns (the container is dead) and all is read."""
+    formatter = Formatter(options)
+    offset = 0 if options.tail is None else await asyncio.to_thread(tail_offset, path, options.tail)
+    watch = Watch(path) if options.follow else None
+    over = asyncio.get_running_loop().create_task(ended()) if watch else None  # type: ignore[arg-type]
+    if over and watch:
+        over.add_done_callback(lambda _: watch.wake())
+    rest = b""
+    file = open(path, "rb")  # noqa: SIM115 closed below, also by a reader that leaves early
+    try:
+        file.seek(offset)
+        while not formatter.full:
+            dead = over is None or over.done()
+            block = file.read(_CHUNK)
+            if block:
+                lines = (rest + block).split(b"\n")
+                rest = lines.pop()
+                data = formatter.feed(lines)
+                if data:
+                    yield data
+                continue
+            fresh = _reopened(path, file)
+            if fresh is not None:  # the log was rotated
+                if watch:
+                    watch.close()
+                    watch = Watch(path)
+                file.close()
+                file, rest = fresh, b""
+                continue
+            if dead or watch is None:
+                return
+            await watch.changed()
+    finally:
+        file.close()
+        if over:
+            over.cancel()
+        if watch:
+            watch.close()
+
+
+def _reopened(path: str, file: object) -> object | None:
+    """The file now at `path`, if it is another one."""
+    try:
+        if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:  # type: ignore[attr-defined]
+            return open(path, "rb")
+    except FileNotFoundError:
+        pass
+    return None

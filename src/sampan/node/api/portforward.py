@@ -1,0 +1,170 @@
+"""port-forward: bytes between a client's streams and TCP connections inside a pod.
+
+Three ways in: SPDY/3.1 over an upgrade, the same tunnelled in a WebSocket (kubectl since 1.30, KEP-4006), and the
+WebSocket channels of `portforward.k8s.io`, where each port has a data and an error channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sampan.node.api.channels import is_spdy, spdy_head, spdy_protocol
+from sampan.node.api.http import HttpRequest, HttpResponse, Stream
+from sampan.node.api.spdy import SpdySession, SpdyStream
+from sampan.node.api.websocket import WebSocket, accept, is_websocket
+from sampan.node.runtime import RuntimeFailure
+
+Dial = Callable[[int], Awaitable[Any]]  # port -> connected socket
+_TUNNEL = "SPDY/3.1+portforward.k8s.io"
+_PLAIN = ("portforward.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io")
+
+
+def serve(request: HttpRequest, dial: Dial, pod: str) -> HttpResponse:
+    """`pod` is the name used in error texts."""
+    if is_websocket(request):
+        return HttpResponse(101, upgrade=lambda stream: _websocket(request, stream, dial, pod))
+    if is_spdy(request):
+
+        async def spdy(stream: Stream) -> None:
+            await stream.write(stream.switch(spdy_head(spdy_protocol(request, ("portforward.k8s.io",)))))
+            await _Forwarder(stream, dial, pod).run()
+
+        return HttpResponse(101, upgrade=spdy)
+    return HttpResponse(400, b"Upgrade request required\n")
+
+
+async def _websocket(request: HttpRequest, stream: Stream, dial: Dial, pod: str) -> None:
+    socket = await accept(request, stream, (_TUNNEL, *_PLAIN))
+    if socket is None:
+        return
+    if socket.subprotocol == _TUNNEL:
+        await _Forwarder(_Tunnel(socket), dial, pod).run()
+    else:
+        ports = [
+            int(p)
+            for value in request.query.get("ports", []) + request.query.get("port", [])
+            for p in value.split(",")
+        ]
+        await _channels(socket, ports, dial, pod)
+
+
+class _Tunnel:
+    """SPDY's bytes as binary messages."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def read(self) -> bytes:
+        while (data := await self._socket.receive()) is not None:
+            if data:
+                return data
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        await self._socket.send(data)
+
+
+class _Forwarder:
+    """Pairs each connection's error and data streams by their request id."""
+
+    def __init__(self, transport: Any, dial: Dial, pod: str) -> None:
+        self._session = SpdySession(transport, self._opened)
+        self._errors: dict[str, asyncio.Future[SpdyStream]] = {}
+        self._dial = dial
+        self._pod = pod
+
+    async def run(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._session.run()
+
+    def _error_stream(self, request_id: str) -> asyncio.Future[SpdyStream]:
+        return self._errors.setdefault(request_id, asyncio.get_running_loop().create_future())
+
+    async def _opened(self, stream: SpdyStream) -> None:
+        request_id = stream.headers.get("requestid", "")
+        if stream.headers.get("streamtype") == "error":
+            self._error_stream(request_id).set_result(stream)
+            return
+        errors = await self._error_stream(request_id)
+        port = int(stream.headers.get("port", "0"))
+        problem = await _forward(port, stream.read, stream.write, self._dial, self._pod)
+        if problem:
+            await errors.write(problem.encode())
+        await stream.close()
+        await errors.close()
+        self._errors.pop(request_id, None)
+
+
+async def _forward(
+    port: int,
+    read: Callable[[], Awaitable[bytes]],
+    write: Callable[[bytes], Awaitable[None]],
+    dial: Dial,
+    pod: str,
+) -> str:
+    """Copies both ways until both ends are done. Returns what went wrong, "" for nothing."""
+    try:
+        sock = await dial(port)
+    except (OSError, RuntimeFailure) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        return f"failed to connect to localhost:{port} inside pod {pod}: {text.lower()}"
+    reader, writer = await asyncio.open_connection(sock=sock)
+
+    async def inward() -> None:
+        while data := await read():
+            writer.write(data)
+            await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+
+    task = asyncio.get_running_loop().create_task(inward())
+    try:
+        while data := await reader.read(65536):
+            await write(data)
+    except OSError as error:
+        return f"error forwarding port {port} to pod {pod}: {error}"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        writer.close()
+    return ""
+
+
+async def _channels(socket: WebSocket, ports: list[int], dial: Dial, pod: str) -> None:
+    """Channel 2i carries the i-th port's data, 2i+1 its errors; each begins with the port as two bytes."""
+    queues: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in ports]
+    for index, port in enumerate(ports):
+        for channel in (2 * index, 2 * index + 1):
+            await socket.send(bytes((channel,)) + struct.pack("<H", port))
+
+    async def one(index: int, port: int) -> None:
+        async def write(data: bytes) -> None:
+            await socket.send(bytes((2 * index,)) + data)
+
+        problem = await _forward(port, queues[index].get, write, dial, pod)
+        if problem:
+            await socket.send(bytes((2 * index + 1,)) + problem.encode())
+
+    async def inward() -> None:
+        while (message := await socket.receive()) is not None:
+            if len(message) > 1 and message[0] % 2 == 0 and message[0] // 2 < len(queues):
+                queues[message[0] // 2].put_nowait(message[1:])
+        for queue in queues:
+            queue.put_nowait(b"")
+
+    loop = asyncio.get_running_loop()
+    forwards = [loop.create_task(one(i, p)) for i, p in enumerate(ports)]
+    reading = loop.create_task(inward())
+    try:
+        await asyncio.gather(*forwards)
+        await socket.close()
+    except OSError:
+        pass
+    finally:
+        for task in (*forwards, reading):
+            task.cancel()
+        await asyncio.gather(*forwards, reading, return_exceptions=True)

@@ -1,0 +1,151 @@
+"""exec and attach: a process's streams to the five channels, and its exit code to a Status at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from sampan.api.status import internal
+from sampan.node.api.channels import (
+    ERROR,
+    RESIZE,
+    SPDY,
+    STDERR,
+    STDIN,
+    STDOUT,
+    WEBSOCKET,
+    Channels,
+    SpdyChannels,
+    WebSocketChannels,
+    is_spdy,
+    spdy_head,
+    spdy_protocol,
+)
+from sampan.node.api.http import HttpRequest, HttpResponse, Stream
+from sampan.node.api.websocket import accept, is_websocket
+from sampan.node.runtime import Exec, RuntimeFailure
+
+Begin = Callable[[], Awaitable[Exec]]
+_RESIZE_WAIT = 64
+
+
+def serve(request: HttpRequest, begin: Begin, command: list[str]) -> HttpResponse:
+    """An answer that upgrades the connection and runs what `begin` starts."""
+    wants = {
+        STDIN: request.flag("input", "stdin"),
+        STDOUT: request.flag("output", "stdout"),
+        STDERR: request.flag("error", "stderr") and not request.flag("tty"),
+        RESIZE: request.flag("tty"),
+    }
+    if is_websocket(request):
+
+        async def websocket(stream: Stream) -> None:
+            socket = await accept(request, stream, WEBSOCKET)
+            if socket is not None:
+                await _run(WebSocketChannels(socket), begin, command, wants)
+
+        return HttpResponse(101, upgrade=websocket)
+    if is_spdy(request):
+        protocol = spdy_protocol(request, SPDY)
+
+        async def spdy(stream: Stream) -> None:
+            await stream.write(stream.switch(spdy_head(protocol)))
+            channels = SpdyChannels(stream, {ERROR, *(c for c, wanted in wants.items() if wanted)})
+            await channels.opened()
+            await _run(channels, begin, command, wants)
+
+        return HttpResponse(101, upgrade=spdy)
+    return HttpResponse(400, b"Upgrade request required\n")
+
+
+async def _run(channels: Channels, begin: Begin, command: list[str], wants: dict[int, bool]) -> None:
+    try:
+        process = await begin()
+    except (RuntimeFailure, OSError) as error:
+        what = "error executing command in container" if command else "error attaching to container"
+        await _finish(channels, internal(f"{what}: {error}").status())
+        return
+    loop = asyncio.get_running_loop()
+    copies = [
+        loop.create_task(_copy(process.read_stdout, channels, STDOUT if wants[STDOUT] else -1)),
+        loop.create_task(_copy(process.read_stderr, channels, STDERR if wants[STDERR] else -1)),
+    ]
+    inward = loop.create_task(_inward(channels, process))
+    ended = loop.create_task(process.wait())
+    try:
+        await asyncio.wait({ended, inward}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():  # the client is gone
+            if command:
+                process.kill()
+            return
+        await asyncio.gather(*copies, return_exceptions=True)
+        await _finish(channels, exit_status(ended.result(), command))
+    finally:
+        for task in (inward, ended, *copies):
+            task.cancel()
+        await asyncio.gather(inward, ended, *copies, return_exceptions=True)
+        close = getattr(process, "close", None)
+        if close:
+            close()
+
+
+async def _copy(read: Callable[[], Awaitable[bytes]], channels: Channels, channel: int) -> None:
+    while data := await read():
+        if channel >= 0:
+            await channels.send(channel, data)
+
+
+async def _inward(channels: Channels, process: Exec) -> None:
+    """Input and sizes to the process; returns when the client is gone."""
+    while True:
+        channel, data = await channels.receive()
+        if channel == -1:
+            return
+        with contextlib.suppress(OSError):  # a process may close its input early
+            if channel == STDIN and data is None:
+                await process.close_stdin()
+            elif channel == STDIN and data:
+                await process.write(data)
+        if channel == RESIZE and data:
+            _resize(process, data)
+
+
+def _resize(process: Exec, data: bytes) -> None:
+    """{"Width": columns, "Height": rows}, one or several."""
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError, AttributeError):
+            size: Any = orjson.loads(line)
+            columns, rows = int(size.get("Width", 0)), int(size.get("Height", 0))
+            if columns > 0 and rows > 0:
+                process.resize(columns, rows)
+
+
+def exit_status(code: int, command: list[str]) -> dict[str, Any]:
+    """The Status that ends a remote command (v4): Success, or Failure with the exit code as a cause."""
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    text = f"error executing command {_go_list(command)}, exit code {code}"
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: {text}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def _go_list(words: list[str]) -> str:
+    return "[" + " ".join(words) + "]"
+
+
+async def _finish(channels: Channels, status: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        if channels.structured:
+            await channels.send(ERROR, orjson.dumps(status))
+        elif status["status"] != "Success":
+            await channels.send(ERROR, status["message"].encode())
+    await channels.close()

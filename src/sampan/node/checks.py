@@ -1,0 +1,207 @@
+"""One look at a container for a probe or a hook: exec, HTTP, TCP, gRPC health. Each returns (ok, what was seen).
+
+Rules: "Configure Liveness, Readiness and Startup Probes"; any status from 200 to 399 is a success; redirects to
+the same host are not followed here but count as success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from sampan.node.pods.podspec import mains
+from sampan.node.runtime import Runtime, RuntimeFailure
+
+Object = dict[str, Any]
+Seen = tuple[bool, str]
+_BODY = 10 * 1024
+_AGENT = "kube-probe/1.37"
+
+
+async def check(
+    runtime: Runtime, pod: Object, container: Object, container_id: str, handler: Object, ip: str
+) -> Seen:
+    """`handler` is a probe or lifecycle handler. Never raises but CancelledError."""
+    try:
+        if handler.get("exec"):
+            return await run_command(runtime, container_id, handler["exec"].get("command") or ())
+        if handler.get("httpGet"):
+            return await http_get(pod, container, handler["httpGet"], ip)
+        if handler.get("tcpSocket"):
+            action = handler["tcpSocket"]
+            return await tcp_connect(action.get("host") or ip, port_number(pod, container, action["port"]))
+        if handler.get("grpc"):
+            return await grpc_health(ip, handler["grpc"]["port"], handler["grpc"].get("service") or "")
+    except (OSError, ValueError, EOFError, RuntimeFailure) as error:
+        return False, str(error)
+    return True, ""
+
+
+def port_number(pod: Object, container: Object, port: Any) -> int:
+    """A port by number or by its name in the container (or another of the pod). Raises ValueError."""
+    if isinstance(port, int) or str(port).isdigit():
+        return int(port)
+    for candidate in (container, *mains(pod)):
+        for entry in candidate.get("ports") or ():
+            if entry.get("name") == port:
+                return int(entry["containerPort"])
+    raise ValueError(f"couldn't find port: {port!r}")
+
+
+async def run_command(runtime: Runtime, container_id: str, command: Sequence[str]) -> Seen:
+    """Success is exit code 0; what was printed is what was seen."""
+    process = await runtime.exec(container_id, command)
+    output: list[bytes] = []
+
+    async def collect(read: Any) -> None:
+        while data := await read():
+            if sum(map(len, output)) < _BODY:
+                output.append(data)
+
+    try:
+        await asyncio.gather(collect(process.read_stdout), collect(process.read_stderr))
+        code = await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    finally:
+        close = getattr(process, "close", None)
+        if close:
+            close()
+    return code == 0, b"".join(output).decode("utf-8", "replace")[:_BODY]
+
+
+async def tcp_connect(host: str, port: int) -> Seen:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return False, f"dial tcp {address(host, port)}: {_cause(error)}"
+    await _close(writer)
+    return True, ""
+
+
+def address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _cause(error: OSError) -> str:
+    return f"connect: {error.strerror.lower()}" if error.strerror else str(error)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
+
+
+async def http_get(pod: Object, container: Object, action: Object, ip: str) -> Seen:
+    """GET as kubelet does it; certificates are not verified."""
+    host = action.get("host") or ip
+    port = port_number(pod, container, action["port"])
+    scheme = action.get("scheme", "HTTP").lower()
+    path = action.get("path") or "/"
+    path = path if path.startswith("/") else "/" + path
+    headers = {"Host": address(host, port), "User-Agent": _AGENT, "Accept": "*/*", "Connection": "close"}
+    for header in action.get("httpHeaders") or ():
+        name = "Host" if header["name"].lower() == "host" else header["name"]
+        headers[name] = header.get("value", "")
+    try:
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=_unverified() if scheme == "https" else None
+        )
+    except OSError as error:
+        url = f"{scheme}://{address(host, port)}{path}"
+        return False, f'Get "{url}": dial tcp {address(host, port)}: {_cause(error)}'
+    try:
+        lines = [f"GET {path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items() if v), "", ""]
+        writer.write("\r\n".join(lines).encode())
+        status = await reader.readline()
+        words = status.split()
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            return (
+                False,
+                "malformed HTTP response" if status else f'Get "{scheme}://{address(host, port)}{path}": EOF',
+            )
+        code = int(words[1])
+        if 200 <= code < 400:
+            return True, ""
+        return False, f"HTTP probe failed with statuscode: {code}"
+    finally:
+        await _close(writer)
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+# gRPC: the health protocol's one unary call over plain HTTP/2 (RFC 9113, RFC 7541 literals only, grpc.health.v1).
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY = 0, 1, 4, 6, 7
+_ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
+_SERVING = b"\x08\x01"
+
+
+async def grpc_health(host: str, port: int, service: str) -> Seen:
+    """SERVING is a success."""
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return False, f'timeout: failed to connect service "{address(host, port)}": {_cause(error)}'
+    try:
+        writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b"") + _request(address(host, port), service))
+        body = b""
+        while True:
+            kind, flags, stream, data = await _read_frame(reader)
+            if kind == _SETTINGS and not flags & _ACK:
+                writer.write(_frame(_SETTINGS, _ACK, 0, b""))
+            elif kind == _PING and not flags & _ACK:
+                writer.write(_frame(_PING, _ACK, 0, data))
+            elif kind == _DATA and stream == 1:
+                body += data
+            if kind == _GOAWAY or (stream == 1 and kind in (_DATA, _HEADERS) and flags & _END_STREAM):
+                break
+        if body[5:].startswith(_SERVING):
+            return True, ""
+        return False, 'service unhealthy (responded with "NOT_SERVING")'
+    finally:
+        await _close(writer)
+
+
+def _request(authority: str, service: str) -> bytes:
+    headers = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/grpc.health.v1.Health/Check"),
+        (":authority", authority),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("user-agent", _AGENT),
+    )
+    block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers)
+    message = b"\x0a" + bytes((len(service),)) + service.encode() if service else b""
+    body = struct.pack(">BI", 0, len(message)) + message
+    return _frame(_HEADERS, _END_HEADERS, 1, block) + _frame(_DATA, _END_STREAM, 1, body)
+
+
+def _text(text: str) -> bytes:
+    """An HPACK string without Huffman coding, shorter than 127 bytes."""
+    raw = text.encode()
+    return bytes((len(raw),)) + raw
+
+
+def _frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
+    return struct.pack(">I", len(data))[1:] + struct.pack(">BBI", kind, flags, stream) + data
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
+    head = await reader.readexactly(9)
+    kind, flags, stream = struct.unpack(">BBI", head[3:])
+    return kind, flags, stream & 0x7FFFFFFF, await reader.readexactly(int.from_bytes(head[:3], "big"))

@@ -1,0 +1,90 @@
+"""Volumes that are a directory or file of the node: emptyDir, hostPath, and claims that lead to one of those."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Any
+
+from sampan.api import quantity
+from sampan.node.pods.problems import VolumeError
+from sampan.node.volumes import mounting
+
+Object = dict[str, Any]
+_CHECKS = {
+    "Directory": (stat.S_ISDIR, "directory"),
+    "File": (stat.S_ISREG, "file"),
+    "Socket": (stat.S_ISSOCK, "socket"),
+    "CharDevice": (stat.S_ISCHR, "character device"),
+    "BlockDevice": (stat.S_ISBLK, "block device"),
+}
+
+
+def empty_dir(directory: str, source: Object, group: int | None) -> None:
+    """A fresh directory for the pod's life; in memory when it says so. Blocking."""
+    os.makedirs(directory, exist_ok=True)
+    if source.get("medium") == "Memory":
+        size = quantity.value(source["sizeLimit"]) if source.get("sizeLimit") else None
+        with contextlib.suppress(PermissionError):  # a plain directory serves where tmpfs may not be mounted
+            mounting.tmpfs(directory, size)
+    os.chmod(directory, 0o777)
+    give_group(directory, group)
+
+
+def host_path(source: Object) -> str:
+    """The path itself, after the check its type asks for. Blocking. Raises VolumeError."""
+    path, kind = source["path"], source.get("type", "")
+    if kind == "DirectoryOrCreate":
+        if not os.path.exists(path):
+            os.makedirs(path, mode=0o755, exist_ok=True)
+        kind = "Directory"
+    elif kind == "FileOrCreate":
+        if not os.path.exists(path):
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        kind = "File"
+    if not kind:
+        if not os.path.lexists(path):  # as a container runtime does for a missing source
+            os.makedirs(path, mode=0o755, exist_ok=True)
+        return path
+    check, name = _CHECKS[kind]
+    try:
+        right = check(os.stat(path).st_mode)
+    except OSError:
+        right = False
+    if not right:
+        raise VolumeError(f"hostPath type check failed: {path} is not a {name}")
+    return path
+
+
+def persistent(volume: Object) -> str:
+    """The directory of a PersistentVolume of this node. Blocking. Raises VolumeError for kinds that need drivers."""
+    spec, name = volume["spec"], volume["metadata"]["name"]
+    if "hostPath" in spec:
+        return host_path({"type": "DirectoryOrCreate", **spec["hostPath"]})
+    if "local" in spec:
+        path = spec["local"]["path"]
+        if not os.path.exists(path):
+            raise VolumeError(f'path "{path}" of local volume "{name}" does not exist')
+        return path
+    raise VolumeError(f'PersistentVolume "{name}" is of a kind that this node has no driver for')
+
+
+def give_group(directory: str, group: int | None, change: str = "Always") -> None:
+    """fsGroup: all files belong to the group, which may read and write; new ones inherit it. Blocking."""
+    if group is None:
+        return
+    if change == "OnRootMismatch" and os.stat(directory).st_gid == group:
+        return
+    with contextlib.suppress(PermissionError):
+        for base, _, names in os.walk(directory):
+            _give(base, group, 0o2770)
+            for name in names:
+                if not os.path.islink(f"{base}/{name}"):
+                    _give(f"{base}/{name}", group, 0o660)
+
+
+def _give(path: str, group: int, mode: int) -> None:
+    os.chown(path, -1, group)
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | mode)

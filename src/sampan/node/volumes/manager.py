@@ -1,0 +1,348 @@
+"""The volumes of a node's pods: set up before the sandbox, kept current while the pod lives, taken away after it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+from sampan.api.status import ApiError
+from sampan.base.clock import Clock
+from sampan.client.client import Client
+from sampan.node.config import AgentConfig
+from sampan.node.pods import env as environment
+from sampan.node.pods.problems import ConfigProblem, VolumeError
+from sampan.node.runtime import Mount
+from sampan.node.volumes import atomic, kinds, mounting, payload, podfiles
+from sampan.node.volumes.sources import Sources
+from sampan.node.volumes.tokens import Tokens
+
+Object = dict[str, Any]
+log = logging.getLogger(__name__)
+_MESSAGE_BYTES, _FALLBACK_BYTES, _FALLBACK_LINES = 4096, 2048, 80
+_MESSAGE_PATH = "/dev/termination-log"
+
+
+class VolumeManager:
+    """Implements `pods.kit.Volumes` with files below `config.root`."""
+
+    def __init__(
+        self, client: Client, clock: Clock, config: AgentConfig, allocatable: Callable[[], Object]
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._config = config
+        self._allocatable = allocatable
+        self._sources = Sources(client, clock, self._refresh_soon)
+        self._tokens = Tokens(client, clock)
+        self._pods: dict[str, Object] = {}
+        self._paths: dict[str, dict[str, str]] = {}  # pod uid -> volume name -> path on the node
+        self._timers: dict[str, Any] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    # Places
+
+    def _pod_dir(self, uid: str) -> str:
+        return f"{self._config.root}/pods/{uid}"
+
+    def _log_dir(self, pod: Object) -> str:
+        meta = pod["metadata"]
+        return f"{self._config.root}/logs/{meta['namespace']}_{meta['name']}_{meta['uid']}"
+
+    def log_path(self, pod: Object, name: str, attempt: int) -> str:
+        return f"{self._log_dir(pod)}/{name}/{attempt}.log"
+
+    # Setting up
+
+    async def mount(self, pod: Object) -> None:
+        """All volumes of the pod, once; what they show follows its sources until `unmount`. Raises VolumeError."""
+        uid = pod["metadata"]["uid"]
+        self._pods[uid] = pod
+        paths: dict[str, str] = {}
+        renewal: float | None = None
+        for volume in pod["spec"].get("volumes") or ():
+            try:
+                path, again = await self._set_up(pod, volume)
+            except (VolumeError, OSError, ApiError) as error:
+                text = error.message if isinstance(error, ApiError) else str(error)
+                raise VolumeError(
+                    f'MountVolume.SetUp failed for volume "{volume["name"]}" : {text}'
+                ) from error
+            paths[volume["name"]] = path
+            if again is not None:
+                renewal = again if renewal is None else min(renewal, again)
+        self._paths[uid] = paths
+        if uid in self._timers:
+            self._timers.pop(uid).cancel()
+        if renewal is not None:
+            delay = max(renewal - self._clock.now(), 1.0)
+            self._timers[uid] = self._clock.call_later(delay, self._refresh_soon, uid)
+
+    def know(self, pod: Object) -> None:
+        """A new version of the pod: its labels and annotations may be shown in a volume."""
+        uid = pod["metadata"]["uid"]
+        old = self._pods.get(uid)
+        if old is None:
+            return
+        self._pods[uid] = pod
+        if any("downwardAPI" in str(v) for v in pod["spec"].get("volumes") or ()):
+            parts = ("labels", "annotations")
+            if any(old["metadata"].get(p) != pod["metadata"].get(p) for p in parts):
+                self._refresh_soon(uid)
+
+    def _refresh_soon(self, uid: str) -> None:
+        if uid in self._pods and uid not in self._tasks:
+            task = asyncio.get_running_loop().create_task(self._refresh(uid))
+            self._tasks[uid] = task
+            task.add_done_callback(lambda _: self._tasks.pop(uid, None))
+
+    async def _refresh(self, uid: str) -> None:
+        try:
+            await self.mount(self._pods[uid])
+        except VolumeError as error:  # the files stay as they are; the next change tries again
+            log.info("volumes of pod %s: %s", uid, error)
+            if uid in self._pods:
+                self._timers[uid] = self._clock.call_later(30.0, self._refresh_soon, uid)
+
+    async def _set_up(self, pod: Object, volume: Object) -> tuple[str, float | None]:
+        """(path on the node, when to look again)."""
+        if payload.is_payload(volume):
+            return await self._write_payload(pod, volume)
+        if "hostPath" in volume:
+            return await asyncio.to_thread(kinds.host_path, volume["hostPath"]), None
+        group = _group(pod)
+        if "persistentVolumeClaim" in volume:
+            return await self._claim(pod, volume["persistentVolumeClaim"]["claimName"], group), None
+        if "ephemeral" in volume:
+            return await self._claim(pod, f"{pod['metadata']['name']}-{volume['name']}", group), None
+        others = [k for k in volume if k not in ("name", "emptyDir")]
+        if others:
+            raise VolumeError(f"this node has no driver for {others[0]} volumes")
+        directory = self._volume_dir(pod, "empty-dir", volume["name"])
+        source = volume.get("emptyDir") or {}
+        if volume["name"] not in self._paths.get(pod["metadata"]["uid"], {}):
+            in_memory = source.get("medium") == "Memory"  # gone after the machine was restarted
+            if in_memory or not await asyncio.to_thread(os.path.isdir, directory):
+                await asyncio.to_thread(kinds.empty_dir, directory, source, group)
+        return directory, None
+
+    def _volume_dir(self, pod: Object, kind: str, name: str) -> str:
+        return f"{self._pod_dir(pod['metadata']['uid'])}/volumes/kubernetes.io~{kind}/{name}"
+
+    async def _write_payload(self, pod: Object, volume: Object) -> tuple[str, float | None]:
+        meta = pod["metadata"]
+        found, issued, renewal = {}, {}, None
+        for resource, name, _ in payload.objects(volume):
+            key = (resource, meta["namespace"], name)
+            found[resource, name] = await self._sources.get(key, meta["uid"])
+        for source in payload.tokens(volume):
+            issued[source["path"]], again = await self._tokens.get(pod, source)
+            renewal = again if renewal is None else min(renewal, again)
+        try:
+            files = payload.build(pod, volume, found, issued, self._allocatable())
+        except ConfigProblem as error:
+            raise VolumeError(str(error)) from error
+        kind = next(k for k in ("configMap", "secret", "downwardAPI", "projected") if k in volume)
+        plugin = {"configMap": "configmap", "downwardAPI": "downward-api"}.get(kind, kind)
+        directory = self._volume_dir(pod, plugin, volume["name"])
+        stamp = f"{self._clock.now():.6f}".replace(".", "_")
+        await asyncio.to_thread(atomic.write, directory, files, stamp, _group(pod))
+        return directory, renewal
+
+    async def _claim(self, pod: Object, name: str, group: int | None) -> str:
+        namespace = pod["metadata"]["namespace"]
+        claim = await self._client.get("persistentvolumeclaims", name, namespace)
+        bound = claim["spec"].get("volumeName")
+        if not bound or claim.get("status", {}).get("phase") != "Bound":
+            raise VolumeError(f'PersistentVolumeClaim "{namespace}/{name}" is not bound')
+        volume = await self._client.get("persistentvolumes", bound)
+        path = await asyncio.to_thread(kinds.persistent, volume)
+        change = (pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy", "Always")
+        if "local" in volume["spec"]:
+            await asyncio.to_thread(kinds.give_group, path, group, change)
+        return path
+
+    # Into containers
+
+    async def mounts(
+        self, pod: Object, container: Object, env: Mapping[str, str], ips: Sequence[str]
+    ) -> list[Mount]:
+        """The bind mounts of one container, volumes first, then the files every container gets."""
+        uid, name = pod["metadata"]["uid"], container["name"]
+        paths = self._paths.get(uid, {})
+        result = []
+        for index, wanted in enumerate(container.get("volumeMounts") or ()):
+            root = paths.get(wanted["name"])
+            if root is None:
+                raise VolumeError(f'volume "{wanted["name"]}" is not set up')
+            result.append(await self._one(uid, name, index, root, wanted, env))
+        taken = {m.target for m in result}
+        own = await asyncio.to_thread(self._write_own_files, pod, ips)
+        result += [Mount(source, target) for target, source in own.items() if target not in taken]
+        path = container.get("terminationMessagePath") or _MESSAGE_PATH
+        if path not in taken:
+            file = await asyncio.to_thread(_message_file, f"{self._pod_dir(uid)}/containers/{name}")
+            result.append(Mount(file, path))
+        return result
+
+    async def _one(
+        self, uid: str, container: str, index: int, root: str, wanted: Object, env: Mapping[str, str]
+    ) -> Mount:
+        source, part = root, wanted.get("subPath") or ""
+        if wanted.get("subPathExpr"):
+            part = environment.expand(wanted["subPathExpr"], env)
+        if part:
+            if part.startswith("/") or ".." in part.split("/"):
+                raise VolumeError(f'subPath "{part}" must not be absolute or contain ".."')
+            place = f"{self._pod_dir(uid)}/volume-subpaths/{wanted['name']}/{container}/{index}"
+            source = await asyncio.to_thread(mounting.hold, root, part, place)
+        readonly = bool(wanted.get("readOnly"))
+        return Mount(
+            source=source,
+            target=wanted["mountPath"],
+            readonly=readonly,
+            recursive_readonly=readonly and wanted.get("recursiveReadOnly") in ("Enabled", "IfPossible"),
+            propagation=wanted.get("mountPropagation") or "None",
+        )
+
+    def _write_own_files(self, pod: Object, ips: Sequence[str]) -> dict[str, str]:
+        """target in the container -> file on the node."""
+        uid, domain = pod["metadata"]["uid"], self._config.cluster_domain
+        directory = self._pod_dir(uid)
+        os.makedirs(directory, exist_ok=True)
+        host_network = bool(pod["spec"].get("hostNetwork"))
+        node_hosts = _read("/etc/hosts") if host_network else ""
+        texts = {
+            "/etc/hosts": podfiles.hosts(pod, ips, domain, node_hosts),
+            "/etc/resolv.conf": podfiles.resolv_conf(
+                pod, self._config.cluster_dns, domain, _read(self._config.resolv_conf)
+            ),
+        }
+        if not host_network:
+            texts["/etc/hostname"] = podfiles.hostname(pod) + "\n"
+        files = {}
+        for target, text in texts.items():
+            path = f"{directory}/{target.strip('/').replace('/', '-')}"
+            if _read(path) != text:
+                with open(path, "w") as file:
+                    file.write(text)
+                os.chmod(path, 0o644)
+            files[target] = path
+        return files
+
+    async def termination_message(self, pod: Object, container: Object, attempt: int, failed: bool) -> str:
+        """What the container left in its message file; of a failed one the end of its log, if its policy says so."""
+        path = f"{self._pod_dir(pod['metadata']['uid'])}/containers/{container['name']}/message"
+        fallback = failed and container.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        log_path = self.log_path(pod, container["name"], attempt)
+        return await asyncio.to_thread(_message, path, log_path if fallback else "")
+
+    # Taking down
+
+    async def unmount(self, pod_uid: str) -> None:
+        """Take volumes and files of the pod away; its logs stay until `remove_logs`."""
+        self._pods.pop(pod_uid, None)
+        self._paths.pop(pod_uid, None)
+        timer = self._timers.pop(pod_uid, None)
+        if timer:
+            timer.cancel()
+        task = self._tasks.get(pod_uid)
+        if task:
+            task.cancel()
+        self._sources.forget(pod_uid)
+        self._tokens.forget(pod_uid)
+        await asyncio.to_thread(_remove_pod_dir, self._pod_dir(pod_uid))
+
+    async def remove_logs(self, pod: Object) -> None:
+        """The pod's record is gone, and its logs with it."""
+        await asyncio.to_thread(shutil.rmtree, self._log_dir(pod), True)
+
+    async def sweep(self, present: Set[str]) -> None:
+        """Remove what is left of pods other than these (uids): they went while no agent was here."""
+
+        def remove() -> None:
+            for uid in _listed(f"{self._config.root}/pods"):
+                if uid not in present:
+                    _remove_pod_dir(self._pod_dir(uid))
+            for name in _listed(f"{self._config.root}/logs"):
+                if name.rpartition("_")[2] not in present:
+                    shutil.rmtree(f"{self._config.root}/logs/{name}", ignore_errors=True)
+
+        await asyncio.to_thread(remove)
+
+    async def close(self) -> None:
+        """Stop following; files stay."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await self._sources.close()
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _group(pod: Object) -> int | None:
+    return (pod["spec"].get("securityContext") or {}).get("fsGroup")
+
+
+def _message_file(directory: str) -> str:
+    """An empty file for a container's termination message; each attempt gets a new one."""
+    os.makedirs(directory, exist_ok=True)
+    path = f"{directory}/message"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    os.chmod(path, 0o666)
+    return path
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _message(path: str, log_path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MESSAGE_BYTES).decode("utf-8", "replace")
+    except OSError:
+        text = ""
+    if text or not log_path:
+        return text
+    try:
+        with open(log_path, "rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - 4 * _FALLBACK_BYTES, 0))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return ""
+    words = [line.split(b" ", 3) for line in lines]
+    texts = [w[3] + (b"\n" if w[2] == b"F" else b"") for w in words if len(w) == 4][-_FALLBACK_LINES:]
+    return b"".join(texts)[-_FALLBACK_BYTES:].decode("utf-8", "replace")
+
+
+def _remove_pod_dir(directory: str) -> None:
+    """Unmount what is mounted below, deepest first, then remove: never through a mount that is still there."""
+    try:
+        with open("/proc/self/mountinfo") as file:
+            points = [line.split()[4] for line in file]
+    except OSError:
+        points = []
+    prefix = os.path.realpath(directory) + "/"
+    for point in sorted((p for p in points if p.startswith(prefix)), reverse=True):
+        mounting.unmount(point)
+    if any(os.path.ismount(p) for p in points if p.startswith(prefix)):
+        log.warning("%s is still in use", directory)
+        return
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""The few mounts an agent makes itself: tmpfs for memory volumes, and sub-paths held so that nobody can redirect them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+
+from sampan.node.pods.problems import VolumeError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_BIND, _REC, _NOSUID, _NODEV, _DETACH = 0x1000, 0x4000, 0x2, 0x4, 0x2
+_OPENAT2 = 437
+_RESOLVE_BENEATH, _RESOLVE_NO_MAGICLINKS = 0x08, 0x02
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    result = _libc.mount(
+        source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mount {target}: {os.strerror(code)}")
+
+
+def tmpfs(target: str, size: int | None) -> None:
+    """A memory file system at `target`, unless there is one. Raises OSError."""
+    if not os.path.ismount(target):
+        _mount("tmpfs", target, "tmpfs", _NOSUID | _NODEV, f"size={size},mode=0777" if size else "mode=0777")
+
+
+def unmount(target: str) -> None:
+    """Take a mount away; one that is not there is fine."""
+    with contextlib.suppress(OSError):
+        _libc.umount2(target.encode(), _DETACH)
+
+
+def open_beneath(root: str, path: str) -> int:
+    """A path descriptor of root/path that no symlink can lead out of root (openat2). Raises OSError."""
+    parent = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        found = _libc.syscall(_OPENAT2, parent, path.encode(), ctypes.byref(how), ctypes.sizeof(how))
+        if found < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"{path}: {os.strerror(code)}")
+        return found
+    finally:
+        os.close(parent)
+
+
+def make_beneath(root: str, path: str, mode: int = 0o750) -> None:
+    """Create the directories of root/path that are missing, following no link out of root. Raises OSError."""
+    done = ""
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        parent = open_beneath(root, done or ".")
+        try:
+            step = f"{done}/{part}" if done else part
+            try:
+                os.close(open_beneath(root, step))
+            except FileNotFoundError:
+                os.mkdir(part, mode, dir_fd=parent)
+            done = step
+        finally:
+            os.close(parent)
+
+
+def hold(root: str, path: str, place: str) -> str:
+    """Bind root/path to `place`, so that later changes of links cannot redirect it. Returns what to mount.
+
+    Without the right to mount, the resolved path itself is returned. Raises VolumeError when it leads out of root.
+    """
+    try:
+        if not os.path.lexists(f"{root}/{path}"):
+            make_beneath(root, path)
+        descriptor = open_beneath(root, path)
+    except OSError as error:
+        raise VolumeError(f"failed to prepare subPath for volumeMount: {error.strerror or error}") from error
+    try:
+        link = f"/proc/self/fd/{descriptor}"
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if os.path.isdir(link):
+            os.makedirs(place, exist_ok=True)
+        else:
+            os.close(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600))
+        unmount(place)
+        try:
+            _mount(f"/proc/self/fd/{descriptor}", place, "", _BIND | _REC)
+        except OSError:
+            return os.readlink(link)
+        return place
+    finally:
+        os.close(descriptor)

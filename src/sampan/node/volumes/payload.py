@@ -1,0 +1,143 @@
+"""What the files of a configMap, secret, downwardAPI or projected volume contain: pure functions of the objects.
+
+Rules: "Volumes" and "Projected Volumes" of the Kubernetes documentation. Messages are kubelet's.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from sampan.node.pods import fields
+from sampan.node.pods.problems import VolumeError
+from sampan.node.volumes.atomic import File
+
+Object = dict[str, Any]
+Payload = dict[str, File]
+_MODE = 0o644
+
+
+def objects(volume: Object) -> list[tuple[str, str, bool]]:
+    """(resource, name, optional) of the ConfigMaps and Secrets a volume shows."""
+    found = []
+    if "configMap" in volume:
+        found.append(("configmaps", volume["configMap"].get("name", ""), _optional(volume["configMap"])))
+    if "secret" in volume:
+        found.append(("secrets", volume["secret"].get("secretName", ""), _optional(volume["secret"])))
+    for source in (volume.get("projected") or {}).get("sources") or ():
+        for part, resource in (("configMap", "configmaps"), ("secret", "secrets")):
+            if part in source:
+                found.append((resource, source[part].get("name", ""), _optional(source[part])))
+    return found
+
+
+def tokens(volume: Object) -> list[Object]:
+    """The serviceAccountToken sources of a projected volume."""
+    sources = (volume.get("projected") or {}).get("sources") or ()
+    return [s["serviceAccountToken"] for s in sources if "serviceAccountToken" in s]
+
+
+def is_payload(volume: Object) -> bool:
+    return any(kind in volume for kind in ("configMap", "secret", "downwardAPI", "projected"))
+
+
+def build(
+    pod: Object,
+    volume: Object,
+    found: Mapping[tuple[str, str], Object | None],
+    issued: Mapping[str, str],
+    allocatable: Object,
+) -> Payload:
+    """All files of a volume. `found` holds the objects, `issued` the token for each token path. Raises VolumeError."""
+    if "configMap" in volume:
+        source = volume["configMap"]
+        mode = source.get("defaultMode", _MODE)
+        return _from_object(pod, "configmaps", source.get("name", ""), source, found, mode)
+    if "secret" in volume:
+        source = volume["secret"]
+        mode = source.get("defaultMode", _MODE)
+        return _from_object(pod, "secrets", source.get("secretName", ""), source, found, mode)
+    if "downwardAPI" in volume:
+        source = volume["downwardAPI"]
+        return _downward(pod, source, source.get("defaultMode", _MODE), allocatable)
+    return _projected(pod, volume["projected"], found, issued, allocatable)
+
+
+def _projected(
+    pod: Object, projected: Object, found: Mapping, issued: Mapping[str, str], allocatable: Object
+) -> Payload:
+    mode = projected.get("defaultMode", _MODE)
+    files: Payload = {}
+    for source in projected.get("sources") or ():
+        if "configMap" in source:
+            part = source["configMap"]
+            files |= _from_object(pod, "configmaps", part.get("name", ""), part, found, mode)
+        elif "secret" in source:
+            part = source["secret"]
+            files |= _from_object(pod, "secrets", part.get("name", ""), part, found, mode)
+        elif "downwardAPI" in source:
+            files |= _downward(pod, source["downwardAPI"], mode, allocatable)
+        elif "serviceAccountToken" in source:
+            path = source["serviceAccountToken"]["path"]
+            files[path] = _token_file(pod, issued[path], mode)
+        else:
+            raise VolumeError(f"unsupported source of a projected volume: {', '.join(source)}")
+    return files
+
+
+def _token_file(pod: Object, token: str, mode: int) -> File:
+    """A token is for its user: 0600 of the one user all containers run as, else as the volume says."""
+    security = pod["spec"].get("securityContext") or {}
+    users = {
+        (c.get("securityContext") or {}).get("runAsUser", security.get("runAsUser"))
+        for c in pod["spec"]["containers"]
+    }
+    user = next(iter(users)) if len(users) == 1 else None
+    if user is not None and security.get("fsGroup") is None:
+        return File(token.encode(), 0o600, user)
+    return File(token.encode(), mode)
+
+
+def _optional(source: Object) -> bool:
+    return bool(source.get("optional"))
+
+
+def _from_object(pod: Object, resource: str, name: str, source: Object, found: Mapping, mode: int) -> Payload:
+    obj = found.get((resource, name))
+    kind = "configmap" if resource == "configmaps" else "secret"
+    if obj is None:
+        if _optional(source):
+            return {}
+        raise VolumeError(f'{kind} "{name}" not found')
+    data = _data(obj, resource)
+    items = source.get("items")
+    if not items:
+        return {key: File(value, mode) for key, value in sorted(data.items())}
+    files: Payload = {}
+    for item in items:
+        if item["key"] not in data:
+            if _optional(source):
+                continue
+            what = "secret" if resource == "secrets" else "config"
+            raise VolumeError(f"{kind} references non-existent {what} key: {item['key']}")
+        files[item["path"]] = File(data[item["key"]], item.get("mode", mode))
+    return files
+
+
+def _data(obj: Object, resource: str) -> dict[str, bytes]:
+    if resource == "secrets":
+        return {k: base64.b64decode(v) for k, v in (obj.get("data") or {}).items()}
+    texts = {k: v.encode() for k, v in (obj.get("data") or {}).items()}
+    return texts | {k: base64.b64decode(v) for k, v in (obj.get("binaryData") or {}).items()}
+
+
+def _downward(pod: Object, source: Object, mode: int, allocatable: Object) -> Payload:
+    files: Payload = {}
+    for item in source.get("items") or ():
+        if item.get("fieldRef"):
+            text = fields.field(pod, item["fieldRef"]["fieldPath"])
+        else:
+            text = fields.resource_field(pod, {}, item["resourceFieldRef"], allocatable)
+        files[item["path"]] = File(text.encode(), item.get("mode", mode))
+    return files
