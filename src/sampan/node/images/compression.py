@@ -8,13 +8,15 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # read from the source at once
+_PIECE = 1 << 20  # at most this much comes out at once, whatever a bomb promises
 
 
 class _Decoder(Protocol):
-    def feed(self, data: bytes) -> bytes: ...
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
 
     def finish(self) -> None: ...
 
@@ -24,8 +26,8 @@ class Bomb(ValueError):
 
 
 class _Plain:
-    def feed(self, data: bytes) -> bytes:
-        return data
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield data
 
     def finish(self) -> None:
         pass
@@ -36,21 +38,18 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(31)
-        self._ended = False
 
-    def feed(self, data: bytes) -> bytes:
-        out = []
+    def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._inflate.eof:
                 if not data.strip(b"\0"):
-                    break
+                    return
                 self._inflate = zlib.decompressobj(31)
             try:
-                out.append(self._inflate.decompress(data))
+                yield self._inflate.decompress(data, _PIECE)
             except zlib.error as error:
                 raise ValueError(f"corrupt gzip data: {error}") from None
-            data = self._inflate.unused_data
-        return b"".join(out)
+            data = self._inflate.unconsumed_tail or self._inflate.unused_data
 
     def finish(self) -> None:
         if not self._inflate.eof:
@@ -74,22 +73,21 @@ class _Zstd:
         lib.ZSTD_freeDStream.argtypes = [ctypes.c_void_p]
         self._lib = lib
         self._stream = lib.ZSTD_createDStream()
-        self._space = ctypes.create_string_buffer(1 << 20)
+        self._space = ctypes.create_string_buffer(_PIECE)
         self._hint = 0
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         source = ctypes.create_string_buffer(data, len(data))
         given = _ZstdBuffer(ctypes.addressof(source), len(data), 0)
-        out = []
         while True:
             room = _ZstdBuffer(ctypes.addressof(self._space), len(self._space), 0)
             hint = self._lib.ZSTD_decompressStream(self._stream, ctypes.byref(room), ctypes.byref(given))
             if self._lib.ZSTD_isError(hint):
                 raise ValueError("corrupt zstd data")
             self._hint = hint
-            out.append(self._space.raw[: room.at])
+            yield ctypes.string_at(self._space, room.at)
             if given.at == given.size and room.at < room.size:
-                return b"".join(out)
+                return
 
     def finish(self) -> None:
         self._lib.ZSTD_freeDStream(self._stream)
@@ -114,6 +112,7 @@ class Reader:
         self._limit = limit
         self._ratio = ratio
         self._decoder: _Decoder | None = None
+        self._pieces: Iterator[bytes] = iter(())
         self._buffer = b""
         self._at = 0
         self._hash = hashlib.sha256()
@@ -136,7 +135,11 @@ class Reader:
         return b"".join(out)
 
     def _fill(self) -> bool:
-        while True:
+        """The next piece into the buffer; False at the end."""
+        for piece in self._pieces:
+            if piece:
+                break
+        else:
             data = self._source.read(_CHUNK)
             if not data:
                 if self._decoder is not None:
@@ -144,16 +147,13 @@ class Reader:
                     self._decoder = None
                 return False
             if self._decoder is None:
-                if self.taken:
-                    return False
                 self._decoder = _decoder(data)
             self.taken += len(data)
-            self._buffer = self._decoder.feed(data)
-            self._at = 0
-            if self._buffer:
-                break
-        self._hash.update(self._buffer)
-        self.given += len(self._buffer)
+            self._pieces = self._decoder.feed(data)
+            return self._fill()
+        self._buffer, self._at = piece, 0
+        self._hash.update(piece)
+        self.given += len(piece)
         if self.given > self._limit:
             raise Bomb(f"the layer unpacks to more than {self._limit} bytes")
         if self.given > 1 << 30 and self.given > self._ratio * self.taken:

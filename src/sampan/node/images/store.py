@@ -37,6 +37,16 @@ class Store:
         finally:
             os.close(fd)
 
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[None]:
+        """Around add_layer() and put(): meanwhile nobody takes a layer that no image names yet for garbage."""
+        fd = os.open(f"{self.directory}/adding", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
     # -- layers
 
     def layer_path(self, diff_id: str) -> str:

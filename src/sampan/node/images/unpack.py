@@ -36,10 +36,8 @@ def unpack(source: BinaryIO, target: str, *, limit: int = _MOST_BYTES) -> tuple[
     with contextlib.closing(_Target(target)) as layer:
         try:
             with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
-                count = 0
-                for member in archive:
+                for count, member in enumerate(archive, 1):
                     archive.members.clear()  # type: ignore[attr-defined]
-                    count += 1
                     if count > _MOST_ENTRIES:
                         raise UnpackError(f"the layer has more than {_MOST_ENTRIES} entries")
                     layer.add(archive, member)
