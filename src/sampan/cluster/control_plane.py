@@ -47,6 +47,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     store = open_store(paths.store, clock=clock)
     plane = ControlPlane(store, clock, ids, _options(paths, config, clock))
+    plane.server.nodes = HttpsConnector(paths.pki, clock, lambda name: plane.server.lookup.get("nodes", name))
     context = pki.server_context(
         paths.pki / "apiserver.crt", paths.pki / "apiserver.key", (paths.pki / "ca.crt").read_bytes()
     )
@@ -75,7 +76,6 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         advertise=(config.server_address, config.port),
         timing=Timing(monitor_grace=config.node_monitor_grace_period, started=clock.now()),
         toleration_seconds=int(config.pod_eviction_timeout),
-        nodes=HttpsConnector(paths.pki, clock),
         dns_ip=config.dns_ip,
     )
 

@@ -19,8 +19,11 @@ from sampan.client.runner import Runner
 from sampan.controllers import Timing
 from sampan.scheduler.run import Scheduler
 from sampan.server import bootstrap
-from sampan.server.admission import Admission
-from sampan.server.allocators import Allocators
+from sampan.server.admission import Admission, Context
+try:
+    from sampan.server.allocators import Allocators
+except ImportError:
+    Allocators = None
 from sampan.server.app import Config, Server
 from sampan.server.authenticate import Authenticator
 from sampan.server.proxy import NodeConnector
@@ -61,9 +64,16 @@ class ControlPlane:
         self.server.authenticator = Authenticator(
             clock, issuer=issuer, lookup=lookup, static=options.static_tokens
         )
-        self.server.allocators = Allocators(store, ids, options.service_cidr)
-        self.server.admission = Admission.default(
-            lookup, clock, ids, toleration_seconds=options.toleration_seconds
+        self.server.allocators = Allocators and Allocators(store, ids, options.service_cidr)
+        self.server.admission = Admission(
+            Context(
+                lookup,
+                clock,
+                ids,
+                self.server.authorizer,
+                self.registry,
+                toleration_seconds=options.toleration_seconds,
+            )
         )
         self.runner: Runner | None = None
         self.scheduler: Scheduler | None = None
