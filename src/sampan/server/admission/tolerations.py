@@ -11,7 +11,12 @@ def admit(attrs: Attrs, ctx: Context) -> None:
     spec = (attrs.obj or {}).setdefault("spec", {})
     tolerations = spec.get("tolerations") or []
     added = [
-        {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": ctx.toleration_seconds}
+        {
+            "key": taint,
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": ctx.toleration_seconds,
+        }
         for taint in _TAINTS
         if not any(_tolerates(t, taint) for t in tolerations)
     ]

@@ -1,0 +1,245 @@
+"""How much of a namespace's quota an object uses: shared by admission, which refuses, and the controller, which reports.
+
+Source: Kubernetes documentation, "Resource Quotas"; API reference, ResourceQuotaSpec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sampan.api import meta, quantity
+from sampan.api.quantity import Quantity
+from sampan.base.clock import rfc3339_parse
+
+Object = Mapping[str, Any]
+Amounts = dict[str, Quantity]
+ONE = quantity.parse("1")
+# Kinds that may also be limited by their bare name, not only as count/NAME.
+_BARE = frozenset(
+    (
+        "configmaps",
+        "secrets",
+        "services",
+        "replicationcontrollers",
+        "resourcequotas",
+        "persistentvolumeclaims",
+        "pods",
+    )
+)
+_COMPUTE = ("cpu", "memory", "ephemeral-storage")
+# A quota on these makes every container say what it wants.
+_MUST_SPECIFY = frozenset(("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"))
+_STORAGE_CLASS = ".storageclass.storage.k8s.io/"
+
+
+def usage(resource: str, obj: Object, now: float) -> Amounts:
+    """What an object of a resource (GroupResource text) uses, by quota name. Finished pods use only count/pods."""
+    used = {f"count/{resource}": ONE}
+    if resource in _BARE and (resource != "pods" or _counts(obj, now)):
+        used[resource] = ONE
+        extra = _EXTRA.get(resource)
+        if extra is not None:
+            used.update(extra(obj))
+    return used
+
+
+def bucket_of(name: str) -> str | None:
+    """The resource whose objects count towards a quota name such as `requests.cpu` or `count/jobs.batch`."""
+    if name.startswith("count/"):
+        return name[len("count/") :]
+    if name in _BARE:
+        return name
+    if name.startswith("services."):
+        return "services"
+    if name == "requests.storage" or _STORAGE_CLASS in name:
+        return "persistentvolumeclaims"
+    if name.startswith(("requests.", "limits.", "hugepages-")) or name in _COMPUTE:
+        return "pods"
+    return None
+
+
+def _counts(pod: Object, now: float) -> bool:
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return False
+    deleted = meta.metadata(pod).get("deletionTimestamp")
+    grace = meta.metadata(pod).get("deletionGracePeriodSeconds")
+    return not deleted or grace is None or rfc3339_parse(deleted) + grace >= now
+
+
+# Pods
+
+
+def pod_total(spec: Object, field: str) -> Amounts:
+    """The sum over a pod's containers of `requests` or `limits`: at least what each init container needs in its turn.
+
+    Source: KEP-753 (sidecars), "Pod overhead".
+    """
+    total: Amounts = {}
+    for container in spec.get("containers") or ():
+        _add(total, _of(container, field))
+    sidecars: Amounts = {}
+    peak: Amounts = {}
+    for container in spec.get("initContainers") or ():
+        own = _of(container, field)
+        if container.get("restartPolicy") == "Always":
+            _add(sidecars, own)
+            _add(total, own)
+            own = {}
+        _raise(peak, _sum(sidecars, own))
+    _raise(total, peak)
+    total.update(_of(spec, field))  # what is said for the whole pod replaces the sum
+    overhead = {k: quantity.parse(v) for k, v in (spec.get("overhead") or {}).items()}
+    for name, amount in overhead.items():
+        if field == "requests" or name in total:
+            total[name] = total[name] + amount if name in total else amount
+    return total
+
+
+def _of(holder: Object, field: str) -> Amounts:
+    return {k: quantity.parse(v) for k, v in ((holder.get("resources") or {}).get(field) or {}).items()}
+
+
+def _add(total: Amounts, more: Amounts) -> None:
+    for name, amount in more.items():
+        total[name] = total[name] + amount if name in total else amount
+
+
+def _sum(left: Amounts, right: Amounts) -> Amounts:
+    total = dict(left)
+    _add(total, right)
+    return total
+
+
+def _raise(total: Amounts, least: Amounts) -> None:
+    for name, amount in least.items():
+        if name not in total or total[name] < amount:
+            total[name] = amount
+
+
+def compute_names(requests: Amounts, limits: Amounts) -> Amounts:
+    """Requests and limits under the names that quotas have for them."""
+    used: Amounts = {}
+    for name, amount in requests.items():
+        if name in _COMPUTE or name.startswith("hugepages-"):
+            used[name] = used[f"requests.{name}"] = amount
+        elif "/" in name:
+            used[f"requests.{name}"] = amount
+    for name, amount in limits.items():
+        if name in _COMPUTE:
+            used[f"limits.{name}"] = amount
+    return used
+
+
+def _pod(pod: Object) -> Amounts:
+    spec = pod.get("spec") or {}
+    return compute_names(pod_total(spec, "requests"), pod_total(spec, "limits"))
+
+
+def unspecified(pod: Object, hard: Iterable[str]) -> dict[str, list[str]]:
+    """Quota names that a container must say something about and does not: name -> containers, sorted."""
+    required = _MUST_SPECIFY & set(hard)
+    spec = pod.get("spec") or {}
+    missing: dict[str, list[str]] = {}
+    for field in ("containers", "initContainers"):
+        for container in spec.get(field) or ():
+            said = compute_names(_of(container, "requests"), _of(container, "limits"))
+            for name in required - set(said):
+                missing.setdefault(name, []).append(container.get("name", ""))
+    return {name: sorted(missing[name]) for name in sorted(missing)}
+
+
+# Services and claims
+
+
+def _service(service: Object) -> Amounts:
+    spec = service.get("spec") or {}
+    kind, ports = spec.get("type", "ClusterIP"), spec.get("ports") or []
+    used: Amounts = {}
+    if kind == "NodePort":
+        used["services.nodeports"] = quantity.parse(str(len(ports)))
+    elif kind == "LoadBalancer":
+        allocated = spec.get("allocateLoadBalancerNodePorts", True)
+        count = len(ports) if allocated else sum(1 for p in ports if p.get("nodePort"))
+        used["services.nodeports"] = quantity.parse(str(count))
+        used["services.loadbalancers"] = ONE
+    return used
+
+
+def _claim(claim: Object) -> Amounts:
+    spec = claim.get("spec") or {}
+    wanted = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    storage_class = spec.get("storageClassName") or ""
+    used: Amounts = {}
+    if storage_class:
+        used[f"{storage_class}{_STORAGE_CLASS}persistentvolumeclaims"] = ONE
+    if wanted is not None:
+        used["requests.storage"] = quantity.parse(wanted)
+        if storage_class:
+            used[f"{storage_class}{_STORAGE_CLASS}requests.storage"] = quantity.parse(wanted)
+    return used
+
+
+_EXTRA = {"pods": _pod, "services": _service, "persistentvolumeclaims": _claim}
+
+
+# Scopes
+
+
+def in_scope(quota: Object, resource: str, obj: Object) -> bool:
+    """Whether a quota speaks of this object at all: every scope of it must match."""
+    spec = quota.get("spec") or {}
+    terms = [{"scopeName": s, "operator": "Exists"} for s in spec.get("scopes") or ()]
+    terms += (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
+    return all(_matches(term, resource, obj) for term in terms)
+
+
+def _matches(term: Mapping[str, Any], resource: str, obj: Object) -> bool:
+    spec, scope = obj.get("spec") or {}, term.get("scopeName", "")
+    if resource == "persistentvolumeclaims" and scope == "VolumeAttributesClass":
+        return _selects(term, spec.get("volumeAttributesClassName") or "")
+    if resource != "pods":
+        return False
+    if scope == "PriorityClass":
+        return _selects(term, spec.get("priorityClassName") or "")
+    deadline = spec.get("activeDeadlineSeconds")
+    return {
+        "Terminating": deadline is not None,
+        "NotTerminating": deadline is None,
+        "BestEffort": best_effort(spec),
+        "NotBestEffort": not best_effort(spec),
+        "CrossNamespacePodAffinity": _crosses(spec),
+    }.get(scope, False)
+
+
+def _selects(term: Mapping[str, Any], value: str) -> bool:
+    operator, values = term.get("operator", "Exists"), term.get("values") or ()
+    if operator == "In":
+        return value in values
+    if operator == "NotIn":
+        return value not in values
+    return bool(value) == (operator == "Exists")
+
+
+def best_effort(spec: Object) -> bool:
+    """Whether no container asks for cpu or memory ("Pod Quality of Service Classes")."""
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    for holder in (*containers, spec):
+        resources = holder.get("resources") or {}
+        for field in ("requests", "limits"):
+            amounts = resources.get(field) or {}
+            if any(amounts.get(n) and quantity.parse(amounts[n]) for n in ("cpu", "memory")):
+                return False
+    return True
+
+
+def _crosses(spec: Object) -> bool:
+    affinity = spec.get("affinity") or {}
+    for kind in ("podAffinity", "podAntiAffinity"):
+        rules = affinity.get(kind) or {}
+        terms = list(rules.get("requiredDuringSchedulingIgnoredDuringExecution") or ())
+        for weighted in rules.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
+            terms.append(weighted.get("podAffinityTerm") or {})
+        if any(t.get("namespaces") or t.get("namespaceSelector") is not None for t in terms):
+            return True
+    return False

@@ -1,0 +1,94 @@
+"""Admission: what changes or refuses a write after authorization, knowing the whole cluster.
+
+Plugins run in the original's order, first all that change the object, then all that judge it; quota is last, so that
+nothing is awaited between it and the append. Source: Kubernetes documentation, "Admission Control in Kubernetes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sampan.server.admission import (
+    certificates,
+    claim_resize,
+    defaults,
+    escalation,
+    limits,
+    namespace_lifecycle,
+    node_restriction,
+    pod_security,
+    priority,
+    quota,
+    runtime_class,
+    service_account,
+    tolerations,
+    webhook,
+)
+from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, Step
+
+__all__ = ["CONNECT", "CREATE", "DEFAULT", "DELETE", "UPDATE", "Admission", "Attrs", "Context", "Plugin"]
+
+# The order matters: see "Is there a recommended set of admission controllers to use?" in the documentation.
+DEFAULT: tuple[Plugin, ...] = (
+    namespace_lifecycle.PLUGIN,
+    limits.PLUGIN,
+    service_account.PLUGIN,
+    node_restriction.PLUGIN,
+    defaults.TAINT_NODES,
+    pod_security.PLUGIN,
+    priority.PLUGIN,
+    tolerations.PLUGIN,
+    defaults.STORAGE_CLASS,
+    defaults.IN_USE_PROTECTION,
+    claim_resize.PLUGIN,
+    runtime_class.PLUGIN,
+    certificates.APPROVAL,
+    certificates.SIGNING,
+    certificates.SUBJECT,
+    defaults.INGRESS_CLASS,
+    defaults.TOPOLOGY_LABELS,
+    escalation.PLUGIN,
+    webhook.MUTATING,
+    webhook.VALIDATING,
+    quota.PLUGIN,
+)
+
+
+class Admission:
+    """The chain. `admit` does all of it; a server that validates objects in between calls `mutate` and `judge`."""
+
+    def __init__(self, context: Context, plugins: Sequence[Plugin] = DEFAULT) -> None:
+        self.context = context
+        self._plugins = tuple(plugins)
+        self._steps: dict[tuple[str, str, str], tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
+
+    async def admit(self, attrs: Attrs) -> None:
+        """Change `attrs.obj` in place, or raise ApiError."""
+        await self.mutate(attrs)
+        await self.judge(attrs)
+
+    async def mutate(self, attrs: Attrs) -> None:
+        """The steps that may change the object."""
+        await self._run(self._of(attrs)[0], attrs)
+
+    async def judge(self, attrs: Attrs) -> None:
+        """The steps that only allow or refuse, quota last."""
+        await self._run(self._of(attrs)[1], attrs)
+
+    async def _run(self, steps: tuple[Step, ...], attrs: Attrs) -> None:
+        for step in steps:
+            waiting = step(attrs, self.context)
+            if waiting is not None:
+                await waiting
+
+    def _of(self, attrs: Attrs) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+        """The steps for this operation on this resource, worked out once."""
+        key = (attrs.op, attrs.row.name, attrs.subresource)
+        steps = self._steps.get(key)
+        if steps is None:
+            asked = [p for p in self._plugins if p.concerns(*key)]
+            steps = self._steps[key] = (
+                tuple(p.admit for p in asked if p.admit),
+                tuple(p.validate for p in asked if p.validate),
+            )
+        return steps

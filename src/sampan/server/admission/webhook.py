@@ -1,0 +1,298 @@
+"""Asking others: mutating webhooks one after the other, validating ones at the same time.
+
+Source: Kubernetes documentation, "Dynamic Admission Control"; admissionregistration.k8s.io/v1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from sampan.api import defaults, jsonpatch
+from sampan.api.registry import Resource
+from sampan.api.selectors import from_object
+from sampan.api.status import ApiError, bad_request, internal
+from sampan.server import convert
+from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
+from sampan.server.callout import CalloutError
+from sampan.server.lookup import Derived, Lookup
+from sampan.server.reviews import user_info
+
+Object = dict[str, Any]
+_GROUP = "admissionregistration.k8s.io"
+_MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
+_VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
+_REVIEW = "admission.k8s.io/v1"
+_ALL = "*"
+
+
+class Hook:
+    """One webhook of a configuration, ready to be matched."""
+
+    __slots__ = (
+        "again",
+        "config",
+        "configuration",
+        "equivalent",
+        "fails",
+        "name",
+        "namespaces",
+        "objects",
+        "quiet",
+        "rules",
+        "seconds",
+    )
+
+    def __init__(self, configuration: str, raw: Object) -> None:
+        self.configuration = configuration
+        self.name: str = raw.get("name", "")
+        self.config: Object = raw.get("clientConfig") or {}
+        self.rules: list[Object] = raw.get("rules") or []
+        self.namespaces = from_object(raw.get("namespaceSelector") or {})
+        self.objects = from_object(raw.get("objectSelector") or {})
+        self.fails = raw.get("failurePolicy", "Fail") == "Fail"
+        self.seconds = float(raw.get("timeoutSeconds") or 10)
+        self.quiet = raw.get("sideEffects") in ("None", "NoneOnDryRun")
+        self.again = raw.get("reinvocationPolicy") == "IfNeeded"
+        self.equivalent = raw.get("matchPolicy", "Equivalent") == "Equivalent"
+
+    def row_for(self, attrs: Attrs, ctx: Context) -> Resource | None:
+        """The row in whose version the hook wants to see the object; None when it does not."""
+        if any(_rule_matches(r, attrs, attrs.row) for r in self.rules):
+            return attrs.row
+        if self.equivalent and ctx.registry is not None:
+            for other in ctx.registry:
+                same = other.store_key == attrs.row.store_key and other is not attrs.row
+                if same and any(_rule_matches(r, attrs, other) for r in self.rules):
+                    return other
+        return None
+
+    def selects(self, attrs: Attrs, ctx: Context) -> bool:
+        """By the labels of the namespace, and of the new or the old object."""
+        if not self._selects_namespace(attrs, ctx):
+            return False
+        if self.objects.empty:
+            return True
+        both = (o.get("metadata") or {} for o in (attrs.obj, attrs.old) if o is not None)
+        return any(self.objects.matches(m.get("labels") or {}) for m in both)
+
+    def _selects_namespace(self, attrs: Attrs, ctx: Context) -> bool:
+        if self.namespaces.empty:
+            return True
+        if attrs.row.name == "namespaces":
+            holder = attrs.obj if attrs.op != DELETE else attrs.old
+        elif attrs.namespace:
+            holder = ctx.lookup.get("namespaces", attrs.namespace)
+        else:
+            return True
+        return self.namespaces.matches(((holder or {}).get("metadata") or {}).get("labels") or {})
+
+
+def _rule_matches(rule: Object, attrs: Attrs, row: Resource) -> bool:
+    scope = rule.get("scope") or _ALL
+    if scope != _ALL and (scope == "Namespaced") != row.namespaced:
+        return False
+    return (
+        _lists(rule, "operations", attrs.op)
+        and _lists(rule, "apiGroups", row.group)
+        and _lists(rule, "apiVersions", row.version)
+        and any(_names(r, row.plural, attrs.subresource) for r in rule.get("resources") or ())
+    )
+
+
+def _lists(rule: Object, field: str, value: str) -> bool:
+    values = rule.get(field) or ()
+    return value in values or _ALL in values
+
+
+def _names(text: str, plural: str, subresource: str) -> bool:
+    """`pods`, `pods/log`, `*`, `pods/*`, `*/scale`, `*/*`."""
+    resource, _, sub = text.partition("/")
+    return resource in (plural, _ALL) and sub in (subresource, _ALL)
+
+
+# Which hooks there are
+
+_hooks: weakref.WeakKeyDictionary[Lookup, dict[str, Derived]] = weakref.WeakKeyDictionary()
+
+
+def _configured(ctx: Context, bucket: str) -> list[Hook]:
+    """All hooks of a kind by configuration name, compiled anew when one changes."""
+    derived = _hooks.setdefault(ctx.lookup, {})
+    if bucket not in derived:
+        lookup = ctx.lookup
+        derived[bucket] = Derived(
+            lookup,
+            (bucket,),
+            lambda: [
+                Hook(c["metadata"]["name"], w) for c in lookup.list(bucket) for w in c.get("webhooks") or ()
+            ],
+        )
+    hooks: list[Hook] = derived[bucket].get()
+    return hooks
+
+
+def _asked(attrs: Attrs, ctx: Context, bucket: str) -> list[tuple[Hook, Resource]]:
+    if attrs.row.group == _GROUP:  # a hook must not be able to prevent its own repair
+        return []
+    found = []
+    for hook in _configured(ctx, bucket):
+        row = hook.row_for(attrs, ctx)
+        if row is not None and hook.selects(attrs, ctx):
+            found.append((hook, row))
+    return found
+
+
+# Calling them
+
+
+async def _call(hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> Object:
+    """The hook's response, {} when it failed and may be ignored. Raises ApiError when it refuses or must not fail."""
+    if attrs.dry_run and not hook.quiet:
+        raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
+    uid = ctx.ids.uid()
+    review = {"kind": "AdmissionReview", "apiVersion": _REVIEW, "request": request_of(uid, attrs, row)}
+    try:
+        if ctx.call is None:
+            raise CalloutError("this server cannot call webhooks")
+        answer = await ctx.call(hook.config, review, hook.seconds)
+        response = _response(answer, uid)
+    except CalloutError as error:
+        if hook.fails:
+            raise internal(f'failed calling webhook "{hook.name}": failed to call webhook: {error}') from None
+        attrs.annotations[f"failed-open.admission.k8s.io/{hook.name}"] = hook.name
+        return {}
+    attrs.warnings += [str(w) for w in response.get("warnings") or ()]
+    for key, value in (response.get("auditAnnotations") or {}).items():
+        attrs.annotations[f"{hook.name}/{key}"] = str(value)
+    if not response.get("allowed"):
+        raise _denied(hook.name, response.get("status") or response.get("result") or {})
+    return response
+
+
+def _response(answer: Object, uid: str) -> Object:
+    response = answer.get("response")
+    if answer.get("kind") != "AdmissionReview" or not isinstance(response, dict):
+        raise CalloutError("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview")
+    if answer.get("apiVersion") == _REVIEW and response.get("uid") != uid:
+        raise CalloutError(f'expected response.uid="{uid}", got "{response.get("uid", "")}"')
+    return response
+
+
+def _denied(name: str, status: Object) -> ApiError:
+    head = f'admission webhook "{name}" denied the request'
+    if status.get("message"):
+        message = f"{head}: {status['message']}"
+    elif status.get("reason"):
+        message = f"{head}: {status['reason']}"
+    else:
+        message = f"{head} without explanation"
+    return ApiError(
+        max(status.get("code") or 0, 400), status.get("reason", ""), message, status.get("details")
+    )
+
+
+def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
+    """The AdmissionRequest, with objects in the version of `row`."""
+    request: Object = {
+        "uid": uid,
+        "kind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "resource": {"group": row.group, "version": row.version, "resource": row.plural},
+        "requestKind": {"group": attrs.row.group, "version": attrs.row.version, "kind": attrs.row.kind},
+        "requestResource": {
+            "group": attrs.row.group,
+            "version": attrs.row.version,
+            "resource": attrs.row.plural,
+        },
+        "name": attrs.name,
+        "operation": attrs.op,
+        "userInfo": user_info(attrs.user),
+        "object": _in_version(attrs.obj, attrs.row, row),
+        "oldObject": _in_version(attrs.old, attrs.row, row),
+        "dryRun": attrs.dry_run,
+        "options": _options(attrs),
+    }
+    if attrs.namespace:
+        request["namespace"] = attrs.namespace
+    if attrs.subresource:
+        request["subResource"] = request["requestSubResource"] = attrs.subresource
+    return request
+
+
+def _in_version(obj: Object | None, have: Resource, want: Resource) -> Object | None:
+    if obj is None or have.api_version == want.api_version:
+        return obj
+    return convert.convert(orjson.loads(orjson.dumps(obj)), have, want)
+
+
+def _options(attrs: Attrs) -> Object | None:
+    if attrs.op == CONNECT:
+        return None
+    options: Object = {"kind": f"{attrs.op.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
+    if isinstance(attrs.options, Mapping):
+        return {**options, **attrs.options}
+    if manager := getattr(attrs.options, "manager", ""):
+        options["fieldManager"] = manager
+    if attrs.dry_run:
+        options["dryRun"] = ["All"]
+    return options
+
+
+async def _mutate(attrs: Attrs, ctx: Context) -> None:
+    asked = _asked(attrs, ctx, _MUTATING)
+    last: dict[int, bytes] = {}  # hook -> the object it left
+    for _ in range(2):
+        for number, (hook, row) in enumerate(asked):
+            if number in last and (not hook.again or last[number] == orjson.dumps(attrs.obj)):
+                continue
+            _patch(await _call(hook, row, attrs, ctx), hook, row, attrs)
+            last[number] = orjson.dumps(attrs.obj) if hook.again else b""
+        if not any(hook.again for hook, _ in asked):
+            return
+
+
+def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs) -> None:
+    if not response.get("patch") or attrs.obj is None:
+        return
+    if response.get("patchType") != "JSONPatch":
+        raise internal(f'webhook "{hook.name}" returned response.patch but not response.patchType')
+    try:
+        patch = orjson.loads(base64.b64decode(response["patch"]))
+    except (ValueError, binascii.Error) as error:
+        raise internal(f'webhook "{hook.name}" returned a patch that cannot be read: {error}') from None
+    patched = jsonpatch.json_patch(_in_version(attrs.obj, attrs.row, row), patch)
+    patched = _in_version(patched, row, attrs.row) or {}
+    if not attrs.row.custom:
+        defaults.apply_defaults(attrs.row, patched)
+    attrs.obj.clear()
+    attrs.obj.update(patched)
+
+
+async def _validate(attrs: Attrs, ctx: Context) -> None:
+    asked = _asked(attrs, ctx, _VALIDATING)
+    calls = (_call(hook, row, attrs, ctx) for hook, row in asked)
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+# Without any hook nothing is awaited, not even a coroutine made: this is on the path of every write.
+
+
+def admit(attrs: Attrs, ctx: Context) -> Any:
+    return _mutate(attrs, ctx) if _configured(ctx, _MUTATING) else None
+
+
+def validate(attrs: Attrs, ctx: Context) -> Any:
+    return _validate(attrs, ctx) if _configured(ctx, _VALIDATING) else None
+
+
+_OPERATIONS = only(CREATE, UPDATE, DELETE, CONNECT)
+MUTATING = Plugin("MutatingAdmissionWebhook", None, _OPERATIONS, admit=admit, subresources=None)
+VALIDATING = Plugin("ValidatingAdmissionWebhook", None, _OPERATIONS, validate=validate, subresources=None)

@@ -1,0 +1,191 @@
+"""Calls from the server to webhooks: one HTTPS POST of JSON, to a URL or to a Service's endpoints.
+
+Failures are told in the words of the original's HTTP client, because people search for them.
+Source: admissionregistration.k8s.io/v1 WebhookClientConfig.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+import orjson
+
+from sampan.base import pki
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.server.lookup import Lookup
+
+Object = dict[str, Any]
+_LIMIT = 10 << 20  # bytes of an answer
+
+
+class CalloutError(Exception):
+    """The webhook could not be asked, or answered nonsense."""
+
+
+class _Target:
+    """Where to connect, and under which name the certificate must be good."""
+
+    __slots__ = ("host", "name", "path", "port", "url")
+
+    def __init__(self, url: str, host: str, port: int, name: str, path: str) -> None:
+        self.url = url
+        self.host = host
+        self.port = port
+        self.name = name
+        self.path = path
+
+
+class Callout:
+    """`await callout(client_config, payload, seconds)` posts and returns the decoded answer."""
+
+    def __init__(self, lookup: Lookup, clock: Clock, ids: Ids) -> None:
+        self._lookup = lookup
+        self._clock = clock
+        self._ids = ids
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    async def __call__(self, config: Object, payload: Object, seconds: float) -> Object:
+        """Raises CalloutError."""
+        target = self._target(config, f"timeout={seconds:g}s")
+        body = orjson.dumps(payload)
+        try:
+            async with self._clock.timeout(seconds):
+                status, answer = await self._post(target, config.get("caBundle") or "", body)
+        except TimeoutError:
+            raise CalloutError(f'Post "{target.url}": context deadline exceeded') from None
+        except ConnectionRefusedError:
+            where = f"dial tcp {target.host}:{target.port}: connect: connection refused"
+            raise CalloutError(f'Post "{target.url}": {where}') from None
+        except ssl.SSLCertVerificationError as error:
+            why = f"tls: failed to verify certificate: x509: {error.verify_message}"
+            raise CalloutError(f'Post "{target.url}": {why}') from None
+        except OSError as error:
+            why = f"dial tcp {target.host}:{target.port}: {error.strerror or error}"
+            raise CalloutError(f'Post "{target.url}": {why}') from None
+        if status != 200:
+            raise CalloutError(
+                f"the server responded with the status code {status} but did not return more information"
+            )
+        try:
+            decoded = orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            raise CalloutError("couldn't get version/kind; json parse error") from None
+        if not isinstance(decoded, dict):
+            raise CalloutError("the answer is no object")
+        return decoded
+
+    # Where
+
+    def _target(self, config: Object, query: str) -> _Target:
+        service = config.get("service")
+        if not service:
+            url = urlsplit(config.get("url") or "")
+            path = url.path or "/"
+            query = f"{url.query}&{query}" if url.query else query
+            shown = f"{url.scheme}://{url.netloc}{url.path}?{query}"
+            return _Target(shown, url.hostname or "", url.port or 443, url.hostname or "", f"{path}?{query}")
+        namespace, name = service.get("namespace", ""), service.get("name", "")
+        port = service.get("port") or 443
+        path = "/" + (service.get("path") or "").lstrip("/")
+        host = f"{name}.{namespace}.svc"
+        url_text = f"https://{host}:{port}{path}?{query}"
+        address, target_port = self._endpoint(namespace, name, port, url_text)
+        return _Target(url_text, address, target_port, host, f"{path}?{query}")
+
+    def _endpoint(self, namespace: str, name: str, port: int, url: str) -> tuple[str, int]:
+        """A ready endpoint of the Service, by chance."""
+        service = self._lookup.get("services", f"{namespace}/{name}")
+        if service is None:
+            raise CalloutError(f'Post "{url}": service "{name}" not found')
+        spec = service.get("spec") or {}
+        if spec.get("type") == "ExternalName":
+            return spec.get("externalName", ""), port
+        wanted = next((p for p in spec.get("ports") or () if p.get("port") == port), None)
+        if wanted is None:
+            raise CalloutError(f'Post "{url}": no service port {port} found for service "{name}"')
+        found = sorted(self._ready(namespace, name, wanted.get("name") or ""))
+        if not found:
+            raise CalloutError(f'Post "{url}": no endpoints available for service "{name}"')
+        return found[self._ids.choice(len(found))]
+
+    def _ready(self, namespace: str, name: str, port_name: str) -> set[tuple[str, int]]:
+        found = set()
+        for item in self._lookup.items("endpointslices.discovery.k8s.io", f"{namespace}/"):
+            if item.labels.get("kubernetes.io/service-name") != name:
+                continue
+            piece = self._lookup.decode("endpointslices.discovery.k8s.io", item)
+            port = next((p for p in piece.get("ports") or () if (p.get("name") or "") == port_name), None)
+            if port is None:
+                continue
+            for endpoint in piece.get("endpoints") or ():
+                if (endpoint.get("conditions") or {}).get("ready") is not False:
+                    found.update((a, port["port"]) for a in endpoint.get("addresses") or ())
+        return found
+
+    # How
+
+    async def _post(self, target: _Target, bundle: str, body: bytes) -> tuple[int, bytes]:
+        context = self._context(bundle)
+        reader, writer = await asyncio.open_connection(
+            target.host, target.port, ssl=context, server_hostname=target.name
+        )
+        try:
+            head = (
+                f"POST {target.path} HTTP/1.1\r\nhost: {target.name}\r\nuser-agent: sampan\r\n"
+                "content-type: application/json\r\naccept: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            answer = _Answer()
+            parser = httptools.HttpResponseParser(answer)
+            while not answer.complete:
+                data = await reader.read(65536)
+                if not data:
+                    break
+                try:
+                    parser.feed_data(data)
+                except httptools.HttpParserError as error:
+                    raise CalloutError(f'Post "{target.url}": {error}') from None
+                if len(answer.body) > _LIMIT:
+                    raise CalloutError(f'Post "{target.url}": the answer is too large')
+            if not answer.begun:
+                raise CalloutError(f'Post "{target.url}": EOF')
+            return parser.get_status_code(), bytes(answer.body)
+        finally:
+            writer.close()
+
+    def _context(self, bundle: str) -> ssl.SSLContext:
+        context = self._contexts.get(bundle)
+        if context is None:
+            try:
+                context = pki.client_context(base64.b64decode(bundle) if bundle else None)
+            except (ValueError, ssl.SSLError):
+                raise CalloutError(
+                    "unable to load root certificates: unable to parse bytes as PEM block"
+                ) from None
+            self._contexts[bundle] = context
+        return context
+
+
+class _Answer:
+    """What httptools reports of a response."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.begun = False
+        self.complete = False
+
+    def on_message_begin(self) -> None:
+        self.begun = True
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
