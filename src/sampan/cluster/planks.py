@@ -20,12 +20,10 @@ from sampan.controllers import Timing
 from sampan.scheduler.run import Scheduler
 from sampan.server import bootstrap
 from sampan.server.admission import Admission, Context
-try:
-    from sampan.server.allocators import Allocators
-except ImportError:
-    Allocators = None
+from sampan.server.allocators import Allocators
 from sampan.server.app import Config, Server
 from sampan.server.authenticate import Authenticator
+from sampan.server.callout import Callout
 from sampan.server.proxy import NodeConnector
 from sampan.server.tokens import TokenIssuer, account_user
 from sampan.store.protocol import Store
@@ -64,7 +62,7 @@ class ControlPlane:
         self.server.authenticator = Authenticator(
             clock, issuer=issuer, lookup=lookup, static=options.static_tokens
         )
-        self.server.allocators = Allocators and Allocators(store, ids, options.service_cidr)
+        self.server.allocators = Allocators(lookup, ids, cidrs=(options.service_cidr,))
         self.server.admission = Admission(
             Context(
                 lookup,
@@ -72,6 +70,7 @@ class ControlPlane:
                 ids,
                 self.server.authorizer,
                 self.registry,
+                Callout(lookup, clock, ids),
                 toleration_seconds=options.toleration_seconds,
             )
         )
