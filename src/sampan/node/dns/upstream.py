@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import dns.exception
 import dns.flags
@@ -25,12 +25,17 @@ _RESOLVED_STUB = "/run/systemd/resolve/resolv.conf"
 Address = tuple[str, int]
 
 
-def machine_resolvers(path: str = "/etc/resolv.conf", behind_stub: str = _RESOLVED_STUB) -> list[str]:
+def machine_resolvers(
+    path: str = "/etc/resolv.conf", behind_stub: str = _RESOLVED_STUB, *, loopback: bool = False
+) -> list[str]:
     """The nameservers of a machine, without those on loopback: a node's namespace has a loopback of its own.
 
-    systemd-resolved listens on 127.0.0.53 only and keeps the real ones in a second file.
+    systemd-resolved listens on 127.0.0.53 only and keeps the real ones in a second file. `loopback` keeps them: for
+    sockets that are opened in the machine's own namespace.
     """
     listed = _nameservers(path)
+    if loopback:
+        return list(dict.fromkeys(listed))
     if any(address.startswith("127.") or address == "::1" for address in listed):
         listed += _nameservers(behind_stub)
     return [a for a in dict.fromkeys(listed) if not a.startswith("127.") and a != "::1"]
@@ -46,14 +51,14 @@ def _nameservers(path: str) -> list[str]:
 
 
 class Upstream:
-    """Resolvers to ask, in order. `open_udp` makes the socket (rootless: a gateway does)."""
+    """Resolvers to ask, in order. `open_udp` makes the socket (rootless: `network.gateway.Gateway.udp`)."""
 
     def __init__(
         self,
         resolvers: Iterable[str | Address],
         clock: Clock,
         *,
-        open_udp: Callable[[Address], socket.socket] | None = None,
+        open_udp: Callable[[str, int], Awaitable[socket.socket]] | None = None,
     ) -> None:
         self.resolvers: Sequence[Address] = [(r, 53) if isinstance(r, str) else r for r in resolvers]
         self._clock = clock
@@ -75,7 +80,7 @@ class Upstream:
 
     async def _by_udp(self, query: bytes, resolver: Address) -> bytes:
         loop = asyncio.get_running_loop()
-        with self._open_udp(resolver) as channel:
+        with await self._open_udp(*resolver) as channel:
             channel.setblocking(False)
             await loop.sock_sendall(channel, query)
             while True:
@@ -93,11 +98,11 @@ class Upstream:
             writer.close()
 
 
-def _connected_udp(resolver: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in resolver[0] else socket.AF_INET
+async def _connected_udp(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     channel = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        channel.connect(resolver)
+        channel.connect((address, port))
     except BaseException:
         channel.close()
         raise

@@ -46,8 +46,10 @@ class PodNetwork:
 
     def set_cidrs(self, cidrs: Sequence[str]) -> None:
         """The ranges, once the Node object has them; addresses in use are read from the kernel."""
+        if [str(pool.network) for pool in self._pools] == list(cidrs):
+            return
         with rtnetlink.connect(self._netns) as nl:
-            taken = _pod_addresses(nl)
+            taken = {*_pod_addresses(nl), *(a for own in self._attached.values() for a in own)}
         self._pools = [
             AddressPool(cidr, [a for a in taken if _version(a) == _version(cidr)]) for cidr in cidrs
         ]
