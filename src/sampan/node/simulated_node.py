@@ -10,6 +10,7 @@ from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.node.agent import Agent
+from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.pods.addresses import AddressPool
 from sampan.node.pods.podspec import find_container
@@ -69,6 +70,7 @@ class SimulatedNode:
             watch_node=False,
         )
         self.agent: Agent | None = None
+        self.api: KubeletApi | None = None
 
     async def start(self) -> None:
         """Register and begin to follow the node's pods."""
@@ -84,6 +86,7 @@ class SimulatedNode:
             volumes=self.volumes,
             prober=self.prober,
         )
+        self.api = KubeletApi(self.agent, clock=self._clock)
         await self.agent.start()
 
     async def stop(self) -> None:

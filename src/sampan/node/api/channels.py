@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from sampan.node.api.http import HttpRequest, Stream
 from sampan.node.api.spdy import SpdySession, SpdyStream
 from sampan.node.api.websocket import WebSocket
 
@@ -69,7 +68,7 @@ class SpdyChannels:
 
     structured = True
 
-    def __init__(self, stream: Stream, expected: set[int]) -> None:
+    def __init__(self, stream: Any, expected: set[int]) -> None:
         self._incoming: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue()
         self._streams: dict[int, SpdyStream] = {}
         self._expected = expected
@@ -114,18 +113,13 @@ class SpdyChannels:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-def is_spdy(request: HttpRequest) -> bool:
-    return request.headers.get("upgrade", "").upper() == "SPDY/3.1"
+def is_spdy(headers: Mapping[str, str]) -> bool:
+    return headers.get("upgrade", "").upper() == "SPDY/3.1"
 
 
-def spdy_protocol(request: HttpRequest, known: tuple[str, ...]) -> str:
-    """The first protocol the client offers that is known; "" when none is."""
-    offered = [
-        p.strip() for p in request.headers.get("x-stream-protocol-version", "").split(",") if p.strip()
-    ]
-    return next((p for p in known if p in offered), "")
-
-
-def spdy_head(protocol: str) -> Mapping[str, str]:
-    head = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
-    return {**head, "X-Stream-Protocol-Version": protocol} if protocol else head
+def spdy_head(headers: Mapping[str, str], known: tuple[str, ...]) -> dict[str, str]:
+    """Headers of the 101 answer, with the first protocol of ours that the client offers."""
+    offered = [p.strip() for p in headers.get("x-stream-protocol-version", "").split(",") if p.strip()]
+    chosen = next((p for p in known if p in offered), "")
+    head = {"connection": "Upgrade", "upgrade": "SPDY/3.1"}
+    return head | ({"x-stream-protocol-version": chosen} if chosen else {})

@@ -6,48 +6,19 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import httptools
+
+from sampan.client.messages import Request, Response
 
 log = logging.getLogger(__name__)
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 4 * 1024 * 1024
 _REASONS = {101: "Switching Protocols", 200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden"}
 _REASONS |= {404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
-
-
-@dataclass(slots=True)
-class HttpRequest:
-    """`query` maps a name to all its values; header names are lower case; `peer` is the client's certificate."""
-
-    method: str
-    path: str
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
-    body: bytes
-    peer: Mapping[str, Any] | None = None
-
-    def first(self, name: str, default: str = "") -> str:
-        return self.query.get(name, [default])[0]
-
-    def flag(self, *names: str) -> bool:
-        """True when any of the names is given as 1 or true."""
-        return any(self.first(name).lower() in ("1", "true") for name in names)
-
-
-@dataclass(slots=True)
-class HttpResponse:
-    """`upgrade` takes the connection over: it sends the head itself."""
-
-    status: int = 200
-    body: bytes | AsyncIterator[bytes] = b""
-    content_type: str = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    upgrade: Callable[[Stream], Awaitable[None]] | None = None
 
 
 class Stream:
@@ -68,13 +39,11 @@ class Stream:
         self._writer.write(data)
         await self._writer.drain()
 
-    def switch(self, headers: Mapping[str, str]) -> bytes:
-        """The head of a 101 answer."""
-        lines = ["HTTP/1.1 101 Switching Protocols", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
-        return "\r\n".join(lines).encode()
+    def close(self) -> None:
+        self._writer.close()
 
 
-Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class HttpServer:
@@ -128,15 +97,17 @@ class HttpServer:
         try:
             request, keep = await _request(head, reader)
         except (httptools.HttpParserError, ValueError) as error:
-            await _answer(writer, HttpResponse(400, f"{error}\n".encode()), False)
+            await _answer(writer, Response(400, body=f"{error}\n".encode()), False)
             return False
         request.peer = _peer(writer)
         try:
             response = await self._handler(request)
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
-            response = HttpResponse(500, f"{error}\n".encode())
+            response = Response(500, body=f"{error}\n".encode())
         if response.upgrade is not None:
+            lines = ["HTTP/1.1 101 Switching Protocols", *(f"{k}: {v}" for k, v in response.headers.items())]
+            writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
             await response.upgrade(Stream(reader, writer))
             return False
         await _answer(writer, response, keep)
@@ -159,21 +130,18 @@ class _Head:
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
 
-async def _request(head: bytes, reader: asyncio.StreamReader) -> tuple[HttpRequest, bool]:
+async def _request(head: bytes, reader: asyncio.StreamReader) -> tuple[Request, bool]:
     found = _Head()
     parser = httptools.HttpRequestParser(found)
     with contextlib.suppress(httptools.HttpParserUpgrade):
         parser.feed_data(head)
-    url = urlsplit(found.url.decode("latin-1"))
-    query: dict[str, list[str]] = {}
-    for key, value in parse_qsl(url.query, keep_blank_values=True):
-        query.setdefault(key, []).append(value)
+    path, _, query = found.url.decode("latin-1").partition("?")
     length = int(found.headers.get("content-length", "0") or 0)
     if length > _MAX_BODY:
         raise ValueError("the request is too large")
     body = await reader.readexactly(length) if length else b""
-    method = parser.get_method().decode()
-    return HttpRequest(method, unquote(url.path), query, found.headers, body), parser.should_keep_alive()
+    request = Request(parser.get_method().decode(), unquote(path), query, found.headers, body)
+    return request, parser.should_keep_alive()
 
 
 def _peer(writer: asyncio.StreamWriter) -> Mapping[str, Any] | None:
@@ -189,9 +157,9 @@ def _peer(writer: asyncio.StreamWriter) -> Mapping[str, Any] | None:
     }
 
 
-async def _answer(writer: asyncio.StreamWriter, response: HttpResponse, keep: bool) -> None:
+async def _answer(writer: asyncio.StreamWriter, response: Response, keep: bool) -> None:
     whole = isinstance(response.body, bytes)
-    headers = {"Content-Type": response.content_type, **response.headers}
+    headers = dict(response.headers)
     if whole:
         headers["Content-Length"] = str(len(response.body))  # type: ignore[arg-type]
     else:

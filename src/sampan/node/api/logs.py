@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from sampan.base.clock import rfc3339_parse
-from sampan.node.api.http import HttpRequest
 from sampan.node.api.inotify import Watch
+from sampan.node.api.query import Query
 
 _CHUNK = 64 * 1024
 
@@ -30,7 +30,7 @@ class LogOptions:
     stream: bytes = b""
 
 
-def parse(request: HttpRequest, now: float) -> LogOptions:
+def parse(request: Query, now: float) -> LogOptions:
     """Raises ValueError with what is wrong."""
     options = LogOptions(
         follow=request.flag("follow"),

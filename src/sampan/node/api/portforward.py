@@ -12,10 +12,11 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sampan.node.api.channels import is_spdy, spdy_head, spdy_protocol
-from sampan.node.api.http import HttpRequest, HttpResponse, Stream
+from sampan.client.messages import Response
+from sampan.node.api.channels import is_spdy, spdy_head
+from sampan.node.api.query import Query, text
 from sampan.node.api.spdy import SpdySession, SpdyStream
-from sampan.node.api.websocket import WebSocket, accept, is_websocket
+from sampan.node.api.websocket import WebSocket, handshake, is_websocket
 from sampan.node.runtime import RuntimeFailure
 
 Dial = Callable[[int], Awaitable[Any]]  # port -> connected socket
@@ -23,33 +24,31 @@ _TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _PLAIN = ("portforward.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io")
 
 
-def serve(request: HttpRequest, dial: Dial, pod: str) -> HttpResponse:
+def serve(query: Query, dial: Dial, pod: str) -> Response:
     """`pod` is the name used in error texts."""
-    if is_websocket(request):
-        return HttpResponse(101, upgrade=lambda stream: _websocket(request, stream, dial, pod))
-    if is_spdy(request):
+    if is_websocket(query.headers):
+        found = handshake(query.headers, (_TUNNEL, *_PLAIN))
+        if found is None:
+            return text(400, "no subprotocol of the client is supported\n")
+        protocol, head = found
+        values = query.values.get("ports", []) + query.values.get("port", [])
+        ports = [int(p) for value in values for p in value.split(",")]
 
-        async def spdy(stream: Stream) -> None:
-            await stream.write(stream.switch(spdy_head(spdy_protocol(request, ("portforward.k8s.io",)))))
+        async def websocket(stream: Any) -> None:
+            socket = WebSocket(stream, protocol)
+            if protocol == _TUNNEL:
+                await _Forwarder(_Tunnel(socket), dial, pod).run()
+            else:
+                await _channels(socket, ports, dial, pod)
+
+        return Response(101, head, upgrade=websocket)
+    if is_spdy(query.headers):
+
+        async def spdy(stream: Any) -> None:
             await _Forwarder(stream, dial, pod).run()
 
-        return HttpResponse(101, upgrade=spdy)
-    return HttpResponse(400, b"Upgrade request required\n")
-
-
-async def _websocket(request: HttpRequest, stream: Stream, dial: Dial, pod: str) -> None:
-    socket = await accept(request, stream, (_TUNNEL, *_PLAIN))
-    if socket is None:
-        return
-    if socket.subprotocol == _TUNNEL:
-        await _Forwarder(_Tunnel(socket), dial, pod).run()
-    else:
-        ports = [
-            int(p)
-            for value in request.query.get("ports", []) + request.query.get("port", [])
-            for p in value.split(",")
-        ]
-        await _channels(socket, ports, dial, pod)
+        return Response(101, spdy_head(query.headers, ("portforward.k8s.io",)), upgrade=spdy)
+    return text(400, "Upgrade request required\n")
 
 
 class _Tunnel:
@@ -110,8 +109,8 @@ async def _forward(
     try:
         sock = await dial(port)
     except (OSError, RuntimeFailure) as error:
-        text = getattr(error, "strerror", None) or str(error)
-        return f"failed to connect to localhost:{port} inside pod {pod}: {text.lower()}"
+        cause = getattr(error, "strerror", None) or str(error)
+        return f"failed to connect to localhost:{port} inside pod {pod}: {cause.lower()}"
     reader, writer = await asyncio.open_connection(sock=sock)
 
     async def inward() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from sampan.api.status import internal
+from sampan.client.messages import Response
 from sampan.node.api.channels import (
     ERROR,
     RESIZE,
@@ -23,43 +24,41 @@ from sampan.node.api.channels import (
     WebSocketChannels,
     is_spdy,
     spdy_head,
-    spdy_protocol,
 )
-from sampan.node.api.http import HttpRequest, HttpResponse, Stream
-from sampan.node.api.websocket import accept, is_websocket
+from sampan.node.api.query import Query, text
+from sampan.node.api.websocket import WebSocket, handshake, is_websocket
 from sampan.node.runtime import Exec, RuntimeFailure
 
 Begin = Callable[[], Awaitable[Exec]]
-_RESIZE_WAIT = 64
 
 
-def serve(request: HttpRequest, begin: Begin, command: list[str]) -> HttpResponse:
+def serve(query: Query, begin: Begin, command: list[str]) -> Response:
     """An answer that upgrades the connection and runs what `begin` starts."""
     wants = {
-        STDIN: request.flag("input", "stdin"),
-        STDOUT: request.flag("output", "stdout"),
-        STDERR: request.flag("error", "stderr") and not request.flag("tty"),
-        RESIZE: request.flag("tty"),
+        STDIN: query.flag("input", "stdin"),
+        STDOUT: query.flag("output", "stdout"),
+        STDERR: query.flag("error", "stderr") and not query.flag("tty"),
+        RESIZE: query.flag("tty"),
     }
-    if is_websocket(request):
+    if is_websocket(query.headers):
+        found = handshake(query.headers, WEBSOCKET)
+        if found is None:
+            return text(400, "no subprotocol of the client is supported\n")
+        protocol, head = found
 
-        async def websocket(stream: Stream) -> None:
-            socket = await accept(request, stream, WEBSOCKET)
-            if socket is not None:
-                await _run(WebSocketChannels(socket), begin, command, wants)
+        async def websocket(stream: Any) -> None:
+            await _run(WebSocketChannels(WebSocket(stream, protocol)), begin, command, wants)
 
-        return HttpResponse(101, upgrade=websocket)
-    if is_spdy(request):
-        protocol = spdy_protocol(request, SPDY)
+        return Response(101, head, upgrade=websocket)
+    if is_spdy(query.headers):
 
-        async def spdy(stream: Stream) -> None:
-            await stream.write(stream.switch(spdy_head(protocol)))
+        async def spdy(stream: Any) -> None:
             channels = SpdyChannels(stream, {ERROR, *(c for c, wanted in wants.items() if wanted)})
             await channels.opened()
             await _run(channels, begin, command, wants)
 
-        return HttpResponse(101, upgrade=spdy)
-    return HttpResponse(400, b"Upgrade request required\n")
+        return Response(101, spdy_head(query.headers, SPDY), upgrade=spdy)
+    return text(400, "Upgrade request required\n")
 
 
 async def _run(channels: Channels, begin: Begin, command: list[str], wants: dict[int, bool]) -> None:
@@ -128,11 +127,11 @@ def exit_status(code: int, command: list[str]) -> dict[str, Any]:
     """The Status that ends a remote command (v4): Success, or Failure with the exit code as a cause."""
     if code == 0:
         return {"metadata": {}, "status": "Success"}
-    text = f"error executing command {_go_list(command)}, exit code {code}"
+    cause = f"error executing command {_go_list(command)}, exit code {code}"
     return {
         "metadata": {},
         "status": "Failure",
-        "message": f"command terminated with non-zero exit code: {text}",
+        "message": f"command terminated with non-zero exit code: {cause}",
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
     }

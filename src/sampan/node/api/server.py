@@ -8,14 +8,18 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from sampan.base import pki
 from sampan.base.clock import Clock
+from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
 from sampan.node.api import logs, portforward, remote, stats
-from sampan.node.api.http import HttpRequest, HttpResponse, HttpServer
+from sampan.node.api.http import HttpServer
+from sampan.node.api.query import Query, text
 from sampan.node.pods.driver import PodDriver
 from sampan.node.pods.podspec import find_container, mains
 from sampan.node.runtime import ContainerStatus
@@ -24,6 +28,7 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 CLIENT_NAMES = ("kube-apiserver-kubelet-client",)
 CLIENT_GROUPS = ("system:masters",)
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Refused(Exception):
@@ -32,74 +37,61 @@ class Refused(Exception):
         self.status = status
 
 
-class KubeletServer:
-    """`await start(context, ...)`; a context of None (tests) lets everybody in."""
+class KubeletApi:
+    """`await serve(...)` listens; `handle` answers one request (tests and simulated nodes call it themselves)."""
 
-    def __init__(self, agent: Agent, clock: Clock) -> None:
+    def __init__(self, agent: Agent, *, clock: Clock) -> None:
         self._agent = agent
         self._clock = clock
-        self._server = HttpServer(self.handle)
-        self._open = False
+        self._server = HttpServer(self._guarded)
 
-    async def start(
-        self, context: ssl.SSLContext | None, host: str = "0.0.0.0", port: int = 10250, sock: Any = None
-    ) -> int:
-        """Listen; `context` must require client certificates. Returns the port."""
-        self._open = context is None
-        return await self._server.start(context, host, port, sock)
+    async def serve(self, host: str, port: int = 10250, *, cert: Path, key: Path, client_ca: Path) -> int:
+        """Listen with TLS; callers need a certificate of `client_ca`. Returns the port."""
+        context = pki.server_context(cert, key, client_ca.read_bytes())
+        context.verify_mode = ssl.CERT_REQUIRED
+        return await self._server.start(context, host, port)
 
     async def close(self) -> None:
         await self._server.close()
 
-    async def handle(self, request: HttpRequest) -> HttpResponse:
-        parts = request.path.strip("/").split("/")
-        if parts[0] == "healthz":
-            return HttpResponse(200, b"ok")
-        if not self._allowed(request):
-            return HttpResponse(403, b"Forbidden\n")
-        try:
-            return await self._route(parts, request)
-        except Refused as refusal:
-            return HttpResponse(refusal.status, str(refusal).encode() + b"\n")
-        except ValueError as error:
-            return HttpResponse(400, f"{error}\n".encode())
-
-    def _allowed(self, request: HttpRequest) -> bool:
-        if self._open:
-            return True
+    async def _guarded(self, request: Request) -> Response:
         peer = request.peer or {}
-        return peer.get("cn") in CLIENT_NAMES or any(g in CLIENT_GROUPS for g in peer.get("o", ()))
+        if peer.get("cn") in CLIENT_NAMES or any(g in CLIENT_GROUPS for g in peer.get("o", ())):
+            return await self.handle(request)
+        return text(403, "Forbidden\n")
 
-    async def _route(self, parts: list[str], request: HttpRequest) -> HttpResponse:
+    async def handle(self, request: Request) -> Response:
+        """The answer to a caller who may ask."""
+        try:
+            return await self._route(request.path.strip("/").split("/"), Query(request))
+        except Refused as refusal:
+            return text(refusal.status, f"{refusal}\n")
+        except ValueError as error:
+            return text(400, f"{error}\n")
+
+    async def _route(self, parts: list[str], query: Query) -> Response:
         match parts:
+            case ["healthz"]:
+                return text(200, "ok")
             case ["containerLogs", namespace, pod, container]:
-                return await self._logs(request, self._driver(namespace, pod), container)
+                return await self._logs(query, self._driver(namespace, pod), container)
             case ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container]:
-                return self._exec(request, self._driver(namespace, pod), container)
+                return self._exec(query, self._driver(namespace, pod), container)
             case ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container]:
-                return self._attach(request, self._driver(namespace, pod), container)
+                return self._attach(query, self._driver(namespace, pod), container)
             case ["portForward", namespace, pod] | ["portForward", namespace, pod, _]:
-                return self._port_forward(request, self._driver(namespace, pod))
+                return self._port_forward(query, self._driver(namespace, pod))
             case ["pods"] | ["runningpods"]:
                 return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods()})
             case ["stats", "summary"]:
                 return _json(await stats.summary(self._agent, self._clock.now()))
             case ["metrics", "resource"]:
-                text = await stats.resource_metrics(self._agent, self._clock.now())
-                return HttpResponse(200, text, "text/plain; version=0.0.4; charset=utf-8")
+                return text(200, await stats.resource_metrics(self._agent, self._clock.now()), _METRICS)
             case ["metrics"]:
-                return HttpResponse(
-                    200, stats.metrics(self._agent), "text/plain; version=0.0.4; charset=utf-8"
-                )
+                return text(200, stats.metrics(self._agent), _METRICS)
             case ["configz"]:
-                return _json(
-                    {
-                        "kubeletconfig": {
-                            "kind": "KubeletConfiguration",
-                            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-                        }
-                    }
-                )
+                kind = {"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1"}
+                return _json({"kubeletconfig": kind})
         raise Refused(404, "404 page not found")
 
     # Finding
@@ -124,22 +116,22 @@ class KubeletServer:
 
     # Doing
 
-    def _exec(self, request: HttpRequest, driver: PodDriver, name: str) -> HttpResponse:
+    def _exec(self, query: Query, driver: PodDriver, name: str) -> Response:
         status = self._running(driver, name)
-        command = list(request.query.get("command", []))
+        command = list(query.values.get("command", []))
         if not command:
             raise Refused(400, "you must specify at least 1 command")
-        tty, stdin = request.flag("tty"), request.flag("input", "stdin")
+        tty, stdin = query.flag("tty"), query.flag("input", "stdin")
         runtime = self._agent.runtime
         return remote.serve(
-            request, lambda: runtime.exec(status.config.id, command, tty=tty, stdin=stdin), command
+            query, lambda: runtime.exec(status.config.id, command, tty=tty, stdin=stdin), command
         )
 
-    def _attach(self, request: HttpRequest, driver: PodDriver, name: str) -> HttpResponse:
+    def _attach(self, query: Query, driver: PodDriver, name: str) -> Response:
         status = self._running(driver, name)
-        return remote.serve(request, lambda: self._agent.runtime.attach(status.config.id), [])
+        return remote.serve(query, lambda: self._agent.runtime.attach(status.config.id), [])
 
-    def _port_forward(self, request: HttpRequest, driver: PodDriver) -> HttpResponse:
+    def _port_forward(self, query: Query, driver: PodDriver) -> Response:
         sandbox = driver.world.sandbox
         if sandbox is None or not sandbox.ready:
             raise Refused(404, f'pod "{driver.pod["metadata"]["name"]}" is not running')
@@ -147,13 +139,13 @@ class KubeletServer:
         async def dial(port: int) -> Any:
             return await self._agent.runtime.connect(sandbox.config.id, port)
 
-        return portforward.serve(request, dial, driver.uid)
+        return portforward.serve(query, dial, driver.uid)
 
-    async def _logs(self, request: HttpRequest, driver: PodDriver, name: str) -> HttpResponse:
+    async def _logs(self, query: Query, driver: PodDriver, name: str) -> Response:
         pod = driver.pod["metadata"]["name"]
         if find_container(driver.pod, name) is None:
             raise Refused(404, f'container "{name}" in pod "{pod}" is not available')
-        options = logs.parse(request, self._clock.now())
+        options = logs.parse(query, self._clock.now())
         attempts = driver.world.attempts(name)
         if options.previous:
             if len(attempts) < 2 and not _waits_again(driver, name):
@@ -167,7 +159,8 @@ class KubeletServer:
         path = status.config.log_path or self._agent.kit.volumes.log_path(
             driver.pod, name, status.config.attempt
         )
-        return HttpResponse(200, self._read(path, options, driver, status.config.id), "text/plain")
+        body = self._read(path, options, driver, status.config.id)
+        return Response(200, {"content-type": "text/plain"}, body)
 
     async def _read(
         self, path: str, options: logs.LogOptions, driver: PodDriver, container_id: str
@@ -203,5 +196,5 @@ def _waiting_reason(driver: PodDriver, name: str) -> str:
     return "ContainerCreating"
 
 
-def _json(obj: Any) -> HttpResponse:
-    return HttpResponse(200, orjson.dumps(obj), "application/json")
+def _json(obj: Any) -> Response:
+    return text(200, orjson.dumps(obj), "application/json")

@@ -1,37 +1,49 @@
-"""WebSocket for the kubelet's streams (RFC 6455), by wsproto over an upgraded connection."""
+"""WebSocket for the kubelet's streams (RFC 6455): the handshake is ours, the framing wsproto's."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from sampan.node.api.http import HttpRequest, Stream
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
-def is_websocket(request: HttpRequest) -> bool:
-    return request.headers.get("upgrade", "").lower() == "websocket"
+def is_websocket(headers: Mapping[str, str]) -> bool:
+    return headers.get("upgrade", "").lower() == "websocket"
+
+
+def handshake(headers: Mapping[str, str], protocols: Sequence[str]) -> tuple[str, dict[str, str]] | None:
+    """(chosen subprotocol, headers of the 101 answer); None when the client offers only unknown ones or is no client.
+
+    `protocols` are in order of our preference; a client that offers nothing gets "".
+    """
+    key = headers.get("sec-websocket-key", "")
+    offered = [p.strip() for p in headers.get("sec-websocket-protocol", "").split(",") if p.strip()]
+    chosen = next((p for p in protocols if p in offered), "")
+    if not key or (offered and not chosen):
+        return None
+    accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+    answer = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-accept": accept}
+    if chosen:
+        answer["sec-websocket-protocol"] = chosen
+    return chosen, answer
 
 
 class WebSocket:
-    """One side of an accepted connection; messages are bytes."""
+    """The server's side of a connection after its handshake; messages are bytes."""
 
-    def __init__(self, stream: Stream, connection: WSConnection, subprotocol: str) -> None:
+    def __init__(self, stream: Any, subprotocol: str) -> None:
         self.subprotocol = subprotocol
         self._stream = stream
-        self._connection = connection
+        self._connection = Connection(ConnectionType.SERVER)
         self._partial = bytearray()
         self._closed = False
         self._ready: list[bytes] = []
@@ -86,26 +98,3 @@ class WebSocket:
             await self._write(self._connection.send(CloseConnection(code)))
             while await self.receive() is not None:
                 pass
-
-
-async def accept(request: HttpRequest, stream: Stream, protocols: Sequence[str]) -> WebSocket | None:
-    """Complete the handshake with the first of `protocols` that the client offers.
-
-    A client that offers none of them is refused (400, as the original does); one that offers nothing gets "".
-    """
-    connection = WSConnection(ConnectionType.SERVER)
-    headers = [(k.encode(), v.encode()) for k, v in request.headers.items()]
-    try:
-        connection.initiate_upgrade_connection(headers, request.path)
-        event = next(iter(connection.events()))
-    except (RemoteProtocolError, StopIteration):
-        await stream.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        return None
-    assert isinstance(event, Request)
-    offered = event.subprotocols
-    chosen = next((p for p in protocols if p in offered), "")
-    if offered and not chosen:
-        await stream.write(connection.send(RejectConnection(status_code=400)))
-        return None
-    await stream.write(connection.send(AcceptConnection(subprotocol=chosen or None)))
-    return WebSocket(stream, connection, chosen)
