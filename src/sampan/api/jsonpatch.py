@@ -80,7 +80,14 @@ def _test(holder: dict[str, Any], operation: dict[str, Any]) -> None:
         raise _refused()
 
 
-_OPERATIONS = {"add": _add, "remove": _remove, "replace": _replace, "move": _move, "copy": _copy, "test": _test}
+_OPERATIONS = {
+    "add": _add,
+    "remove": _remove,
+    "replace": _replace,
+    "move": _move,
+    "copy": _copy,
+    "test": _test,
+}
 
 
 def _locate(holder: dict[str, Any], path: Any) -> tuple[Any, str]:

@@ -170,7 +170,8 @@ def _arrange(merged: list[Any], order: list[Any], before: list[Any], merge_key: 
     known = _positions(before, merge_key)
     far = len(merged) + len(before)
     named = sorted(
-        (e for e in merged if _identity(e, merge_key) in wanted), key=lambda e: wanted[_identity(e, merge_key)]
+        (e for e in merged if _identity(e, merge_key) in wanted),
+        key=lambda e: wanted[_identity(e, merge_key)],
     )
     others = sorted(
         (e for e in merged if _identity(e, merge_key) not in wanted),
