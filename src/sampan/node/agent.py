@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 from sampan.api.status import ApiError
@@ -80,6 +81,8 @@ class Agent:
 
     async def start(self) -> None:
         """Take over what runs, register, follow. The node is Ready from its first status."""
+        if self.config.root:
+            os.makedirs(self.config.root, mode=0o755, exist_ok=True)
         await self.runtime.start(self.manager.exited)
         await self.manager.survey()
         capacity = dict(self.config.capacity) or machine.capacity(self.config.root, self.config.max_pods)

@@ -99,6 +99,8 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
     try:
         status = await kit.runtime.start_container(config)
     except RuntimeFailure as error:
+        if error.reason == "RunContainerError":
+            driver.record("Normal", "Created", f"Created container: {name}", name)
         driver.record("Warning", "Failed", f"Error: {error.message}", name)
         if error.reason != "RunContainerError":
             raise NotStarted(error.reason, error.message) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import stat
 
 from sampan.node.pods.problems import VolumeError
 
@@ -53,9 +54,9 @@ def open_beneath(root: str, path: str) -> int:
         os.close(parent)
 
 
-def make_beneath(root: str, path: str, mode: int = 0o750) -> None:
-    """Create the directories of root/path that are missing, following no link out of root. Raises OSError."""
-    done = ""
+def make_beneath(root: str, path: str) -> None:
+    """Create the directories of root/path that are missing, with root's mode, following no link out of it."""
+    done, mode = "", stat.S_IMODE(os.stat(root).st_mode)
     for part in path.split("/"):
         if part in ("", "."):
             continue
@@ -65,7 +66,8 @@ def make_beneath(root: str, path: str, mode: int = 0o750) -> None:
             try:
                 os.close(open_beneath(root, step))
             except FileNotFoundError:
-                os.mkdir(part, mode, dir_fd=parent)
+                os.mkdir(part, dir_fd=parent)
+                os.chmod(part, mode, dir_fd=parent)
             done = step
         finally:
             os.close(parent)
