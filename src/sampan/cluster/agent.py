@@ -25,7 +25,10 @@ from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.node.agent import Agent
-from sampan.node.api.server import KubeletApi
+try:
+    from sampan.node.api.server import KubeletApi
+except ImportError:
+    KubeletApi = None
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.dns.server import DnsServer
 from sampan.node.images.service import ImageService
@@ -121,6 +124,8 @@ class NodeProcess:
             hooks=hooks,
         )
         await self.agent.start()
+        if KubeletApi is None:
+            return
         pki = self.paths.pki
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(

@@ -25,6 +25,7 @@ from sampan.node.network import fabric
 
 _RESTART_PAUSE = 0.2
 _RESTART_PAUSE_MAX = 10.0
+_ATTEMPTS = 3  # starts of the control plane before whoever waits for it is told
 
 
 class Supervisor:
@@ -182,10 +183,20 @@ class Supervisor:
                 pause = min(_RESTART_PAUSE * 2 ** min(self.restarts - 1, 6), _RESTART_PAUSE_MAX)
                 self.restart_at = time.monotonic() + pause
                 log(f"control plane (pid {pid}) ended; starting it again in {pause:.1f} s")
+                if self.restarts >= _ATTEMPTS and not self.ready:
+                    self._refuse_waiting()
             for name, node in list(self.nodes.items()):
                 if pid == node:
                     log(f"node {name} (pid {pid}) ended")
                     del self.nodes[name]
+
+    def _refuse_waiting(self) -> None:
+        """Whoever waits for a control plane that cannot start is told its last words."""
+        with open(self.data / "logs" / "control-plane.log", errors="replace") as file:
+            last = ([line.strip() for line in file if line.strip()] or ["it wrote nothing"])[-1]
+        for connection in self.waiting:
+            _reply(connection, {"error": f"the control plane does not start: {last}"})
+        self.waiting.clear()
 
     def _control_plane_reported(self) -> None:
         if os.read(self.ready_fd, 64):
