@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from sampan.node.runtime import Image
@@ -57,8 +58,8 @@ def build(directory: str, ref: str) -> Image:
     skeleton = f"{directory}/{digest[:32]}"
     if not os.path.isdir(skeleton):
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        temporary = f"{skeleton}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = tempfile.mkdtemp(dir=directory, prefix=".skeleton-")  # several pods may ask for it at once
+        os.chmod(temporary, 0o755)
         _skeleton(temporary, trees)
         try:
             os.rename(temporary, skeleton)
