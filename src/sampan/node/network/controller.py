@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SERVICES, NODES = "services", "nodes"
 _GATHER = 0.002  # seconds the first change waits for others
 _RETRY = 5.0
+_SLICE = 50  # services decided upon before other tasks get their turn
 
 Object = dict[str, Any]
 
@@ -61,7 +62,7 @@ class ProxyController:
         self._view.subscribe(self._notice)  # type: ignore[attr-defined]
         services = [service_key(service) for service in self._view.list(SERVICES)]
         ready = self._ready_addresses(set(services) | self._slices.services())
-        await self._proxy.start({key: self._entries(key) for key in services}, damaged=self._damaged)
+        await self._proxy.start(await self._wanted(services), damaged=self._damaged)
         self._in_force(ready)
         await self._sync_routes()
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="service proxy")
@@ -157,7 +158,7 @@ class ProxyController:
     async def _program(self, keys: set[str], resync: bool) -> None:
         if keys:
             ready = self._ready_addresses(keys)
-            await self._proxy.change({key: self._entries(key) for key in sorted(keys)})
+            await self._proxy.change(await self._wanted(keys))
             self._in_force(ready)
         if resync:
             await self._proxy.resync()
@@ -171,6 +172,15 @@ class ProxyController:
         goal = routes.wanted(self._view.list(NODES), self._proxy.config.node)
         if self._routes.changes(goal):
             await asyncio.to_thread(self._routes.sync, goal)
+
+    async def _wanted(self, keys: Iterable[str]) -> dict[str, Entries]:
+        """What some Services need now, decided in slices that leave the loop to others."""
+        result = {}
+        for count, key in enumerate(sorted(keys), 1):
+            result[key] = self._entries(key)
+            if count % _SLICE == 0:
+                await self._clock.sleep(0)
+        return result
 
     def _entries(self, key: str) -> Entries:
         namespace, name = key.split("/", 1)

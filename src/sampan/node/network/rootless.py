@@ -15,6 +15,9 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sampan.base.clock import Clock
+from sampan.node.dns.server import DnsServer
+from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.network import expressions as x
 from sampan.node.network import namespace, nftables
 from sampan.node.network.gateway import Gateway
@@ -183,6 +186,43 @@ def inbound_ports(services: Sequence[Object]) -> dict[int, tuple[tuple[str, int]
                 if port.get(field) and port.get("protocol", "TCP") == "TCP":
                     result.setdefault(port[field], ((spec["clusterIP"], port["port"]), service))
     return result
+
+
+class RootlessNetwork:
+    """Uplink, inbound ports and a DNS server for the nodes to ask, over one gateway.
+
+    `view` follows services and endpointslices.discovery.k8s.io; `inside` are the cluster's networks (fabric, pods,
+    services, load balancers); `dns_address` is the host's address on the fabric, which agents take as their resolver.
+    """
+
+    def __init__(
+        self,
+        gateway_fd: int,
+        view: Any,
+        clock: Clock,
+        *,
+        inside: Sequence[str],
+        dns_address: str,
+        domain: str = "cluster.local",
+        problem: Callable[[Object, str], None] | None = None,
+    ) -> None:
+        self._gateway = Gateway(gateway_fd, clock)
+        self.uplink = Uplink(self._gateway, inside)
+        self.inbound = Inbound(view, self._gateway, problem=problem)
+        resolvers = Upstream(machine_resolvers(loopback=True), clock, open_udp=self._gateway.udp)
+        self.dns = DnsServer(view, clock, [dns_address], resolvers, domain=domain, networks=inside)
+
+    async def start(self) -> None:
+        """Raises OSError."""
+        await self.uplink.start()
+        await self.inbound.start()
+        await self.dns.start()
+
+    async def stop(self) -> None:
+        await self.dns.stop()
+        await self.inbound.stop()
+        await self.uplink.stop()
+        self._gateway.close()
 
 
 class _Acceptor:
