@@ -13,6 +13,7 @@ from sampan.client.https import HttpsTransport
 from sampan.client.messages import Request, Response
 
 _CHUNK = 64 * 1024
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
 
 
 class HttpsConnector:
@@ -28,7 +29,7 @@ class HttpsConnector:
         transport = self._agent(node_name)
         if "upgrade" in request.headers:
             return await _tunnel(transport, request)
-        return await transport(request)
+        return _end_to_end(await transport(request))
 
     async def forward(self, scheme: str, host: str, port: int, request: Request) -> Response:
         """To a port of a pod; its certificate, if it has one, is not checked (as in the original)."""
@@ -38,7 +39,9 @@ class HttpsConnector:
         while len(self._plain) > 64:
             oldest = next(iter(self._plain))
             await self._plain.pop(oldest).close()
-        return await (_tunnel(transport, request) if "upgrade" in request.headers else transport(request))
+        if "upgrade" in request.headers:
+            return await _tunnel(transport, request)
+        return _end_to_end(await transport(request))
 
     def _agent(self, name: str) -> HttpsTransport:
         node = self._node(name)
@@ -59,6 +62,12 @@ class HttpsConnector:
                 clock=self._clock,
             )
         return self._agents[url]
+
+
+def _end_to_end(response: Response) -> Response:
+    """The answer without what concerned only the connection it came on (RFC 9110, 7.6.1)."""
+    response.headers = {k: v for k, v in response.headers.items() if k.lower() not in _HOP}
+    return response
 
 
 async def _tunnel(transport: HttpsTransport, request: Request) -> Response:
