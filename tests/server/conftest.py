@@ -54,9 +54,7 @@ class Api:
         return answer
 
     async def merge(self, path: str, patch: Any) -> tuple[int, Any]:
-        return await self.call(
-            "PATCH", path, patch, headers={"content-type": "application/merge-patch+json"}
-        )
+        return await self.call("PATCH", path, patch, headers={"content-type": "application/merge-patch+json"})
 
 
 @pytest.fixture

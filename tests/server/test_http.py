@@ -53,8 +53,14 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byte
 
 async def test_keeps_the_connection_and_answers_pipelined_requests_in_order(listener):
     reader, writer = await _open(listener)
-    writer.write(b"GET /a%20b?x=%20 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
-    assert await _read(reader) == (200, {"content-type": "text/plain", "content-length": "16"}, b"GET /a b?x=%20 0")
+    writer.write(
+        b"GET /a%20b?x=%20 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+    )
+    assert await _read(reader) == (
+        200,
+        {"content-type": "text/plain", "content-length": "16"},
+        b"GET /a b?x=%20 0",
+    )
     assert (await _read(reader))[2] == b"POST /b? 3"
     writer.close()
 

@@ -7,27 +7,42 @@ allocators, connections to nodes) is plugged in by the composition root through 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
 
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError, FieldError, internal, method_not_allowed, no_such_path, unauthorized
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
-from sampan.server import delete, discovery, health, patch, read, respond, route, subresources, watch, write
+from sampan.server import (
+    definitions,
+    delete,
+    discovery,
+    health,
+    patch,
+    read,
+    respond,
+    route,
+    subresources,
+    watch,
+    write,
+)
 from sampan.server.authorize import Authorizer, refusal
 from sampan.server.call import Call
-from sampan.server.definitions import Definitions
 from sampan.server.impersonate import impersonate
 from sampan.server.lookup import Lookup
 from sampan.server.metrics import Metrics
 from sampan.server.negotiate import form_of
 from sampan.server.proxy import NodeConnector
-from sampan.store.protocol import Store, Watch
+from sampan.store.protocol import Item, Store, Watch
+
+if TYPE_CHECKING:
+    from sampan.server.admission.attrs import Attrs
 
 Object = dict[str, Any]
 log = logging.getLogger("sampan.server")
@@ -44,7 +59,9 @@ class Authenticates(Protocol):
 class Admits(Protocol):
     """`admission.Admission`."""
 
-    async def admit(self, attrs: Any) -> None: ...
+    async def mutate(self, attrs: Attrs) -> None: ...
+
+    async def judge(self, attrs: Attrs) -> None: ...
 
 
 @dataclass(slots=True)
@@ -87,10 +104,8 @@ class Server:
         self.frames = watch.Frames()
         self.watchers: set[Watch] = set()
         self.metrics = Metrics()
-        self.definitions = Definitions(self)
-        self.managed = _optional("sampan.api.managed")
+        self.definitions = definitions.Definitions(self)
         self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing
-        self._validation = _optional("sampan.api.validate")
         self.definitions.load()
 
     # The request path
@@ -195,38 +210,57 @@ class Server:
 
     # What writes need of the rest of the server
 
+    async def mutate(
+        self,
+        call: Call,
+        operation: str,
+        obj: Object | None,
+        old: Object | None,
+        options: Any = None,
+        *,
+        name: str = "",
+        namespace: str | None = None,
+    ) -> Attrs | None:
+        """The part of admission that may change `obj`, in place. Raises ApiError. For `judge` later."""
+        if self.admission is None:
+            return None
+        from sampan.server.admission.attrs import Attrs
+
+        info = call.info
+        attrs = Attrs(
+            operation,
+            call.row,
+            info.subresource,
+            info.namespace if namespace is None else namespace,
+            name or info.name,
+            obj,
+            old,
+            call.user,
+            bool(getattr(options, "dry_run", False)),
+            options,
+        )
+        await self.admission.mutate(attrs)
+        return attrs
+
+    async def judge(self, call: Call, attrs: Attrs | None) -> None:
+        """The part of admission that only allows or refuses, the last step before the append. Raises ApiError."""
+        if attrs is None or self.admission is None:
+            return
+        await self.admission.judge(attrs)
+        for warning in attrs.warnings:
+            call.warn(warning)
+
     async def admit(
         self,
         call: Call,
         operation: str,
         obj: Object | None,
         old: Object | None,
-        dry_run: bool,
-        options: Any,
-        *,
-        name: str = "",
-        namespace: str | None = None,
-        subresource: str | None = None,
+        options: Any = None,
+        **more: Any,
     ) -> None:
-        """Admission: changes `obj` in place or raises."""
-        if self.admission is None:
-            return
-        from sampan.server.admission import Attrs
-
-        await self.admission.admit(
-            Attrs(
-                operation,
-                call.row,
-                call.info.subresource if subresource is None else subresource,
-                call.info.namespace if namespace is None else namespace,
-                name or call.info.name,
-                obj,
-                old,
-                call.user,
-                dry_run,
-                options,
-            )
-        )
+        """Both parts, where there is nothing to prepare between them."""
+        await self.judge(call, await self.mutate(call, operation, obj, old, options, **more))
 
     def validate_create(self, row: Resource, obj: Object) -> list[FieldError]:
         from sampan.server import validate
@@ -238,50 +272,25 @@ class Server:
 
         return validate.update(self, row, new, old, subresource)
 
-    @contextlib.contextmanager
-    def allocations(
-        self, call: Call, obj: Object, old: Object | None, dry_run: bool
-    ) -> Iterator[_Allocation]:
-        """Addresses and ports for a Service, given back unless `keep()` was called."""
-        allocation = _Allocation()
+    def allocate(self, call: Call, obj: Object, old: Object | None, dry_run: bool) -> None:
+        """Addresses and ports of a Service, in place. What is taken is read from the stored Services."""
         if self.allocators is not None and call.row.store_key == "services" and not call.info.subresource:
-            allocation.release = self.allocators.allocate(obj, old, dry_run=dry_run)
-        try:
-            yield allocation
-        finally:
-            allocation.end()
+            self.allocators.prepare_service(obj, old, dry_run=dry_run)
 
-    def written(self, row: Resource, obj: Object, old: Object | None) -> None:
+    def written(self, row: Resource, item: Item) -> None:
         """Called after each durable write: definitions are served from here on."""
-        if row.store_key == "customresourcedefinitions.apiextensions.k8s.io":
-            self.definitions.changed(obj)
+        if row.store_key == definitions.BUCKET:
+            self.definitions.changed(orjson.loads(item.value))
 
     def removed(self, row: Resource, obj: Object) -> None:
         """Called after an object is gone."""
-        if row.store_key == "customresourcedefinitions.apiextensions.k8s.io":
+        if row.store_key == definitions.BUCKET:
             self.definitions.removed(obj)
-        elif self.allocators is not None and row.store_key == "services":
-            self.allocators.release(obj)
 
     async def close(self) -> None:
         """End all watches; the store is the composition root's."""
         for watcher in list(self.watchers):
             watcher.close()
-
-
-class _Allocation:
-    """What a write has been given; returned at the end unless kept."""
-
-    def __init__(self) -> None:
-        self.release: Callable[[], None] | None = None
-        self._kept = False
-
-    def keep(self) -> None:
-        self._kept = True
-
-    def end(self) -> None:
-        if not self._kept and self.release is not None:
-            self.release()
 
 
 def _impersonates(headers: Mapping[str, str]) -> bool:
@@ -297,15 +306,3 @@ def _addressed(info: route.RequestInfo, row: Resource) -> bool:
     if info.verb in ("update", "patch", "delete", "get"):
         return bool(info.name) and (bool(info.namespace) or not row.namespaced)
     return info.verb != "deletecollection" or bool(info.namespace) or not row.namespaced
-
-
-def _optional(name: str) -> Any:
-    """A module that may not be there yet."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        return None

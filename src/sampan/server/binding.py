@@ -33,9 +33,7 @@ async def bind(call: Call) -> Response:
         )
     target = binding.get("target") or {}
     _check_target(target, name)
-    await call.server.admit(
-        call, "CREATE", binding, None, options.dry_run, options, name=name, subresource="binding"
-    )
+    await call.server.admit(call, "CREATE", binding, None, options, name=name)
     pods = call.server.registry.get("pods")
     assert pods is not None
     call.row = pods

@@ -72,7 +72,7 @@ async def stream(call: Call) -> Response:
     node = (pod.get("spec") or {}).get("nodeName")
     if not node:
         raise bad_request(f"pod {info.name} does not have a host assigned")
-    await call.server.admit(call, "CONNECT", None, pod, False, None)
+    await call.server.admit(call, "CONNECT", None, pod)
     if info.subresource == "portforward":
         ports = [("port", p) for p in info.query.get("port", ())]
         return await _ask(call, node, call.request.method, f"/portForward/{where}", urlencode(ports))

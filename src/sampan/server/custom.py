@@ -28,20 +28,36 @@ from sampan.api.status import (
 
 Object = dict[str, Any]
 
-_nodes: dict[tuple[str, str], tuple[Any, Node]] = {}  # (resource, version) -> (its definition, schema)
+# (resource, version) -> (its definition, schema, revision before which objects may lack defaults)
+_nodes: dict[tuple[str, str], tuple[Any, Node, int]] = {}
 
 
 def schema_node(row: Resource) -> Node:
     """The schema of a custom row, compiled once for each state of its definition."""
+    return _compiled_row(row)[1]
+
+
+def default_since(row: Resource) -> int:
+    """Objects stored before this revision may lack defaults that the definition gives now; 0 when it gives none."""
+    return _compiled_row(row)[2]
+
+
+def _compiled_row(row: Resource) -> tuple[Any, Node, int]:
     key = (row.name, row.version)
     kept = _nodes.get(key)
     if kept is not None and kept[0] is row.definition:
-        return kept[1]
+        return kept
     text = (version_of(row).get("schema") or {}).get("openAPIV3Schema")
     node = schema.from_openapi(text)
     node.gvk = (row.group, row.version, row.kind)
-    _nodes[key] = (row.definition, node)
-    return node
+    version = (row.definition or {}).get("metadata", {}).get("resourceVersion") or "0"
+    kept = _nodes[key] = (row.definition, node, int(version) if _has_defaults(node) else 0)
+    return kept
+
+
+def _has_defaults(node: Node) -> bool:
+    children = [*node.properties.values(), *(n for n in (node.items, node.additional) if n is not None)]
+    return any(child.has_default or (child.custom and _has_defaults(child)) for child in children)
 
 
 def version_of(row: Resource) -> Object:
@@ -284,11 +300,9 @@ def _check_logic(value: Any, raw: Object, path: str, errors: list[FieldError]) -
     for part in raw.get("allOf") or ():
         errors += _partial(value, part, path)
     options = raw.get("anyOf")
-    if options and not any(not _partial(value, part, path) for part in options):
-        if not raw.get("x-kubernetes-int-or-string"):
-            errors.append(
-                invalid_value(path, value, f"{path} in body must validate at least one schema (anyOf)")
-            )
+    fits = raw.get("x-kubernetes-int-or-string") or any(not _partial(value, p, path) for p in options or ())
+    if options and not fits:
+        errors.append(invalid_value(path, value, f"{path} in body must validate at least one schema (anyOf)"))
     options = raw.get("oneOf")
     if options and sum(not _partial(value, part, path) for part in options) != 1:
         errors.append(

@@ -92,16 +92,14 @@ def _check_custom_kind(row: Resource, obj: Object) -> None:
         raise bad_request("Object 'Kind' is missing in '" + orjson.dumps(obj).decode() + "'")
     if not version:
         obj["apiVersion"] = version = row.api_version
-    errors = []
     if version != row.api_version:
         raise bad_request(
             f"the API version in the data ({version}) does not match the expected API version ({row.api_version})"
         )
     if kind != row.kind:
-        errors.append(FieldError("FieldValueInvalid", "kind", f'Invalid value: "{kind}": must be {row.kind}'))
-    if errors:
         name = (obj.get("metadata") or {}).get("name") or ""
-        raise invalid(row.group, row.kind, name, errors)
+        error = FieldError("FieldValueInvalid", "kind", f'Invalid value: "{kind}": must be {row.kind}')
+        raise invalid(row.group, kind, name, [error])
 
 
 def finish(

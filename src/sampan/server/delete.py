@@ -93,9 +93,7 @@ async def delete_object(
             raise not_found(row.group, row.plural, name)
         old = objects.load(latest, row)
         _check_preconditions(row, name, old, options)
-        await server.admit(
-            call, "DELETE", None, old, options.dry_run, options, name=name, namespace=namespace
-        )
+        await server.admit(call, "DELETE", None, old, options, name=name, namespace=namespace)
         try:
             return await _delete_once(call, key, latest, old, options)
         except Conflict as clash:
@@ -153,7 +151,7 @@ async def _delete_once(
         draft = objects.to_draft(server.registry, row, new)
         base = await server.store.put(row.store_key, key, draft, base.revision)
         new = objects.load(base, row)
-        server.written(row, new, old)
+        server.written(row, base)
     if not removable:
         return new, False
     if not options.dry_run:

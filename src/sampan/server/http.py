@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import http
 import logging
+import re
 import socket
 import ssl
 from collections import deque
@@ -38,6 +39,7 @@ _STALL_TIMEOUT = 60.0  # seconds a reader may take nothing
 _LINGER = 5.0  # seconds that running requests have at shutdown
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
+_METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -127,6 +129,7 @@ class _Connection(asyncio.Protocol):
         self._since = 0.0  # when the state that a timeout watches began
         self._raw: RawConnection | None = None
         self._ending = False
+        self._method = ""  # the one odd method of this connection, which ends after it
         self.lost = False
 
     # asyncio.Protocol
@@ -176,6 +179,8 @@ class _Connection(asyncio.Protocol):
             rest = data[upgrade.args[0] :]
             self._raw = RawConnection(self, rest)
         except httptools.HttpParserError:
+            if self._odd_method(data):
+                return
             self._refuse(ApiError(400, "BadRequest", "the request is no HTTP"))
             return
         if self._now is not None and not self._now.url and self._head_bytes > HEADER_LIMIT:
@@ -183,6 +188,16 @@ class _Connection(asyncio.Protocol):
             return
         if self._task is None:
             self._next()
+
+    def _odd_method(self, data: bytes) -> bool:
+        """A method that HTTP's parser does not know gets its answer (405) from the API, like any other."""
+        found = _METHOD.match(data)
+        if found is None or self._method or (self._now is not None and self._now.url):
+            return False
+        self._method = found[1].decode("ascii")
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"GET" + data[found.end(1) :])
+        return True
 
     def eof_received(self) -> bool:
         if self._raw is not None:
@@ -222,8 +237,8 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         now = self._now
         assert now is not None
-        now.method = self._parser.get_method().decode("ascii")
-        now.close = not self._parser.should_keep_alive()
+        now.method = self._method or self._parser.get_method().decode("ascii")
+        now.close = not self._parser.should_keep_alive() or bool(self._method)
         now.size = 0
         if now.headers.get("expect", "").lower() == "100-continue":
             now.expects = True
@@ -479,7 +494,9 @@ class Listener:
         timer = self.clock.call_later(grace, lambda: done.done() or done.set_result(None))
         tasks = [c._task for c in self.connections if c._task is not None]
         if tasks:
-            await asyncio.wait([asyncio.gather(*tasks, return_exceptions=True), done], return_when="FIRST_COMPLETED")
+            await asyncio.wait(
+                [asyncio.gather(*tasks, return_exceptions=True), done], return_when="FIRST_COMPLETED"
+            )
         timer.cancel()
         for connection in list(self.connections):
             connection.cancel()

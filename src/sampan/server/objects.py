@@ -9,7 +9,7 @@ import orjson
 
 from sampan.api import wire
 from sampan.api.registry import Registry, Resource
-from sampan.server import convert, selectable
+from sampan.server import convert, custom, selectable
 from sampan.store.protocol import Draft, Item
 
 Object = dict[str, Any]
@@ -51,18 +51,30 @@ def to_draft(registry: Registry, row: Resource, obj: Object) -> Draft:
 
 def load(item: Item, row: Resource) -> Object:
     """The object of an item in `row`'s version, a fresh copy."""
-    obj = orjson.loads(item.value)
+    return read(item.value, item.revision, row)
+
+
+def read(value: bytes, revision: int, row: Resource) -> Object:
+    """Stored bytes as an object of `row`'s version. `revision` is when they were stored."""
+    obj = orjson.loads(value)
     if obj.get("apiVersion") != row.api_version:
         obj = convert.convert_text(obj, row)
+    if row.custom and revision < custom.default_since(row):
+        custom.apply_schema_defaults(obj, custom.schema_node(row))
     return obj
 
 
-def raw(item: Item, row: Resource, value: bytes | None = None) -> bytes:
-    """The bytes to send: those in the store unless they are of another version. `value` replaces the item's own."""
-    value = item.value if value is None else value
-    if spoken(value, row):
+def raw(item: Item, row: Resource) -> bytes:
+    """The bytes to send: those in the store, unless they are of another version or lack a later default."""
+    value = item.value
+    if ready(value, item.revision, row):
         return value
-    return orjson.dumps(convert.convert_text(orjson.loads(value), row))
+    return orjson.dumps(read(value, item.revision, row))
+
+
+def ready(value: bytes, revision: int, row: Resource) -> bool:
+    """Whether stored bytes can be sent as they are."""
+    return spoken(value, row) and not (row.custom and revision < custom.default_since(row))
 
 
 def spoken(value: bytes, row: Resource) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from sampan.api import jsontext, wire
-from sampan.api.status import ApiError, FieldError, bad_request, invalid, unsupported_media_type
+from sampan.api.status import ApiError, FieldError, bad_request, conflict, invalid, unsupported_media_type
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
 from sampan.server import decode, objects, write
@@ -113,18 +113,21 @@ def _loads(body: bytes, *, strategic: bool = False) -> Any:
 def _finish(call: Call, obj: Object, options: WriteOptions) -> Object:
     row = call.row
     kind, version = obj.get("kind"), obj.get("apiVersion")
-    if (kind and kind != row.kind) or (version and version != row.api_version):
-        decode.check_kind(call, row, obj)
     try:
+        if (kind and kind != row.kind) or (version and version != row.api_version):
+            decode.check_kind(call, row, obj)
         return decode.finish(call, row, obj, options.validation)
     except ApiError as error:
-        if "strict decoding error" in error.message and error.code == 400:
-            detail = error.message[error.message.index("strict decoding error") :]
-            shown = go_map(_loads(call.request.body))
-            raise invalid(
-                "", "", "", [FieldError("FieldValueInvalid", "patch", f'Invalid value: "{shown}": {detail}')]
-            ) from None
-        raise
+        if error.code != 400:
+            raise
+        raise _undecodable(call, error) from None
+
+
+def _undecodable(call: Call, error: ApiError) -> ApiError:
+    """A patch whose result is no object of the kind: 422 on the patch itself."""
+    why = error.message.partition(": ")[2] if "cannot be handled as" in error.message else error.message
+    shown = go_map(_loads(call.request.body))
+    return invalid("", "", "", [FieldError("FieldValueInvalid", "patch", f'Invalid value: "{shown}": {why}')])
 
 
 def _check_identity(call: Call, new: Object) -> None:
@@ -186,6 +189,9 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
     key = objects.key_of(row, info.namespace, info.name)
     if server.store.latest(row.store_key, key) is None and not info.subresource:
         await server.authorize_as(call, "create")
+        if uid := applied["metadata"].get("uid"):
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise conflict(row.group, row.plural, info.name, why)
         new = _finish_applied(call, merged(None), options)
         _check_identity(call, new)
         written = await write.create_applied(call, new, options)

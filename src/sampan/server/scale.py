@@ -6,7 +6,7 @@ from typing import Any
 
 from sampan.api import selectors
 from sampan.api.registry import Resource
-from sampan.api.status import FieldError, bad_request, invalid, invalid_value, not_found
+from sampan.api.status import FieldError, bad_request, internal, invalid, invalid_value, not_found
 from sampan.client.messages import Response
 from sampan.server import decode, objects, patch, respond, write
 from sampan.server.call import Call
@@ -92,7 +92,10 @@ def _get(call: Call) -> Response:
     if item is None:
         plural = row.plural if row.custom else f"{row.plural}/scale"
         raise not_found(row.group, plural, info.name)
-    return respond.obj(call, scale_of(row, objects.load(item, row)))
+    obj = objects.load(item, row)
+    if row.custom and _dig(obj, _paths(row)[0]) is None:
+        raise internal(f"the spec replicas field {_paths(row)[0]!r} does not exist".replace("'", '"'))
+    return respond.obj(call, scale_of(row, obj))
 
 
 async def _put(call: Call) -> Response:

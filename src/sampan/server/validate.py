@@ -36,7 +36,7 @@ def create(server: Server, row: Resource, obj: Object) -> list[FieldError]:
         return _metadata(rules, row, obj, None) + custom.validate(row, obj, None)
     if rules is not None:
         return rules.validate_create(row, obj)
-    return _name_errors(obj)
+    return _name_errors(obj, row)
 
 
 def update(server: Server, row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
@@ -58,8 +58,9 @@ def _metadata(rules: Any, row: Resource, obj: Object, old: Object | None) -> lis
     return _name_errors(obj) if old is None else []
 
 
-def _name_errors(obj: Object) -> list[FieldError]:
+def _name_errors(obj: Object, row: Resource | None = None) -> list[FieldError]:
     name = obj["metadata"].get("name", "")
     if not name:
         return [required("metadata.name", "name or generateName is required")]
-    return [invalid_value("metadata.name", name, problem) for problem in names.dns1123_subdomain(name)]
+    check = names.path_segment if row and row.group.startswith("rbac.") else names.dns1123_subdomain
+    return [invalid_value("metadata.name", name, problem) for problem in check(name)]

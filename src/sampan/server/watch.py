@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from sampan.api.registry import Resource
 from sampan.api.status import gone
 from sampan.client.messages import Response
 from sampan.server import objects, respond
@@ -198,7 +197,7 @@ class _Stream:
         return call.server.frames.get(key, lambda: _encode(call, event))
 
     def _table(self, event: _Event) -> bytes:
-        value = _decoded(event.value, self._call.row)
+        value = objects.read(event.value, event.revision, self._call.row)
         table = respond.tabulate(self._call, self._call.row, [value], headers=not self._columns_sent)
         if self._columns_sent:
             table["columnDefinitions"] = None
@@ -227,21 +226,14 @@ class _Stream:
 
 def _encode(call: Call, event: _Event) -> bytes:
     if call.form.shape == "partial":
-        value = orjson.dumps(respond.partial(_decoded(event.value, call.row), call.form.version))
-    elif objects.spoken(event.value, call.row):
+        value = orjson.dumps(
+            respond.partial(objects.read(event.value, event.revision, call.row), call.form.version)
+        )
+    elif objects.ready(event.value, event.revision, call.row):
         value = event.value
     else:
-        value = orjson.dumps(_decoded(event.value, call.row))
+        value = orjson.dumps(objects.read(event.value, event.revision, call.row))
     return b'{"type":"%b","object":%b}\n' % (event.kind.encode(), value)
-
-
-def _decoded(value: bytes, row: Resource) -> Object:
-    obj = orjson.loads(value)
-    if obj.get("apiVersion") != row.api_version:
-        from sampan.server import convert
-
-        obj = convert.convert_text(obj, row)
-    return obj
 
 
 def _at_revision(item: Item, revision: int) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from sampan.api import managed
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, FieldError, already_exists, bad_request, conflict, invalid, not_found
 from sampan.base.clock import rfc3339
@@ -107,28 +108,27 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
         obj.pop("status", None)
     if not owned:  # what the writer sent and what was defaulted; not what admission and the kind add
         own(call, None, obj, options)
-    await server.admit(call, "CREATE", obj, None, options.dry_run, options, name=name)
+    attrs = await server.mutate(call, "CREATE", obj, None, options, name=name)
     meta = obj["metadata"]
     meta["uid"] = server.ids.uid()
     meta["creationTimestamp"] = rfc3339(now)
     prepare_create(strategy, obj, Prep(row, call.user, now, call.info.subresource))
     if row.store_key == definitions.BUCKET:
         server.definitions.accept(obj, None)
+    server.allocate(call, obj, None, options.dry_run)
     _refuse(row, name, server.validate_create(row, obj))
+    await server.judge(call, attrs)
     key = objects.key_of(row, meta.get("namespace", ""), meta["name"])
-    with server.allocations(call, obj, None, options.dry_run) as allocation:
-        latest = server.store.latest(row.store_key, key)
-        if latest is not None:
-            raise _exists(row, meta["name"], latest)
-        if options.dry_run:
-            return Written(obj, created=True)
-        draft = objects.to_draft(server.registry, row, obj)
-        try:
-            item = await server.store.put(row.store_key, key, draft, 0)
-        except Conflict as clash:
-            raise _exists(row, meta["name"], clash.latest) from None
-        allocation.keep()
-    server.written(row, obj, None)
+    latest = server.store.latest(row.store_key, key)
+    if latest is not None:
+        raise _exists(row, meta["name"], latest)
+    if options.dry_run:
+        return Written(obj, created=True)
+    try:
+        item = await server.store.put(row.store_key, key, objects.to_draft(server.registry, row, obj), 0)
+    except Conflict as clash:
+        raise _exists(row, meta["name"], clash.latest) from None
+    server.written(row, item)
     return Written(obj, item, created=True)
 
 
@@ -268,8 +268,9 @@ async def _replace(
 ) -> Written:
     """One attempt at replacing `base`. Raises store Conflict when it has moved."""
     row, info, server = call.row, call.info, call.server
+    attrs = None
     if info.subresource != "binding":  # admitted as what it is: a Binding
-        await server.admit(call, "UPDATE", new, old, options.dry_run, options, name=info.name)
+        attrs = await server.mutate(call, "UPDATE", new, old, options, name=info.name)
     prep = Prep(row, call.user, server.clock.now(), info.subresource)
     prepare_part(strategy, new, old, prep)
     if row.store_key == definitions.BUCKET and info.subresource != "status":
@@ -278,22 +279,22 @@ async def _replace(
         manage(old, new)
     else:
         own(call, old, new, options)
+    server.allocate(call, new, old, options.dry_run)
     if info.subresource != "binding":
         _refuse(row, info.name, server.validate_update(row, new, old, info.subresource))
+    await server.judge(call, attrs)
     key = objects.key_of(row, info.namespace, info.name)
-    with server.allocations(call, new, old, options.dry_run) as allocation:
-        if _same(new, old):
-            return Written(old, base)
-        if removable(row, new):
-            return await _remove(call, key, base, new, options)
-        if options.dry_run:
-            if server.store.latest(row.store_key, key) is not base:
-                raise Conflict(server.store.latest(row.store_key, key))
-            return Written(new)
-        draft = objects.to_draft(server.registry, row, new)
-        item = await server.store.put(row.store_key, key, draft, base.revision)
-        allocation.keep()
-    server.written(row, new, old)
+    if _same(new, old):
+        return Written(old, base)
+    if removable(row, new):
+        return await _remove(call, key, base, new, options)
+    if options.dry_run:
+        if (latest := server.store.latest(row.store_key, key)) is not base:
+            raise Conflict(latest)
+        return Written(new)
+    draft = objects.to_draft(server.registry, row, new)
+    item = await server.store.put(row.store_key, key, draft, base.revision)
+    server.written(row, item)
     return Written(new, item)
 
 
@@ -338,8 +339,7 @@ async def _remove(call: Call, key: str, base: Item, new: Object, options: WriteO
 def own(call: Call, old: Object | None, new: Object, options: WriteOptions) -> None:
     """managedFields of a write that is no apply. A status write owns under its subresource."""
     server, row = call.server, call.row
-    managed = server.managed
-    if managed is None or call.info.subresource == "binding":
+    if call.info.subresource == "binding":
         return
     managed.update(
         old,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,8 @@ def prepare_update(strategy: Strategy, new: Object, old: Object, prep: Prep) -> 
         _take(new, old, field)
     if strategy.update is not None:
         strategy.update(new, old, prep)
-    if strategy.generation and spec_changed(new, old):
+    beside = {"status"} if has_status(prep.row) else set()
+    if strategy.generation and spec_changed(new, old, beside):
         new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
 
@@ -180,9 +181,9 @@ _PARTS: dict[str, Callable[[Strategy, Object, Object, Prep], None]] = {
 }
 
 
-def spec_changed(new: Object, old: Object) -> bool:
-    """Whether anything but metadata and status differs."""
-    keys = (new.keys() | old.keys()) - {"metadata", "status", "kind", "apiVersion"}
+def spec_changed(new: Object, old: Object, beside: Collection[str] = ("status",)) -> bool:
+    """Whether anything but metadata (and what is `beside` it) differs."""
+    keys = (new.keys() | old.keys()).difference(beside, ("metadata", "kind", "apiVersion"))
     return any(new.get(key) != old.get(key) for key in keys)
 
 
