@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -62,3 +64,15 @@ async def api() -> Api:
     clock = VirtualClock()
     server = Server(MemoryStore(clock), BUILTIN.copy(), clock=clock, ids=Ids(seed=1))
     return Api(server, clock)
+
+
+# pytest's importlib mode adds no test directory to the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def facts():
+    """A store with facts in it, for tests of what decides by looking at the cluster."""
+    from cluster_facts import Facts
+
+    return Facts()
