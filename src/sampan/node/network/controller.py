@@ -46,6 +46,7 @@ class ProxyController:
         self._dirty: set[str] = set()
         self._nodes_dirty = False
         self._resync = False
+        self._busy = False
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +80,7 @@ class ProxyController:
 
     async def settled(self) -> None:
         """Waits until everything noticed so far is in the kernel."""
-        while self._dirty or self._nodes_dirty or self._resync:
+        while self._busy or self._dirty or self._nodes_dirty or self._resync:
             self._settled.clear()
             await self._settled.wait()
 
@@ -144,6 +145,7 @@ class ProxyController:
             self._changed.clear()
             keys, self._dirty = self._dirty, set()
             resync, self._resync = self._resync, False
+            self._busy = True
             try:
                 await self._program(keys, resync)
             except Exception:
@@ -153,6 +155,7 @@ class ProxyController:
                 await self._clock.sleep(_RETRY)
                 self._wake()
             else:
+                self._busy = False
                 self._settled.set()
 
     async def _program(self, keys: set[str], resync: bool) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from sampan.node.network import namespace, nftables, rtnetlink
 from sampan.node.network.expressions import FAMILIES
+from sampan.node.network.routes import metric_of
 
 _BRIDGE = "fabric"
 _NODE_LINK = "eth0"
@@ -115,7 +116,7 @@ def join_host(
     """Makes the host (the caller's namespace) a leaf: an address on the fabric, forwarding, routes for `services`.
 
     Those routes only give local connections a source address and a way to the output hook, where they are sent on to
-    a pod; one that exists already stays. `rootless`: there is no way out but the uplink, so the default route leads
+    a pod. `rootless`: there is no way out but the uplink, so the default route leads
     to lo, where the uplink picks connections up. What was changed on the host is noted beside the cluster's run
     directory, and put back by the last `destroy`.
     """
@@ -127,11 +128,10 @@ def join_host(
     namespace.set_sysctls(host, {f"ipv4/conf/{host_link(cluster)}/route_localnet": "1"})
     with rtnetlink.connect(host) as nl:
         nl.run(rtnetlink.set_link(1))
-        present = {route.destination for route in rtnetlink.routes(nl)}
         for service_cidr in services:
-            if ":" not in service_cidr and service_cidr not in present:
-                nl.run(rtnetlink.add_route(service_cidr, link=link, source=address))
-        if rootless and "0.0.0.0/0" not in present:
+            if ":" not in service_cidr:
+                nl.run(rtnetlink.add_route(service_cidr, link=link, source=address, metric=metric_of(link)))
+        if rootless:
             nl.run(rtnetlink.add_route("0.0.0.0/0", link=1, source=address))
 
 

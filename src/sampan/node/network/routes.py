@@ -76,4 +76,11 @@ class NodeRoutes:
 
     def _route(self, destination: str, gateway: str, link: int) -> Any:
         source = self._source if (":" in self._source) == (":" in destination) else ""
-        return rtnetlink.add_route(destination, gateway=gateway, link=link, source=source, onlink=True)
+        return rtnetlink.add_route(
+            destination, gateway=gateway, link=link, source=source, onlink=True, metric=metric_of(link)
+        )
+
+
+def metric_of(link: int) -> int:
+    """Routes of several clusters to the same range can be there together: that of the newest is used, none is replaced."""
+    return max(1, 10000 - link)

@@ -192,10 +192,13 @@ def add_route(
     source: str = "",
     onlink: bool = False,
     table: int = _MAIN_TABLE,
+    metric: int = 0,
 ) -> Message:
-    """Adds or replaces. Without a gateway the destination is directly on the link."""
+    """Adds, or replaces one of the same `metric` (the least is used). Without a gateway it is directly on the link."""
     route = Route(destination, gateway, link, source, table=table)
     body = _route_body(route, UNIVERSE if gateway else LINK, _UNICAST, _ONLINK if onlink else 0)
+    if metric:
+        body += u32(6, metric)
     return Message(_NEWROUTE, CREATE | REPLACE, body, f"route to {destination}")
 
 

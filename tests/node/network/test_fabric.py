@@ -1,0 +1,73 @@
+"""The fabric comes and goes without a trace, also when two clusters share a host."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from sampan.node.network import fabric, namespace
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def host(tmp_path):
+    path = str(tmp_path / "host")
+    namespace.create(path)
+    yield path
+    namespace.remove(path)
+
+
+def look(netns, command):
+    arguments = ["nsenter", f"--net={netns}", *command.split()]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+
+
+def everything(netns):
+    return look(netns, "ip -o link") + look(netns, "ip route") + look(netns, "nft list tables")
+
+
+def test_destroy_leaves_nothing_and_may_be_repeated(host, tmp_path):
+    namespace.set_sysctls(host, {"ipv4/ip_forward": "0"})
+    before = everything(host)
+    for _ in range(2):
+        fabric.create(str(tmp_path / "a/fabric"), "a")
+        fabric.join_host(str(tmp_path / "a/fabric"), "a", "10.89.1.1/24", host=host)
+        assert "10.96.0.0/16" in look(host, "ip route")
+    for _ in range(2):
+        fabric.destroy(str(tmp_path / "a/fabric"), "a", host=host)
+        assert everything(host) == before
+    assert namespace.set_sysctls(host, {"ipv4/ip_forward": "0"}) == {}
+    assert not (tmp_path / "a/fabric").exists()
+
+
+def test_two_clusters_do_not_take_each_others_routes_or_settings(host, tmp_path):
+    namespace.set_sysctls(host, {"ipv4/ip_forward": "0"})
+    for name, address in (("a", "10.89.1.1/24"), ("b", "10.89.2.1/24")):
+        fabric.create(str(tmp_path / name / "fabric"), name)
+        fabric.join_host(str(tmp_path / name / "fabric"), name, address, host=host)
+    for first, second in (("b", "a"),):
+        fabric.destroy(str(tmp_path / first / "fabric"), first, host=host)
+        assert f"10.96.0.0/16 dev {fabric.host_link(second)}" in look(host, "ip route")
+        assert namespace.set_sysctls(host, {"ipv4/ip_forward": "1"}) == {}
+        fabric.destroy(str(tmp_path / second / "fabric"), second, host=host)
+    assert namespace.set_sysctls(host, {"ipv4/ip_forward": "0"}) == {}
+
+
+def test_a_node_that_is_plugged_in_again_replaces_its_former_self(host, tmp_path):
+    path = str(tmp_path / "a/fabric")
+    fabric.create(path, "a")
+    fabric.join_host(path, "a", "10.89.1.1/24", host=host)
+    for attempt in range(2):
+        node = str(tmp_path / f"node-{attempt}")
+        namespace.create(node)
+        fabric.join(path, "a", node, 1, "10.89.1.2/24", gateway="10.89.1.1")
+        assert "default via 10.89.1.1" in look(node, "ip route")
+    assert "eth0" not in look(str(tmp_path / "node-0"), "ip -o link")
+    fabric.leave(path, "a", 1)
+    fabric.leave(path, "a", 1)
+    assert "eth0" not in look(str(tmp_path / "node-1"), "ip -o link")
+    for attempt in range(2):
+        namespace.remove(str(tmp_path / f"node-{attempt}"))
+    fabric.destroy(path, "a", host=host)
