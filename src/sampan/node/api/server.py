@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.messages import Request, Response
@@ -65,9 +66,9 @@ class KubeletApi:
         try:
             return await self._route(request.path.strip("/").split("/"), Query(request))
         except Refused as refusal:
-            return text(refusal.status, f"{refusal}\n")
+            return _refusal(refusal.status, str(refusal))
         except ValueError as error:
-            return text(400, f"{error}\n")
+            return _refusal(400, str(error))
 
     async def _route(self, parts: list[str], query: Query) -> Response:
         match parts:
@@ -175,6 +176,12 @@ class KubeletApi:
                 yield chunk
         except FileNotFoundError:
             yield b""
+
+
+def _refusal(code: int, message: str) -> Response:
+    """A Status, so that what is wrong reaches the user through the API server as it is."""
+    reason = {400: "BadRequest", 404: "NotFound"}.get(code, "")
+    return text(code, orjson.dumps(ApiError(code, reason, message).status()), "application/json")
 
 
 def _waits_again(driver: PodDriver, name: str) -> bool:
