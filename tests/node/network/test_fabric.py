@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from sampan.node.network import fabric, namespace
+from sampan.node.network import fabric, namespace, rtnetlink
 
 pytestmark = pytest.mark.root
 
@@ -15,6 +15,8 @@ pytestmark = pytest.mark.root
 def host(tmp_path):
     path = str(tmp_path / "host")
     namespace.create(path)
+    with rtnetlink.connect(path) as nl:
+        nl.run(rtnetlink.set_link(1))
     yield path
     namespace.remove(path)
 
