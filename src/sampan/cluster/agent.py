@@ -22,13 +22,11 @@ from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.client.view import CachedView
 from sampan.cluster import config as configs
+from sampan.cluster import processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.node.agent import Agent
-try:
-    from sampan.node.api.server import KubeletApi
-except ImportError:
-    KubeletApi = None
+from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.dns.server import DnsServer
 from sampan.node.images.service import ImageService
@@ -87,13 +85,18 @@ class NodeProcess:
         await self.proxy.start()
 
     async def _start_dns(self) -> None:
-        self.dns = DnsServer(self.view, self.clock, [self.config.dns_ip])
+        self.dns = DnsServer(
+            self.view,
+            self.clock,
+            [self.config.dns_ip],
+            networks=(self.config.service_cidr, self.config.pod_cidr),
+        )
         await self.dns.start()
 
     async def _start_agent(self) -> None:
         directory, run = self.paths.node(self.name), self.paths.run / "nodes" / self.name
         self.network = PodNetwork([self.pod_cidr], node_ips=[self.address])
-        cgroup = f"sampan/{self.config.name}/{self.name}"
+        cgroup = processes.cgroup(self.config.name, self.name)
         runtime = NativeRuntime(
             str(directory / "runtime"), str(run / "zygote.sock"), self.clock, self.network, cgroup=cgroup
         )
@@ -124,8 +127,6 @@ class NodeProcess:
             hooks=hooks,
         )
         await self.agent.start()
-        if KubeletApi is None:
-            return
         pki = self.paths.pki
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sampan.base.errors import SampanError
 from sampan.cluster import config as configs
-from sampan.cluster import kubeconfig, rootless, supervision
-from sampan.cluster.paths import Paths, is_root
+from sampan.cluster import kubeconfig, processes, rootless, supervision
+from sampan.cluster.paths import Paths, is_root, known_clusters
+from sampan.node.images.store import Store
 from sampan.node.native import cgroups
 from sampan.node.network import fabric
 
@@ -36,6 +37,7 @@ def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
     for directory in (paths.data, paths.run):
         _remove_tree(directory, rootless_owned=config.rootless)
     _remove_if_empty(paths.data.parent, paths.run.parent)
+    _remove_unused_images(paths)
     return existed
 
 
@@ -43,7 +45,8 @@ def sweep(paths: Paths) -> None:
     """Clear what processes that were killed could not: fabric, rules, cgroups. Harmless when there is nothing."""
     if is_root():
         fabric.destroy(str(paths.fabric), paths.name)
-    cgroups.sweep(paths.name)
+    cgroups.sweep(processes.cgroup(paths.name))
+    cgroups.remove("sampan")
 
 
 def _remove_tree(directory: Path, *, rootless_owned: bool) -> None:
@@ -56,6 +59,14 @@ def _remove_tree(directory: Path, *, rootless_owned: bool) -> None:
         if not rootless_owned:
             raise
         rootless.remove_tree(directory)
+
+
+def _remove_unused_images(paths: Paths) -> None:
+    """Images a user loaded stay for the next cluster; without any, their directory goes with the last cluster."""
+    if known_clusters() or not paths.images.exists() or Store(str(paths.images)).list():
+        return
+    shutil.rmtree(paths.images)
+    _remove_if_empty(paths.images.parent)
 
 
 def _remove_if_empty(*directories: Path) -> None:

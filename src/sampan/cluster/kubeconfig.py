@@ -74,8 +74,10 @@ def remove(path: Path, context: str) -> bool:
         if config.get("current-context") == context:
             known = {e.get("name") for e in config["contexts"]}
             config["current-context"] = before if before in known else ""
-        if had:
+        if had and any(config.get(key) for key in config if key not in ("apiVersion", "kind")):
             _write(path, config)
+        elif had:
+            path.unlink()  # nothing in it was ever anyone's but ours
         return had
 
 

@@ -92,7 +92,8 @@ class ControlPlane:
         await bootstrap.ensure(masters, bootstrap.objects((self.options.service_cidr,)))
         await bootstrap.ensure(masters, [dns_service(self.options.dns_ip)])
         if self.options.advertise:
-            await bootstrap.ensure(masters, bootstrap.kubernetes_service(*self.options.advertise))
+            service_ip = self.server.allocators.address(1)
+            await bootstrap.ensure(masters, bootstrap.kubernetes_service(*self.options.advertise, service_ip))
 
     async def think(self) -> None:
         """Start controllers and scheduler."""

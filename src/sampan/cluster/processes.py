@@ -52,6 +52,11 @@ def spawn(
         os._exit(127)
 
 
+def cgroup(cluster: str, node: str = "") -> str:
+    """The control group below which everything of a node, or of a whole cluster, runs."""
+    return f"sampan/{cluster}/{node}" if node else f"sampan/{cluster}"
+
+
 def one_thread() -> dict[str, str]:
     """Numeric libraries start a thread a core, and malloc an arena a thread: neither helps here, both cost memory."""
     return {

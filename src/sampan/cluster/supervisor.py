@@ -64,7 +64,11 @@ class Supervisor:
         fabric.create(str(self.run / "fabric"), self.config["name"])
         address = self.address(0)
         fabric.join_host(
-            str(self.run / "fabric"), self.config["name"], f"{address}/24", rootless=self.config["rootless"]
+            str(self.run / "fabric"),
+            self.config["name"],
+            f"{address}/24",
+            rootless=self.config["rootless"],
+            services=(self.config["service_cidr"], self.config["load_balancer_cidr"]),
         )
         self.listeners.append(_listen(address, self.config["port"]))
 
@@ -113,6 +117,7 @@ class Supervisor:
             rootless=self.config["rootless"],
             die_with_parent=True,
             connect=connect,
+            cgroup=processes.cgroup(self.config["name"], name),
         )
 
     # -- stopping ---------------------------------------------------------------------------------------------------

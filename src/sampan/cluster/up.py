@@ -116,6 +116,7 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         config = ClusterConfig(paths.name, rootless=rootless)
         config.port = wishes.port or _free_port(DEFAULT_PORT)
         config.fabric = _fabric_network(paths)
+        _choose_ranges(config, paths)
     if wishes.port and wishes.port != config.port:
         raise SampanError(
             f"the API's port is {config.port} and stays so", "Remove the cluster first: sampan down"
@@ -170,6 +171,21 @@ def _fabric_network(paths: Paths) -> str:
         if not any(route.endswith(_route_form(third)) for route in taken):
             return f"10.89.{third}.0/24"
     raise SampanError("every network 10.89.0.0/16 could give is in use on this machine")
+
+
+def _choose_ranges(config: ClusterConfig, paths: Paths) -> None:
+    """Pods and Services of all clusters of this machine have ranges of their own: the host reaches every one of them."""
+    others = [configs.load(file) for file in paths.data.parent.glob("*/cluster.json")]
+    pods, services = {c.pod_cidr for c in others}, {c.service_cidr for c in others}
+    second = next((n for n in range(244, 199, -1) if f"10.{n}.0.0/16" not in pods), None)
+    base = next((n for n in range(96, 127, 2) if f"10.{n}.0.0/16" not in services), None)
+    if second is None or base is None:
+        raise SampanError(
+            "too many clusters on this machine: no address range is left", "Remove one: sampan down"
+        )
+    config.pod_cidr, config.service_cidr = f"10.{second}.0.0/16", f"10.{base}.0.0/16"
+    config.api_service_ip, config.dns_ip = f"10.{base}.0.1", f"10.{base}.0.10"
+    config.load_balancer_cidr = f"10.{base + 1}.255.0/24"
 
 
 def _route_form(third: int) -> str:
