@@ -112,10 +112,9 @@ def _least(item: Object, name: str, least: Quantity, requests: Amounts, limits: 
     head = f"minimum {name} usage per {item['type']} is {least}"
     if name not in requests:
         yield f"{head}.  No request is specified"
-        return
-    if requests[name] < least:
+    elif requests[name] < least:
         yield f"{head}, but request is {requests[name]}"
-    if name in limits and limits[name] < least:
+    elif name in limits and limits[name] < least:
         yield f"{head}, but limit is {limits[name]}"
 
 
@@ -125,10 +124,9 @@ def _most(
     head = f"maximum {name} usage per {item['type']} is {most}"
     if name not in bounded:
         yield f"{head}.  No {what} is specified"
-        return
-    if bounded[name] > most:
+    elif bounded[name] > most:
         yield f"{head}, but {what} is {bounded[name]}"
-    if what == "limit" and name in requests and requests[name] > most:
+    elif what == "limit" and name in requests and requests[name] > most:
         yield f"{head}, but request is {requests[name]}"
 
 
