@@ -1,6 +1,6 @@
 """A node's process: agent, service proxy and DNS, inside the node's own namespaces.
 
-Started and restarted by the node's process 1 as `python -m sampan.cluster.agent DATA RUN NODE`. Containers do not
+Started and restarted by the node's process 1 as `python -m sampan.cluster.agent DATA NODE`. Containers do not
 depend on it: it may end at any moment, and the next one takes them over.
 """
 
@@ -167,10 +167,10 @@ async def run(paths: Paths, config: ClusterConfig, name: str) -> None:
 
 
 def main() -> None:
-    data, name = Path(sys.argv[1]), sys.argv[3]
+    data, name = Path(sys.argv[1]), sys.argv[2]
     os.umask(0o022)
     config = configs.load(data / "cluster.json")
-    uvloop.run(run(Paths(config.name, data), config, name))
+    uvloop.run(run(config.paths(data), config, name))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.base.errors import SampanError
+from sampan.cluster.paths import Paths
 
 FORMAT = 1
 
@@ -32,6 +33,8 @@ class ClusterConfig:
 
     name: str
     port: int = 0
+    run: str = ""  # directory of sockets
+    images: str = ""  # directory of the image store
     rootless: bool = False
     pod_cidr: str = "10.244.0.0/16"
     service_cidr: str = "10.96.0.0/16"
@@ -57,6 +60,10 @@ class ClusterConfig:
     def fabric_address(self, index: int) -> str:
         """The host's leaf is index 0; nodes count from 1."""
         return self.fabric.split("/")[0].rsplit(".", 1)[0] + f".{index + 1}"
+
+    def paths(self, data: Path) -> Paths:
+        """The files of this cluster, whoever asks."""
+        return Paths(self.name, data, Path(self.run), Path(self.images))
 
     @property
     def server_address(self) -> str:

@@ -1,6 +1,6 @@
 """The control plane's process: store, server, controllers, scheduler, and the host's own way to Services.
 
-Started by the supervisor as `python -m sampan.cluster.control_plane DATA RUN`, with the listeners as descriptors in
+Started by the supervisor as `python -m sampan.cluster.control_plane DATA`, with the listeners as descriptors in
 SAMPAN_LISTEN_FDS; it writes a byte to SAMPAN_READY_FD when it serves.
 """
 
@@ -117,12 +117,10 @@ def _report_ready() -> None:
 
 
 def main() -> None:
-    data, run_directory = Path(sys.argv[1]), Path(sys.argv[2])
+    data = Path(sys.argv[1])
     config = configs.load(data / "cluster.json")
-    paths = Paths(config.name, data)
-    assert paths.run == run_directory
     try:
-        uvloop.run(run(paths, config))
+        uvloop.run(run(config.paths(data), config))
     except SampanError as error:
         print(f"{error.message}\n  {error.hint}", file=sys.stderr)
         sys.exit(1)

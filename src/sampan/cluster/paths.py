@@ -35,14 +35,15 @@ class Paths:
 
     name: str
     data: Path
+    run: Path
+    images: Path  # one content store for all nodes of all clusters of this user on this machine
 
     @classmethod
     def of(cls, name: str, data_dir: str | Path | None = None) -> Paths:
-        return cls(name, Path(data_dir).absolute() if data_dir else default_data_root() / "clusters" / name)
-
-    @property
-    def run(self) -> Path:
-        return run_root() / self.name
+        """Where a command finds a cluster. Its processes are told by its configuration: inside a user namespace
+        everybody looks like root."""
+        data = Path(data_dir).absolute() if data_dir else default_data_root() / "clusters" / name
+        return cls(name, data, run_root() / name, default_data_root() / "images")
 
     @property
     def config(self) -> Path:
@@ -59,11 +60,6 @@ class Paths:
     @property
     def logs(self) -> Path:
         return self.data / "logs"
-
-    @property
-    def images(self) -> Path:
-        """One content store for all nodes of all clusters of this user on this machine."""
-        return default_data_root() / "images"
 
     @property
     def supervisor_socket(self) -> Path:

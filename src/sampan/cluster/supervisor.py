@@ -82,7 +82,7 @@ class Supervisor:
         if self.gateway:
             fds["SAMPAN_GATEWAY_FD"] = [self.gateway.fd]
         self.control_plane = processes.spawn(
-            [*self.command, "sampan.cluster.control_plane", str(self.data), str(self.run)],
+            [*self.command, "sampan.cluster.control_plane", str(self.data)],
             log=self.data / "logs" / "control-plane.log",
             fds=fds,
         )
@@ -112,7 +112,7 @@ class Supervisor:
             name=name,
             directory=str(directory),
             run=str(rundir),
-            agent=[*self.command, "sampan.cluster.agent", str(self.data), str(self.run), name],
+            agent=[*self.command, "sampan.cluster.agent", str(self.data), name],
             log=str(self.data / "logs" / f"{name}.log"),
             rootless=self.config["rootless"],
             die_with_parent=True,

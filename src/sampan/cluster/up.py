@@ -113,7 +113,7 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
             )
     else:
         rootless = not is_root()
-        config = ClusterConfig(paths.name, rootless=rootless)
+        config = ClusterConfig(paths.name, run=str(paths.run), images=str(paths.images), rootless=rootless)
         config.port = wishes.port or _free_port(DEFAULT_PORT)
         config.fabric = _fabric_network(paths)
         _choose_ranges(config, paths)
