@@ -16,7 +16,7 @@ from sampan.api.registry import Registry, Resource
 from sampan.api.resources import subresource
 from sampan.api.status import method_not_allowed, no_such_path
 from sampan.client.messages import Request, Response
-from sampan.server import respond
+from sampan.server import openapi, respond
 from sampan.server.negotiate import form_of
 from sampan.server.route import RequestInfo
 
@@ -45,7 +45,7 @@ async def answer(server: Server, request: Request, info: RequestInfo) -> Respons
     parts = [p for p in info.path.split("/") if p]
     head = parts[0] if parts else ""
     if head == "openapi":
-        return _openapi(server, request, info, parts[1:])
+        return await openapi.answer(server.registry, request, parts[1:], server.config.git_version)
     if head in (".well-known", "openid"):
         return _identity(server, parts)
     if head not in ("api", "apis", "version", ""):
@@ -244,21 +244,7 @@ def _discovered(row: Resource) -> Object:
     return entry
 
 
-# Schemas and keys
-
-
-def _openapi(server: Server, request: Request, info: RequestInfo, rest: list[str]) -> Response | None:
-    """/openapi/v2 and /openapi/v3: `sampan.api.openapi` makes the documents."""
-    import importlib
-
-    try:
-        openapi = importlib.import_module("sampan.api.openapi")
-    except ModuleNotFoundError:
-        if rest == ["v2"]:
-            info_part = {"title": "Kubernetes", "version": server.config.git_version}
-            return respond.document({"swagger": "2.0", "info": info_part, "paths": {}, "definitions": {}})
-        return None
-    return openapi.answer(server.registry, request, rest, server.config.git_version)
+# Keys
 
 
 def _identity(server: Server, parts: list[str]) -> Response | None:
