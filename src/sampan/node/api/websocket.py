@@ -48,19 +48,21 @@ class WebSocket:
         self._closed = False
         self._ready: list[bytes] = []
         self._writing = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     async def receive(self) -> bytes | None:
         """The next whole message; None when the other side has closed or gone."""
-        while not self._ready:
-            if self._closed:
-                return None
-            data = await self._stream.read()
-            try:
-                self._connection.receive_data(data or None)
-                await self._events()
-            except (RemoteProtocolError, LocalProtocolError, OSError):
-                self._closed = True
-        return self._ready.pop(0)
+        async with self._reading:
+            while not self._ready:
+                if self._closed:
+                    return None
+                data = await self._stream.read()
+                try:
+                    self._connection.receive_data(data or None)
+                    await self._events()
+                except (RemoteProtocolError, LocalProtocolError, OSError):
+                    self._closed = True
+            return self._ready.pop(0)
 
     async def _events(self) -> None:
         for event in self._connection.events():

@@ -1,0 +1,44 @@
+"""QoS classes and what the kernel is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.node import qos
+
+
+def make(*resources):
+    containers = [{"name": f"c{i}", "resources": r} for i, r in enumerate(resources)]
+    return {"metadata": {"uid": "u"}, "spec": {"containers": containers}}
+
+
+BOTH = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}
+
+
+@pytest.mark.parametrize(
+    "resources, expected",
+    [
+        ([{}], "BestEffort"),
+        ([BOTH], "Guaranteed"),
+        ([{"limits": BOTH["limits"]}], "Guaranteed"),
+        ([BOTH, {}], "Burstable"),
+        ([{"requests": {"cpu": "1m"}}], "Burstable"),
+        ([{"limits": {"cpu": "1"}}], "Burstable"),
+    ],
+)
+def test_class(resources, expected):
+    assert qos.qos_class(make(*resources)) == expected
+
+
+def test_limits():
+    pod = make({"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "2Gi"}})
+    found = qos.container_limits(pod, pod["spec"]["containers"][0], 10 << 30)
+    assert (found.cpu_shares, found.cpu_quota, found.memory) == (256, 50_000, 2 << 30)
+    assert found.oom_score_adj == 900
+    assert qos.cgroup(pod) == "burstable/podu"
+
+
+@pytest.mark.parametrize("resources, score", [({}, 1000), (BOTH, -997), ({"requests": {"cpu": "1m"}}, 999)])
+def test_oom_score(resources, score):
+    pod = make(resources)
+    assert qos.oom_score_adj(pod, pod["spec"]["containers"][0], 10 << 30) == score

@@ -1,0 +1,38 @@
+"""What is sent of a pod's status, and how often."""
+
+from __future__ import annotations
+
+from sampan.node.statuses import status_patch
+
+READY = {"type": "Ready", "status": "True", "lastTransitionTime": "t"}
+
+
+def test_the_same_status_sends_nothing():
+    status = {
+        "phase": "Running",
+        "conditions": [READY],
+        "containerStatuses": [{"name": "c", "lastState": {}}],
+    }
+    stored = {
+        "phase": "Running",
+        "conditions": [{**READY, "lastProbeTime": None}],
+        "containerStatuses": [{"name": "c"}],
+    }
+    assert status_patch(stored, status) == {}
+
+
+def test_only_what_changed_is_sent_and_what_is_gone_is_cleared():
+    old = {"phase": "Running", "reason": "X", "conditions": [{**READY, "status": "False", "message": "m"}]}
+    new = {"phase": "Running", "conditions": [READY]}
+    assert status_patch(old, new) == {
+        "reason": None,
+        "$setElementOrder/conditions": [{"type": "Ready"}],
+        "conditions": [{**READY, "message": None}],
+    }
+
+
+async def test_a_burst_costs_one_patch(world):
+    world.pod()
+    await world.clock.advance(0)
+    patches = [r for r in world.api.requests if r.method == "PATCH" and r.path.endswith("/pods/p/status")]
+    assert len(patches) <= 3

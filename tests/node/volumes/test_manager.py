@@ -1,0 +1,145 @@
+"""Volumes of a pod on disk: set up, updated live, taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from mini_api import MiniApi
+
+from sampan.base.clock import RealClock
+from sampan.node.config import AgentConfig
+from sampan.node.pods.problems import VolumeError
+from sampan.node.volumes.manager import VolumeManager
+
+
+@pytest.fixture
+async def setup(tmp_path):
+    clock = RealClock()
+    api = MiniApi(clock)
+    manager = VolumeManager(api.client(), clock, AgentConfig(root=str(tmp_path)), dict)
+    yield api, manager, tmp_path
+    await manager.close()
+
+
+def make_pod(*volumes, mounts=()):
+    container = {"name": "c", "volumeMounts": list(mounts)}
+    spec = {"containers": [container], "volumes": list(volumes)}
+    return {"metadata": {"name": "p", "namespace": "default", "uid": "u"}, "spec": spec}
+
+
+async def sources(manager, pod):
+    container = pod["spec"]["containers"][0]
+    return {m.target: m for m in await manager.mounts(pod, container, {"V": "x"}, ["10.0.0.1"])}
+
+
+async def test_a_config_map_follows_its_object(setup):
+    api, manager, _ = setup
+    api.create("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"a": "1"}})
+    pod = make_pod({"name": "v", "configMap": {"name": "cm"}}, mounts=[{"name": "v", "mountPath": "/v"}])
+    await manager.mount(pod)
+    file = Path((await sources(manager, pod))["/v"].source) / "a"
+    assert file.read_text() == "1"
+    api.change("configmaps", "cm", {"data": {"a": "2"}})
+    for _ in range(100):
+        if file.read_text() == "2":
+            break
+        await asyncio.sleep(0.01)
+    assert file.read_text() == "2"
+
+
+async def test_a_missing_object_is_named_and_may_come_later(setup):
+    api, manager, _ = setup
+    pod = make_pod({"name": "v", "secret": {"secretName": "s"}})
+    with pytest.raises(VolumeError, match='MountVolume.SetUp failed for volume "v" : secret "s" not found'):
+        await manager.mount(pod)
+    api.create("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {}})
+    for _ in range(100):
+        try:
+            await manager.mount(pod)
+            break
+        except VolumeError:
+            await asyncio.sleep(0.01)
+    else:
+        pytest.fail("the secret was never seen")
+
+
+async def test_an_empty_dir_lives_as_long_as_its_pod(setup):
+    _, manager, root = setup
+    pod = make_pod(
+        {"name": "e", "emptyDir": {}},
+        mounts=[
+            {"name": "e", "mountPath": "/e", "readOnly": True},
+            {"name": "e", "mountPath": "/sub", "subPathExpr": "$(V)/y"},
+        ],
+    )
+    await manager.mount(pod)
+    mounts = await sources(manager, pod)
+    assert mounts["/e"].readonly and os.path.isdir(mounts["/e"].source + "/x/y")
+    assert {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"} <= set(mounts)
+    (root / "pods/u/volumes/kubernetes.io~empty-dir/e/file").write_text("kept")
+    await manager.mount(pod)
+    assert (root / "pods/u/volumes/kubernetes.io~empty-dir/e/file").read_text() == "kept"
+    await manager.unmount("u")
+    assert not (root / "pods/u").exists()
+
+
+async def test_files_of_unknown_pods_are_swept(setup):
+    _, manager, root = setup
+    for path in ("pods/old/volumes", "pods/u", "logs/default_a_old/c", "logs/default_p_u/c"):
+        (root / path).mkdir(parents=True)
+    await manager.sweep({"u"})
+    assert os.listdir(root / "pods") == ["u"] and os.listdir(root / "logs") == ["default_p_u"]
+
+
+@pytest.mark.parametrize(
+    "kind, make, problem",
+    [
+        ("Directory", None, "is not a directory"),
+        ("File", "dir", "is not a file"),
+        ("DirectoryOrCreate", None, ""),
+        ("FileOrCreate", None, ""),
+        ("", None, ""),
+    ],
+)
+async def test_host_path_types(setup, kind, make, problem):
+    _, manager, root = setup
+    path = root / "host"
+    if make:
+        path.mkdir()
+    pod = make_pod({"name": "h", "hostPath": {"path": str(path), "type": kind}})
+    if problem:
+        with pytest.raises(VolumeError, match=problem):
+            await manager.mount(pod)
+    else:
+        await manager.mount(pod)
+        assert path.exists()
+
+
+async def test_a_claim_leads_to_its_volume(setup):
+    api, manager, root = setup
+    claim = {"metadata": {"name": "data", "namespace": "default"}, "spec": {"volumeName": "pv"}, "status": {}}
+    api.create("persistentvolumeclaims", claim)
+    volume = {"metadata": {"name": "pv"}, "spec": {"hostPath": {"path": str(root / "disk")}}}
+    api.create("persistentvolumes", volume)
+    pod = make_pod(
+        {"name": "d", "persistentVolumeClaim": {"claimName": "data"}},
+        mounts=[{"name": "d", "mountPath": "/d"}],
+    )
+    with pytest.raises(VolumeError, match='"default/data" is not bound'):
+        await manager.mount(pod)
+    api.change("persistentvolumeclaims", "data", {"status": {"phase": "Bound"}})
+    await manager.mount(pod)
+    assert (await sources(manager, pod))["/d"].source == str(root / "disk")
+
+
+async def test_a_token_is_requested_for_the_pod(setup):
+    _, manager, _ = setup
+    source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}
+    pod = make_pod(
+        {"name": "t", "projected": {"sources": [source]}}, mounts=[{"name": "t", "mountPath": "/t"}]
+    )
+    await manager.mount(pod)
+    assert (Path((await sources(manager, pod))["/t"].source) / "token").read_text() == "t"
