@@ -127,7 +127,7 @@ class CA:
         self,
         subject: x509.Name,
         public: object,
-        names: list[x509.GeneralName],
+        names: Sequence[x509.GeneralName],
         usages: list[x509.ObjectIdentifier],
         now: float | None,
         seconds: float,

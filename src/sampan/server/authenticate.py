@@ -15,6 +15,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sampan.api.status import unauthorized
 from sampan.base.clock import Clock, rfc3339_parse
@@ -66,9 +67,9 @@ class Authenticator:
             raise unauthorized()
         return ANONYMOUS
 
-    def _peer(self, peer: Mapping[str, object]) -> User | None:
+    def _peer(self, peer: Mapping[str, Any]) -> User | None:
         """TLS has checked the certificate already; its CN is the user, O the groups."""
-        key = (str(peer.get("cn") or ""), tuple(peer.get("o") or ()))  # type: ignore[arg-type]
+        key: tuple[str, tuple[str, ...]] = (str(peer.get("cn") or ""), tuple(peer.get("o") or ()))
         user = self._peers.get(key)
         if user is None and key[0]:
             if len(self._peers) > _CACHE_LIMIT:

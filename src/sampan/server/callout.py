@@ -115,7 +115,7 @@ class Callout:
         return found[self._ids.choice(len(found))]
 
     def _ready(self, namespace: str, name: str, port_name: str) -> set[tuple[str, int]]:
-        found = set()
+        found: set[tuple[str, int]] = set()
         for item in self._lookup.items("endpointslices.discovery.k8s.io", f"{namespace}/"):
             if item.labels.get("kubernetes.io/service-name") != name:
                 continue
