@@ -63,13 +63,13 @@ class Root:
         """Open a file of the root (whatever it is), making an empty one if need be."""
         return self._make(path, 0o644, is_directory=False)
 
-    def _make(self, path: str, mode: int, is_directory: bool) -> int:
+    def _make(self, path: str, mode: int, is_directory: bool, hops: int = 0) -> int:
         try:
             return self.open(path)
         except FileNotFoundError:
             pass
         parent, _, name = path.rstrip("/").rpartition("/")
-        above = self.directory(parent or "/") if parent else os.dup(self.fd)
+        above = self.directory(parent) if parent else os.dup(self.fd)
         try:
             if is_directory:
                 os.mkdir(name, mode, dir_fd=above)
@@ -77,11 +77,20 @@ class Root:
                 os.close(
                     os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=above)
                 )
-        except FileExistsError:
-            pass  # a dangling link: the lookup below says so
+        except FileExistsError:  # a link that leads nowhere yet: what it names is made, inside the root
+            if hops > 16:
+                raise
+            return self._make(self._link_target(above, name), mode, is_directory, hops + 1)
         finally:
             os.close(above)
         return self.open(path)
+
+    def _link_target(self, above: int, name: str) -> str:
+        link = os.readlink(name, dir_fd=above)
+        if not link.startswith("/"):
+            root = os.readlink(f"/proc/self/fd/{self.fd}")
+            link = f"{os.readlink(f'/proc/self/fd/{above}').removeprefix(root)}/{link}"
+        return os.path.normpath(f"/{link}")
 
     def mount(
         self, source: str | None, path: str, kind: str | None, flags: int = 0, data: str | None = None
