@@ -7,8 +7,6 @@ committed, in a thread, and verified by events: any change of our table that we 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import errno
 import logging
 import socket
@@ -16,16 +14,13 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from sampan.node.network import conntrack, namespace, nftables, programming, ruleset
+from sampan.node.network.damage import DamageWatcher
 from sampan.node.network.expressions import FAMILIES
-from sampan.node.network.netlink import NETFILTER, NetlinkSocket, as_text, attribute_dict, messages
 from sampan.node.network.programming import Delta, Programmed
 from sampan.node.network.ruleset import Balance, Config
 from sampan.node.network.services import Element, Entries
 
 log = logging.getLogger(__name__)
-
-_NFTABLES_GROUP = 1 << 6  # NFNLGRP_NFTABLES is number 7
-_SO_ATTACH_FILTER = 26
 
 
 class ServiceProxy:
@@ -38,7 +33,7 @@ class ServiceProxy:
         self._known: dict[int, set[Balance]] = {4: set(), 6: set()}
         self._nl: nftables.NftSocket | None = None
         self._lock = asyncio.Lock()
-        self._watcher: _DamageWatcher | None = None
+        self._watcher: DamageWatcher | None = None
 
     async def start(
         self, wanted: Mapping[str, Entries] | None = None, damaged: Callable[[], None] | None = None
@@ -48,7 +43,7 @@ class ServiceProxy:
         self._state.change(wanted or {})
         await self.resync()
         if damaged:
-            self._watcher = _DamageWatcher(self.config.table, self._nl.port, self._netns, damaged)
+            self._watcher = DamageWatcher(self.config.table, self._nl.port, self._netns, damaged)
 
     def close(self) -> None:
         """Stops programming; the rules stay in force (connections outlive a restart of the agent)."""
@@ -160,55 +155,3 @@ def _is_udp(element: Element) -> bool:
 def _udp_key(element: Element) -> tuple[int, bytes, int]:
     size = 4 if element.version == 4 else 16
     return element.version, element.key[:size], struct.unpack_from(">H", element.key, size + 4)[0]
-
-
-class _DamageWatcher:
-    """Hears of every nftables change in the namespace except our own, and tells when one was of our table."""
-
-    def __init__(
-        self, table: str, our_port: int, netns: namespace.Netns | None, damaged: Callable[[], None]
-    ) -> None:
-        self._table = table
-        self._damaged = damaged
-        self._nl = namespace.run_in(netns, lambda: NetlinkSocket(NETFILTER, _NFTABLES_GROUP))
-        self._nl.socket.setblocking(False)
-        with contextlib.suppress(OSError):
-            _hear_only_others(self._nl.socket, our_port)
-        self._our_port = our_port
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._nl.socket.fileno(), self._readable)
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._nl.socket.fileno())
-        self._nl.close()
-
-    def _readable(self) -> None:
-        try:
-            datagram = self._nl.receive()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno == errno.ENOBUFS:  # too much happened to hear it all
-                self._damaged()
-            return
-        for kind, _, _, port, payload in messages(datagram):
-            if port == self._our_port or kind >> 8 != 10 or kind & 0xFF == 15:  # NEWGEN names no table
-                continue
-            if as_text(attribute_dict(payload[4:]).get(1, b"")) == self._table:
-                self._damaged()
-                return
-
-
-def _hear_only_others(listener: socket.socket, port: int) -> None:
-    """Attaches a filter (classic BPF) that drops what carries this sender's port in its header."""
-    program = [
-        (0x20, 0, 0, 12),  # load the word at offset 12, as big-endian
-        (0x15, 0, 1, int.from_bytes(struct.pack("=I", port), "big")),
-        (0x06, 0, 0, 0),
-        (0x06, 0, 0, 0xFFFFFFFF),
-    ]
-    code = ctypes.create_string_buffer(
-        b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    )
-    head = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
-    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
