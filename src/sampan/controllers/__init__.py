@@ -12,6 +12,7 @@ from sampan.api.registry import Registry
 
 from . import (
     aggregation,
+    daemonset,
     deployment,
     endpoints,
     endpointslice,
@@ -23,6 +24,7 @@ from . import (
     node_lifecycle,
     podgc,
     replicaset,
+    statefulset,
     ttl,
 )
 from .base import Rule
@@ -47,6 +49,8 @@ def build(config: Config) -> list[Rule]:
     rules = [
         *replicaset.rules(),
         *deployment.rules(),
+        *statefulset.rules(),
+        *daemonset.rules(),
         *endpointslice.rules(),
         *endpoints.rules(),
         *loadbalancer.rules(config.load_balancer_pool),

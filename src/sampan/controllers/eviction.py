@@ -9,6 +9,7 @@ from sampan.api import meta
 from sampan.client.plan import Delete, Event, Key, Object, Patch, Plan, View
 
 from .base import Rule, seconds
+from .nodes import tolerates
 
 
 def rules() -> list[Rule]:
@@ -24,17 +25,6 @@ def _pods_on(node: Object, view: View) -> list[Key]:
         return []
     found = view.indexed("pods", "spec.nodeName", meta.name(node))
     return [Key(meta.namespace(p), meta.name(p)) for p in found]
-
-
-def tolerates(toleration: Object, taint: Object) -> bool:
-    """Toleration against taint: an empty effect or key matches all of them, Exists any value."""
-    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
-        return False
-    if toleration.get("key") and toleration["key"] != taint["key"]:
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return True
-    return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
 
 
 def leaves_at(pod: Object, node: Object, now: float) -> float | None:

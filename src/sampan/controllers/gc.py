@@ -73,7 +73,7 @@ class _Collector:
             return plan.then(_without_finalizer(row.name, obj, _FOREGROUND))
         plan = Plan(why=f"waits for {len(blocking)} dependents")
         # Each dependent looks at its owners itself: one that has another, living owner must stay.
-        for resource, dependent in blocking:
+        for _, dependent in blocking:
             if not meta.deleted(dependent):
                 own = self.row(dependent["apiVersion"], dependent["kind"])
                 found = self._collect(own, dependent, view) if own else Plan()

@@ -73,7 +73,7 @@ def _distribute(wanted: list[Object], mine: list[Object]) -> list[tuple[Object |
         stay = [e for old in s.get("endpoints") or () if (e := left.pop(tuple(old["addresses"]), None))]
         kept.append((s, stay))
     rest = list(left.values())
-    for s, stay in sorted(kept, key=lambda k: (k[1] == (k[0] or {}).get("endpoints"), -len(k[1]))):
+    for _, stay in sorted(kept, key=lambda k: (k[1] == (k[0] or {}).get("endpoints"), -len(k[1]))):
         room = _PER_SLICE - len(stay)
         stay += rest[:room]
         rest = rest[room:]

@@ -1,0 +1,55 @@
+"""What controllers ask about nodes: does a pod's selector and affinity match, are the taints tolerated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sampan.api import meta, selectors
+from sampan.client.plan import Object
+
+_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": ">", "Lt": "<"}
+
+
+def tolerates(toleration: Object, taint: Object) -> bool:
+    """Toleration against taint: an empty effect or key matches all of them, Exists any value."""
+    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
+        return False
+    if toleration.get("key") and toleration["key"] != taint["key"]:
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return True
+    return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
+
+
+def untolerated(node: Object, tolerations: Iterable[Object], *effects: str) -> bool:
+    """Whether a taint with one of these effects is tolerated by none."""
+    tolerations = list(tolerations)
+    return any(
+        t["effect"] in effects and not any(tolerates(x, t) for x in tolerations)
+        for t in node["spec"].get("taints") or ()
+    )
+
+
+def selects(spec: Object, node: Object) -> bool:
+    """nodeSelector and required node affinity of a pod spec."""
+    if not (spec.get("nodeSelector") or {}).items() <= meta.labels(node).items():
+        return False
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    return matches(affinity.get("requiredDuringSchedulingIgnoredDuringExecution"), node)
+
+
+def matches(selector: Object | None, node: Object) -> bool:
+    """core/v1 NodeSelector: one of its terms; None matches all."""
+    return selector is None or any(_term(t, node) for t in selector.get("nodeSelectorTerms") or ())
+
+
+def _term(term: Object, node: Object) -> bool:
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    named = {"metadata.name": meta.name(node)}
+    return bool(expressions or fields) and all(
+        selectors.Requirement(r["key"], _OPERATORS[r["operator"]], tuple(r.get("values") or ())).matches(
+            labels
+        )
+        for rules, labels in ((expressions, meta.labels(node)), (fields, named))
+        for r in rules
+    )
