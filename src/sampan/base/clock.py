@@ -71,20 +71,20 @@ class VirtualClock:
     """Time that moves only by `advance()`. Needs asyncio's own loop (uvloop hides its ready queue)."""
 
     def __init__(self, start: float = 1_767_225_600.0) -> None:  # 2026-01-01T00:00:00Z
-        self._now = start
         self._start = start
+        self._elapsed = 0.0  # kept apart from `start`: next to 1.7e9 a float could not tell microseconds
         self._order = itertools.count()
         self._timers: list[tuple[float, int, _VirtualTimer]] = []
 
     def now(self) -> float:
-        return self._now
+        return self._start + self._elapsed
 
     def monotonic(self) -> float:
-        return self._now - self._start
+        return self._elapsed
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
         timer = _VirtualTimer(lambda: callback(*args))
-        heapq.heappush(self._timers, (self._now + max(delay, 0.0), next(self._order), timer))
+        heapq.heappush(self._timers, (self._elapsed + max(delay, 0.0), next(self._order), timer))
         return timer
 
     async def sleep(self, delay: float) -> None:
@@ -123,15 +123,15 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Move time forward, firing timers in order and letting the world settle after each instant."""
         await self.settle()
-        end = self._now + seconds
+        end = self._elapsed + seconds
         while self._timers and self._timers[0][0] <= end:
             due, _, timer = heapq.heappop(self._timers)
             if timer.cancelled:
                 continue
-            self._now = max(self._now, due)
+            self._elapsed = max(self._elapsed, due)
             timer.callback()
             await self.settle()
-        self._now = end
+        self._elapsed = end
         await self.settle()
 
 
