@@ -236,6 +236,8 @@ class Course:
 
     def run(self) -> None:
         self.step("Create a Deployment of three", self.create)
+        if self.rows[-1].verdict != "ok":
+            return  # everything else builds on it
         self.step("Look at it", self.look)
         self.step("Read a log", self.logs)
         self.step("Run a command in a pod", self.exec)

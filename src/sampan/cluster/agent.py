@@ -29,7 +29,9 @@ from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.dns.server import DnsServer
+from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.images.service import ImageService
+from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
 from sampan.node.network.controller import ProxyController
 from sampan.node.network.node import prepare_node
@@ -39,6 +41,14 @@ from sampan.node.network.routes import NodeRoutes
 from sampan.node.network.ruleset import Config as ProxyConfig
 
 log = logging.logger("agent")
+
+
+_UNLIMITED = {
+    "type": "ContainersUnlimited",
+    "status": "True",
+    "reason": "NoControlGroups",
+    "message": "this node may not make control groups: limits of containers are not enforced",
+}
 
 
 class NodeProcess:
@@ -85,10 +95,13 @@ class NodeProcess:
         await self.proxy.start()
 
     async def _start_dns(self) -> None:
+        # A user namespace has no resolver in reach but the one its control plane runs for it.
+        resolvers = [self.config.server_address] if self.config.rootless else machine_resolvers()
         self.dns = DnsServer(
             self.view,
             self.clock,
             [self.config.dns_ip],
+            Upstream(resolvers, self.clock),
             networks=(self.config.service_cidr, self.config.pod_cidr),
         )
         await self.dns.start()
@@ -96,9 +109,14 @@ class NodeProcess:
     async def _start_agent(self) -> None:
         directory, run = self.paths.node(self.name), self.paths.run / "nodes" / self.name
         self.network = PodNetwork([self.pod_cidr], node_ips=[self.address])
-        cgroup = processes.cgroup(self.config.name, self.name)
+        group = processes.cgroup(self.config.name, self.name)
+        limited = await asyncio.to_thread(cgroups.usable, group)
         runtime = NativeRuntime(
-            str(directory / "runtime"), str(run / "zygote.sock"), self.clock, self.network, cgroup=cgroup
+            str(directory / "runtime"),
+            str(run / "zygote.sock"),
+            self.clock,
+            self.network,
+            cgroup=group if limited else None,
         )
         settings = AgentConfig(
             root=str(directory),
@@ -108,6 +126,7 @@ class NodeProcess:
             lease_period=self.config.node_status_update_frequency,
             lease_duration=int(self.config.node_lease_duration),
             cluster_dns=(self.config.dns_ip,),
+            conditions=() if limited else (_UNLIMITED,),
         )
         hooks = NodeHooks(
             addresses=None,

@@ -29,6 +29,7 @@ from sampan.controllers import Timing
 from sampan.node.network import fabric
 from sampan.node.network.controller import ProxyController
 from sampan.node.network.proxy import ServiceProxy
+from sampan.node.network.rootless import RootlessNetwork
 from sampan.node.network.routes import NodeRoutes
 from sampan.node.network.ruleset import Config as ProxyConfig
 from sampan.server import http
@@ -56,11 +57,11 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     _report_ready()
     log.info("the API is served", port=config.port)
     await plane.think()
-    proxy = await _host_proxy(plane, config)
+    network = await _host_network(plane, config) if config.fabric else []
     await stopped.wait()
     log.info("stopping")
-    if proxy:
-        await proxy.stop()
+    for part in network:
+        await part.stop()
     await plane.stop()
     await listener.close()
     await store.close()
@@ -80,29 +81,37 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
     )
 
 
-async def _host_proxy(plane: ControlPlane, config: ClusterConfig) -> ProxyController | None:
-    """Service addresses and pods are reachable from the host too; without a fabric there is nothing to reach."""
-    if not config.fabric:
-        return None
+async def _host_network(
+    plane: ControlPlane, config: ClusterConfig
+) -> list[ProxyController | RootlessNetwork]:
+    """Service addresses and pods are reachable from the host too; a user namespace also needs its way out and in."""
     resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
     view = CachedView(plane.client(agent="kube-proxy"), resources, clock=plane.clock, ids=plane.ids)
     await view.start()
+    inside = (config.pod_cidr, config.service_cidr, config.load_balancer_cidr, config.fabric)
     settings = ProxyConfig(
         table=fabric.host_table(config.name),
         pods=(config.pod_cidr,),
         services=(config.service_cidr,),
         egress=(config.fabric,),
-        inside=(config.pod_cidr, config.service_cidr, config.fabric),
+        inside=inside,
         loopback=True,
     )
     routes = NodeRoutes(fabric.host_link(config.name), source=config.server_address)
-    proxy = ProxyController(view, ServiceProxy(settings), plane.clock, routes)
-    try:
-        await proxy.start()
-    except OSError as error:
-        log.warning("Services cannot be reached from the host", error=error)
-        return None
-    return proxy
+    parts: list[ProxyController | RootlessNetwork] = []
+    parts.append(ProxyController(view, ServiceProxy(settings), plane.clock, routes))
+    gateway = os.environ.get("SAMPAN_GATEWAY_FD")
+    if gateway:
+        address = config.server_address
+        parts.append(RootlessNetwork(int(gateway), view, plane.clock, inside=inside, dns_address=address))
+    started = []
+    for part in parts:
+        try:
+            await part.start()
+            started.append(part)
+        except OSError as error:
+            log.warning("a part of the host's network does not work", part=type(part).__name__, error=error)
+    return started
 
 
 def _listeners() -> list[socket.socket]:
