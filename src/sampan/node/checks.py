@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import struct
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def address(host: str, port: int) -> str:
 
 
 def _cause(error: OSError) -> str:
-    return f"connect: {error.strerror.lower()}" if error.strerror else str(error)
+    return f"connect: {os.strerror(error.errno).lower()}" if error.errno and error.errno > 0 else str(error)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -141,7 +141,8 @@ async def _request(head: bytes, reader: asyncio.StreamReader) -> tuple[Request, 
         raise ValueError("the request is too large")
     body = await reader.readexactly(length) if length else b""
     request = Request(parser.get_method().decode(), unquote(path), query, found.headers, body)
-    return request, parser.should_keep_alive()
+    keep = parser.get_http_version() == "1.1" and "close" not in found.headers.get("connection", "").lower()
+    return request, keep
 
 
 def _peer(writer: asyncio.StreamWriter) -> Mapping[str, Any] | None:

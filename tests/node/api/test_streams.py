@@ -1,0 +1,269 @@
+"""exec, attach and port-forward as clients speak them: WebSocket v4 and v5, SPDY plain and tunnelled."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import zlib
+
+import orjson
+import pytest
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection
+
+from sampan.client.messages import Request
+from sampan.node.api.spdy import DICTIONARY
+from sampan.node.runtime import RuntimeFailure
+
+KEY = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+
+
+class Raw:
+    """Both ends of a connection in memory: the API has `server`, the test reads and writes here."""
+
+    def __init__(self):
+        self.inward: asyncio.Queue[bytes] = asyncio.Queue()
+        self.outward: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def read(self):
+        return await self.inward.get()
+
+    async def write(self, data):
+        self.outward.put_nowait(data)
+
+    def close(self):
+        self.outward.put_nowait(b"")
+
+
+class Socket:
+    """A WebSocket client over Raw."""
+
+    def __init__(self, raw):
+        self.raw, self.connection, self.ready = raw, Connection(ConnectionType.CLIENT), []
+
+    def send(self, data):
+        self.raw.inward.put_nowait(self.connection.send(BytesMessage(data)))
+
+    async def receive(self):
+        while not self.ready:
+            self.connection.receive_data(await self.raw.outward.get() or None)
+            for event in self.connection.events():
+                if isinstance(event, BytesMessage):
+                    self.ready.append(bytes(event.data))
+                elif isinstance(event, CloseConnection):
+                    self.raw.inward.put_nowait(self.connection.send(event.response()))
+                    self.ready.append(None)
+        return self.ready.pop(0)
+
+
+async def start(world, path, query, headers):
+    response = await world.node.api.handle(Request("GET", path, query, headers))
+    if response.upgrade is None:
+        return response, None
+    raw = Raw()
+    raw.task = asyncio.get_running_loop().create_task(response.upgrade(raw))
+    return response, raw
+
+
+async def run_websocket(world, command, protocol, query="output=1&error=1", send=()):
+    world.pod()
+    await world.clock.advance(0)
+    words = "&".join(f"command={w}" for w in command)
+    headers = {**KEY, "sec-websocket-protocol": protocol}
+    response, raw = await start(world, "/exec/default/p/c", f"{words}&{query}", headers)
+    assert response.status == 101 and response.headers["sec-websocket-protocol"] == protocol
+    assert response.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455, 1.3
+    client, seen = Socket(raw), {}
+    for message in send:
+        client.send(message)
+    async with asyncio.timeout(5):
+        while (message := await client.receive()) is not None:
+            seen[message[0]] = seen.get(message[0], b"") + message[1:]
+        await raw.task
+    return seen
+
+
+async def test_exec_gives_output_and_success(world):
+    seen = await run_websocket(world, ["echo", "hello"], "v5.channel.k8s.io")
+    assert seen[1] == b"hello\n"
+    assert orjson.loads(seen[3]) == {"metadata": {}, "status": "Success"}
+
+
+async def test_exec_gives_the_exit_code(world):
+    seen = await run_websocket(world, ["sh", "-c", "exit+3"], "v4.channel.k8s.io")
+    status = orjson.loads(seen[3])
+    assert status["reason"] == "NonZeroExitCode"
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+
+async def test_exec_passes_input_until_it_is_closed(world):
+    seen = await run_websocket(
+        world, ["cat"], "v5.channel.k8s.io", "input=1&output=1&error=1", [b"\x00abc", b"\xff\x00"]
+    )
+    assert seen[1].endswith(b"abc") and orjson.loads(seen[3])["status"] == "Success"
+
+
+async def test_a_failure_to_start_is_an_internal_error(world):
+    async def refuse(*args, **options):
+        raise RuntimeFailure("ExecError", "no such file")
+
+    world.node.runtime.exec = refuse
+    seen = await run_websocket(world, ["nope"], "v5.channel.k8s.io")
+    status = orjson.loads(seen[3])
+    assert status["code"] == 500 and "error executing command in container: no such file" in status["message"]
+
+
+@pytest.mark.parametrize(
+    "path, query, status",
+    [
+        ("/exec/default/none/c", "command=x", 404),
+        ("/exec/default/p/none", "command=x", 404),
+        ("/exec/default/p/c", "", 400),
+        ("/containerLogs/default/p/c", "previous=true", 400),
+        ("/containerLogs/default/p/c", "tailLines=x", 400),
+        ("/nothing", "", 404),
+    ],
+)
+async def test_refusals_are_statuses(world, path, query, status):
+    world.pod()
+    await world.clock.advance(0)
+    response = await world.node.api.handle(Request("GET", path, query, KEY))
+    assert response.status == status and orjson.loads(response.body)["code"] == status
+
+
+async def test_an_unknown_subprotocol_is_refused(world):
+    world.pod()
+    await world.clock.advance(0)
+    headers = {**KEY, "sec-websocket-protocol": "v9.other"}
+    response, _ = await start(world, "/exec/default/p/c", "command=x", headers)
+    assert response.status == 400
+
+
+async def test_logs_of_a_simulated_container(world):
+    world.pod(annotations={"sampan.dev/simulate": "log='hello world'"})
+    await world.clock.advance(0)
+    response = await world.node.api.handle(Request("GET", "/containerLogs/default/p/c"))
+    assert b"".join([c async for c in response.body]) == b"hello world\n"
+
+
+# Port-forward
+
+
+class Spdy:
+    """A SPDY client: frames out, frames in. Over a WebSocket when `socket` is given."""
+
+    def __init__(self, raw, tunnel=None):
+        self.raw, self.tunnel, self.buffer = raw, tunnel, b""
+        self.deflate = zlib.compressobj(zdict=DICTIONARY)
+
+    def _send(self, data):
+        if self.tunnel:
+            self.tunnel.send(data)
+        else:
+            self.raw.inward.put_nowait(data)
+
+    def open(self, number, headers, fin=False):
+        block = struct.pack(">I", len(headers))
+        for name, value in headers.items():
+            block += (
+                struct.pack(">I", len(name)) + name.encode() + struct.pack(">I", len(value)) + value.encode()
+            )
+        packed = self.deflate.compress(block) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
+        payload = struct.pack(">IIH", number, 0, 0) + packed
+        self._send(struct.pack(">HHI", 0x8003, 1, int(fin) << 24 | len(payload)) + payload)
+
+    def data(self, number, data, fin=False):
+        self._send(struct.pack(">II", number, int(fin) << 24 | len(data)) + data)
+
+    async def frame(self):
+        while len(self.buffer) < 8 or len(self.buffer) < 8 + int.from_bytes(self.buffer[5:8], "big"):
+            self.buffer += await (self.tunnel.receive() if self.tunnel else self.raw.outward.get())
+        length = int.from_bytes(self.buffer[5:8], "big")
+        head, payload, self.buffer = self.buffer[:8], self.buffer[8 : 8 + length], self.buffer[8 + length :]
+        return head, payload
+
+    async def collect(self, numbers):
+        """Data of these streams until each has ended."""
+        seen, left = dict.fromkeys(numbers, b""), set(numbers)
+        while left:
+            head, payload = await self.frame()
+            number = int.from_bytes(head[:4], "big")
+            if number in seen:
+                seen[number] += payload
+                if head[4] & 1:
+                    left.discard(number)
+        return seen
+
+
+@pytest.fixture
+async def echo(world):
+    """The pod's port 80 answers what it hears in capitals; others refuse."""
+
+    async def serve(reader, writer):
+        writer.write((await reader.read()).upper())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+
+    async def connect(sandbox_id, port):
+        if port != 80:
+            raise ConnectionRefusedError(111, "Connection refused")
+        sock = socket.create_connection(server.sockets[0].getsockname())
+        sock.setblocking(False)
+        return sock
+
+    world.node.runtime.connect = connect
+    world.pod()
+    await world.clock.advance(0)
+    yield
+    server.close()
+
+
+@pytest.mark.parametrize("tunnelled", [False, True])
+async def test_port_forward_by_spdy(world, echo, tunnelled):
+    if tunnelled:
+        headers = {**KEY, "sec-websocket-protocol": "SPDY/3.1+portforward.k8s.io"}
+    else:
+        headers = {"upgrade": "SPDY/3.1", "x-stream-protocol-version": "portforward.k8s.io"}
+    response, raw = await start(world, "/portForward/default/p", "", headers)
+    assert response.status == 101
+    client = Spdy(raw, Socket(raw) if tunnelled else None)
+    async with asyncio.timeout(5):
+        for first, port, words in ((1, "80", b"hello"), (5, "80", b"again"), (9, "81", b"x")):
+            client.open(first, {"streamtype": "error", "port": port, "requestid": str(first)}, fin=True)
+            client.open(first + 2, {"streamtype": "data", "port": port, "requestid": str(first)})
+            client.data(first + 2, words, fin=True)
+            seen = await client.collect([first, first + 2])
+            if port == "80":
+                assert seen == {first: b"", first + 2: words.upper()}
+            else:
+                assert b"failed to connect to localhost:81" in seen[first]
+    raw.task.cancel()
+
+
+async def test_port_forward_by_websocket_channels(world, echo):
+    headers = {**KEY, "sec-websocket-protocol": "v4.channel.k8s.io"}
+    _, raw = await start(world, "/portForward/default/p", "port=80&port=81", headers)
+    client = Socket(raw)
+    async with asyncio.timeout(5):
+        first = [await client.receive() for _ in range(4)]
+        assert first == [b"\x00P\x00", b"\x01P\x00", b"\x02Q\x00", b"\x03Q\x00"]
+        message = await client.receive()
+        assert message[0] == 3 and b"localhost:81" in message
+    raw.task.cancel()
+
+
+async def test_exec_by_spdy(world):
+    world.pod()
+    await world.clock.advance(0)
+    headers = {"upgrade": "SPDY/3.1", "x-stream-protocol-version": "v4.channel.k8s.io"}
+    query = "command=echo&command=hi&output=1&error=1"
+    _, raw = await start(world, "/exec/default/p/c", query, headers)
+    client = Spdy(raw)
+    for number, kind in ((1, "error"), (3, "stdout"), (5, "stderr")):
+        client.open(number, {"streamtype": kind})
+    async with asyncio.timeout(5):
+        seen = await client.collect([1, 3, 5])
+    assert seen[3] == b"hi\n" and orjson.loads(seen[1])["status"] == "Success"
