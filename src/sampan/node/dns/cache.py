@@ -10,6 +10,8 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from sampan.node.dns import wire
+
 _SIZE = 16384
 
 
@@ -88,26 +90,7 @@ class AnswerCache:
 
 def ttl_offsets(answer: bytes) -> list[int]:
     """Where the TTLs of all records are (that of OPT is none), in an answer without its id."""
-    questions, *counts = struct.unpack_from(">HHHH", answer, 2)
-    at = 10
-    for _ in range(questions):
-        at = _skip_name(answer, at) + 4
-    result = []
-    for _ in range(sum(counts)):
-        at = _skip_name(answer, at)
-        kind, _, _, length = struct.unpack_from(">HHIH", answer, at)
-        if kind != 41:
-            result.append(at + 4)
-        at += 10 + length
-    return result
-
-
-def _skip_name(data: bytes, at: int) -> int:
-    while length := data[at]:
-        if length >= 0xC0:
-            return at + 2
-        at += 1 + length
-    return at + 1
+    return [record.start - 8 for record in wire.records(b"\0\0" + answer) if record.type != wire.OPT]
 
 
 def aged(answer: bytes, offsets: Sequence[int], seconds: int) -> bytes:

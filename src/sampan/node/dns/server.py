@@ -259,7 +259,7 @@ class DnsServer:
         header = struct.pack(">HHHHHH", 0, 0x0100, 1, 0, 0, 0)
         asked = header + packed_name(answer.forward) + struct.pack(">HH", question.type, 1)
         found = await self._resolver(answer.forward).ask(asked, tcp=limit == _LARGEST)
-        code, extra = upstreams.records(found) if found is not None else (NOERROR, [])
+        code, extra = upstreams.answer_records(found) if found is not None else (NOERROR, [])
         answer.code = code
         return wire.encode(
             query, question, answer, domain=self._zones.domain, ttl=TTL, limit=limit, extra=extra

@@ -6,18 +6,15 @@ Every attempt has its own socket and so its own random port and id, which is wha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-import dns.exception
-import dns.flags
-import dns.message
-import dns.rdatatype
-
 from sampan.base.clock import Clock
+from sampan.node.dns import wire
+from sampan.node.dns.wire import Malformed
+from sampan.node.dns.zones import NOERROR, NXDOMAIN, SERVFAIL, SOA
 
 _TIMEOUT = 2.0  # seconds before the next resolver is tried
 _MAX_TTL, _MAX_NEGATIVE_TTL, _NO_SOA_TTL = 3600, 60, 5
@@ -74,7 +71,7 @@ class Upstream:
                     answer = await asking(identity + query[2:], resolver)
             except (OSError, TimeoutError, EOFError):
                 continue
-            if answer[3] & 0xF != 2:  # SERVFAIL: another may know
+            if wire.code_of(answer) != SERVFAIL:  # another may know
                 return query[:2] + answer[2:]
         return None
 
@@ -112,28 +109,25 @@ async def _connected_udp(address: str, port: int) -> socket.socket:
 def lifetime(answer: bytes) -> int:
     """For how many seconds an answer may be reused: its least TTL, or what its SOA says of a negative one (RFC 2308)."""
     try:
-        message = dns.message.from_wire(answer, ignore_trailing=True)
-    except (dns.exception.DNSException, ValueError):
+        found = list(wire.records(answer))
+    except Malformed:
         return 0
-    if message.flags & dns.flags.TC or message.rcode() not in (0, 3):
+    code = wire.code_of(answer)
+    if wire.is_truncated(answer) or code not in (NOERROR, NXDOMAIN):
         return 0
-    if message.answer and message.rcode() == 0:
-        return min(_MAX_TTL, *(rrset.ttl for rrset in message.answer))
-    for rrset in message.authority:
-        if rrset.rdtype == dns.rdatatype.SOA:
-            return min(_MAX_NEGATIVE_TTL, rrset.ttl, rrset[0].minimum)
+    if code == NOERROR and (ttls := [record.ttl for record in found if record.section == wire.ANSWER]):
+        return min(_MAX_TTL, *ttls)
+    for record in found:
+        if record.type == SOA and record.section == wire.AUTHORITY:
+            (minimum,) = struct.unpack_from(">I", answer, record.end - 4)
+            return min(_MAX_NEGATIVE_TTL, record.ttl, minimum)
     return _NO_SOA_TTL
 
 
-def records(answer: bytes) -> tuple[int, list[bytes]]:
+def answer_records(answer: bytes) -> tuple[int, list[bytes]]:
     """(code, the answer section's records, uncompressed) so that they can follow a CNAME of ours."""
-    with contextlib.suppress(dns.exception.DNSException, ValueError):
-        message = dns.message.from_wire(answer, ignore_trailing=True)
-        result = []
-        for rrset in message.answer:
-            name = rrset.name.to_wire()
-            for rdata in rrset:
-                data = rdata.to_wire()
-                result.append(name + struct.pack(">HHIH", rrset.rdtype, 1, rrset.ttl, len(data)) + data)
-        return int(message.rcode()), result
-    return 2, []
+    try:
+        found = [record for record in wire.records(answer) if record.section == wire.ANSWER]
+        return wire.code_of(answer), [wire.uncompressed(answer, record) for record in found]
+    except Malformed:
+        return SERVFAIL, []

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sampan.node.dns.zones import (
     AAAA,
@@ -30,7 +31,7 @@ from sampan.node.dns.zones import (
 _HEADER = struct.Struct(">HHHHHH")
 _RESPONSE, _AUTHORITATIVE, TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x0400, 0x0200, 0x0100
 _RECURSION_AVAILABLE, _CHECKING_DISABLED = 0x0080, 0x0010
-_OPT = 41
+OPT = 41
 _OUR_SIZE = 1232  # what fits every path without fragments (DNS flag day 2020)
 _MINIMUM = 512
 
@@ -147,7 +148,7 @@ def encode(
 
 
 def _options(question: Question) -> bytes:
-    return b"\0" + struct.pack(">HHIH", _OPT, _OUR_SIZE, 0, 0) if question.edns else b""
+    return b"\0" + struct.pack(">HHIH", OPT, _OUR_SIZE, 0, 0) if question.edns else b""
 
 
 def _answer_flags(question: Question, code: int, *, authoritative: bool) -> int:
@@ -163,14 +164,73 @@ def refusal(query: bytes, question: Question, code: int) -> bytes:
     return head + query[12 : question.end] + options
 
 
-def truncated(query: bytes, question: Question) -> bytes:
-    flags = _answer_flags(question, NOERROR, authoritative=False) | TRUNCATED
-    return _HEADER.pack(question.id, flags, 1, 0, 0, 0) + query[12 : question.end]
-
-
 def code_of(answer: bytes) -> int:
     return answer[3] & 0xF
 
 
 def is_truncated(answer: bytes) -> bool:
     return bool(answer[2] & 0x02)
+
+
+# Answers of others
+
+ANSWER, AUTHORITY, ADDITIONAL = 0, 1, 2
+_NAMED = (NS, CNAME, PTR)  # types whose data is one name
+_MX = 15
+
+
+class Found(NamedTuple):
+    """A record in an answer: its data are the bytes from `start` to `end`."""
+
+    section: int
+    name: bytes  # uncompressed
+    type: int
+    dns_class: int
+    ttl: int
+    start: int
+    end: int
+
+
+def records(answer: bytes) -> Iterator[Found]:
+    """All records of an answer. Raises Malformed."""
+    try:
+        _, _, questions, *counts = _HEADER.unpack_from(answer)
+        at = 12
+        for _ in range(questions):
+            at = read_name(answer, at)[1] + 4
+        for section, count in enumerate(counts):
+            for _ in range(count):
+                name, at = read_name(answer, at)
+                kind, dns_class, ttl, length = struct.unpack_from(">HHIH", answer, at)
+                start, at = at + 10, at + 10 + length
+                if at > len(answer):
+                    raise Malformed("a record goes beyond its message")
+                yield Found(section, name, kind, dns_class, ttl, start, at)
+    except (IndexError, struct.error) as error:
+        raise Malformed(str(error)) from None
+
+
+def read_name(data: bytes, at: int) -> tuple[bytes, int]:
+    """A name without compression, and where what follows it begins. Raises Malformed for one that goes in circles."""
+    labels, after = bytearray(), 0
+    for _ in range(128):
+        length = data[at]
+        if length >= 0xC0:
+            after = after or at + 2
+            at = struct.unpack_from(">H", data, at)[0] & 0x3FFF
+        else:
+            labels += data[at : at + 1 + length]
+            at += 1 + length
+            if not length:
+                return bytes(labels), after or at
+    raise Malformed("a name without end")
+
+
+def uncompressed(answer: bytes, found: Found) -> bytes:
+    """A record that stands alone. (Only the types of RFC 1035 may be compressed inside, RFC 3597.)"""
+    data = answer[found.start : found.end]
+    if found.type in _NAMED:
+        data = read_name(answer, found.start)[0]
+    elif found.type == _MX:
+        data = data[:2] + read_name(answer, found.start + 2)[0]
+    return found.name + struct.pack(">HHIH", found.type, found.dns_class, found.ttl, len(data)) + data
