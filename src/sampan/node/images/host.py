@@ -58,7 +58,9 @@ def build(directory: str, ref: str) -> Image:
     skeleton = f"{directory}/{digest[:32]}"
     if not os.path.isdir(skeleton):
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=directory, prefix=".skeleton-")  # several pods may ask for it at once
+        temporary = tempfile.mkdtemp(
+            dir=directory, prefix=".skeleton-"
+        )  # several pods may ask for it at once
         os.chmod(temporary, 0o755)
         _skeleton(temporary, trees)
         try:

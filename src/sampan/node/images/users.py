@@ -37,6 +37,12 @@ def resolve(image: Image, user: str) -> tuple[int, int, list[int]]:
     return uid, gid, sorted(extra)
 
 
+def home(image: Image, uid: int) -> str:
+    """The home directory the image gives a user; "" when it does not know it. Blocking."""
+    rows = _table(image.layers, "etc/passwd")
+    return next((one[5] for one in rows if len(one) > 5 and int(one[2]) == uid), "")
+
+
 def _table(layers: Sequence[str], path: str) -> list[list[str]]:
     """The lines of the uppermost layer that has the file, split at colons; bad lines are left out."""
     for layer in layers:

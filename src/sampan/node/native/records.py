@@ -75,7 +75,7 @@ class Container:
         if spec is None:
             return None
         record = cls(directory, spec, decode_container(spec["config"]))
-        record.state = read_json(f"{directory}/state.json") or {}
+        record.state = read_json(f"{directory}/state.json") or spec["state"]
         record.exit = read_json(f"{directory}/exit.json")
         return record
 

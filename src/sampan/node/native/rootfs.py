@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 from sampan.node.native import cgroups, syscalls
 from sampan.node.native.syscalls import (
@@ -111,22 +112,25 @@ class Root:
             os.close(fd)
 
 
-def build(spec: dict) -> None:
+def build(spec: dict, joined: Callable[[], None]) -> None:
     """Make the root that `spec` describes (see shim.py) and move into it; the caller has a new mount namespace.
 
-    Raises OSError or ValueError naming what failed.
+    `joined` waits until we are in our control group and enters its namespace: what comes before needs no group and runs
+    while the shim makes it. Raises OSError or ValueError naming what failed.
     """
     volumes = [_detach(volume) for volume in spec["mounts"]]
     mount(None, "/", None, MS_REC | MS_SLAVE)
     directory = spec["dir"]
     upper = _writable(directory)
     target = f"{directory}/root"
+    os.makedirs(target, mode=0o700, exist_ok=True)
     _overlay(spec["layers"], target, f"{upper}/upper", f"{upper}/work")
     root = Root(target)
     for index, (source, at) in enumerate(spec.get("trees") or ()):
         _tree(root, source, at, f"{upper}/tree{index}", f"{upper}/work{index}")
-    _proc(root, spec)
+    root.mount("proc", "/proc", "proc", _SAFE)
     _dev(root, spec)
+    joined()
     _sys(root, spec)
     for volume, tree in zip(spec["mounts"], volumes, strict=True):
         _attach(root, volume, tree)
@@ -227,10 +231,6 @@ def _attach(root: Root, volume: dict, tree: int | None) -> None:
         os.close(fd)
         if tree is not None:
             os.close(tree)
-
-
-def _proc(root: Root, spec: dict) -> None:
-    root.mount("proc", "/proc", "proc", _SAFE)
 
 
 def _dev(root: Root, spec: dict) -> None:

@@ -2,7 +2,7 @@
 
 A shim is forked from the zygote and outlives it and the agent; when the shim itself is killed its container dies with it
 (PDEATHSIG). What it writes under the container's directory is the truth a restarted agent reads:
-config.json (the request), state.json (pids and times), exit.json (renamed into place when all is over).
+config.json (the request and who we are), state.json (pids and times, once it runs), exit.json (when all is over).
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ def serve(connection: socket.socket, spec: dict) -> None:
     os.setsid()
     syscalls.set_name("sampan-shim")
     directory = spec["dir"]
-    os.makedirs(f"{directory}/root", mode=0o700, exist_ok=True)
-    syscalls.write_atomic(f"{directory}/config.json", json.dumps(spec).encode())
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     state = {
         "shim": os.getpid(),
         "shim_start": syscalls.start_ticks(os.getpid()),
@@ -49,7 +48,7 @@ def serve(connection: socket.socket, spec: dict) -> None:
         "created_at": time.time(),
         "started_at": 0.0,
     }
-    _write_state(directory, state)
+    spec["state"] = state
     try:
         locks = hold_layers(spec["layers"])
         child = _Child(spec)
@@ -60,7 +59,7 @@ def serve(connection: socket.socket, spec: dict) -> None:
         _reply(connection, {**state, "error": message})
         os._exit(0)
     state |= {"pid": child.pid, "pid_start": syscalls.start_ticks(child.pid), "started_at": time.time()}
-    _write_state(directory, state)
+    syscalls.write_atomic(f"{directory}/state.json", json.dumps(state).encode())
     listener = _listen(directory)
     _reply(connection, state)
     connection.close()
@@ -97,10 +96,6 @@ def _reply(connection: socket.socket, message: dict) -> None:
         connection.send(json.dumps(message).encode())
     except OSError:
         pass  # the agent was restarted meanwhile; it reads state.json
-
-
-def _write_state(directory: str, state: dict) -> None:
-    syscalls.write_atomic(f"{directory}/state.json", json.dumps(state).encode())
 
 
 def _finish(spec: dict, code: int, signal_number: int, reason: str, message: str, group: int = 0) -> None:
@@ -165,7 +160,6 @@ class _Child:
         """Fork it, put it in its control group, let it go on, and wait until its execve has succeeded."""
         spec = self.spec
         program = process.program_for(spec)
-        procs = cgroups.create(spec["cgroup"], spec.get("limits") or {}) if spec.get("cgroup") else []
         join(spec)
         go_read, go_write = os.pipe()
         error_read, error_write = os.pipe()
@@ -178,15 +172,12 @@ class _Child:
         for fd in {go_read, error_write, *inside}:
             os.close(fd)
         theirs.close()
+        problem: OSError | None = None
         try:
-            for path in procs:
-                syscalls.write_file(path, str(self.pid))
-            _oom_score(self.pid, (spec.get("limits") or {}).get("oom_score_adj") or 0)
-        except OSError:
-            os.close(go_write)
-            os.waitpid(self.pid, 0)
-            raise
-        os.write(go_write, b"x")
+            self._record_and_limit()
+            os.write(go_write, b"x")
+        except OSError as error:  # perhaps because it failed already: it says why below
+            problem = error
         os.close(go_write)
         if spec.get("tty"):
             _, fds, _, _ = socket.recv_fds(ours, 1, 1)
@@ -194,11 +185,24 @@ class _Child:
                 self.master = self.stdin = fds[0]
                 self.outputs = {self.master: STDOUT}
         ours.close()
-        message = os.read(error_read, 65536)
+        message = os.read(error_read, 65536).decode(errors="replace")
         os.close(error_read)
-        if message:
+        if message or problem is not None:
             os.waitpid(self.pid, 0)
-            raise process.StartError(message.decode(errors="replace"))
+            raise process.StartError(message) if message else problem  # type: ignore[misc]
+
+    def _record_and_limit(self) -> None:
+        """While it builds its root: put the request on disk, and the process in its control group."""
+        spec = self.spec
+        syscalls.write_atomic(f"{spec['dir']}/config.json", json.dumps(spec).encode())
+        limits = spec.get("limits") or {}
+        if spec.get("cgroup"):
+            for path in cgroups.create(spec["cgroup"], limits):
+                syscalls.write_file(path, str(self.pid))
+        try:
+            syscalls.write_file(f"/proc/{self.pid}/oom_score_adj", str(limits.get("oom_score_adj") or 0))
+        except OSError:
+            pass  # lowering it may be refused (no CAP_SYS_RESOURCE): then the container keeps ours
 
     def _pipes(self) -> tuple[list[int], tuple[int, int, int]]:
         """(descriptors to close here, (stdin, stdout, stderr) for the child)."""
@@ -223,25 +227,21 @@ class _Child:
         Streams(log, self.outputs, self.stdin, self.master, listener, once).run(pidfd)
 
 
-def _oom_score(pid: int, value: int) -> None:
-    """Lowering it may be refused (no CAP_SYS_RESOURCE): then the container keeps ours."""
-    try:
-        syscalls.write_file(f"/proc/{pid}/oom_score_adj", str(value))
-    except OSError:
-        pass
-
-
 def _first_process(
     spec: dict, program: bytes, go: int, errors: int, channel: socket.socket, stdio: tuple[int, int, int]
 ) -> None:
-    """In the child: wait for the control group, build the root, become the workload. Never returns."""
-    try:
+    """In the child: build the root, wait for the control group, become the workload. Never returns."""
+
+    def joined() -> None:
         if not os.read(go, 1):
             os._exit(127)
+        if cgroups.version():
+            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+
+    try:
         os.setsid()
-        flags = syscalls.CLONE_NEWNS | (syscalls.CLONE_NEWCGROUP if cgroups.version() else 0)
-        syscalls.unshare(flags)
-        rootfs.build(spec)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        rootfs.build(spec, joined)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if spec.get("tty"):
             master, slave = terminal.open_pair()
