@@ -43,6 +43,11 @@ class Picture:
     def unsubscribe(self, listener: Any) -> None:
         self._listeners.remove(listener)
 
+    def add(self, resource: str) -> None:
+        """Everything is followed already."""
+
+    async def synced(self) -> None: ...
+
     def get(self, resource: str, name: str, namespace: str = "") -> dict[str, Any] | None:
         return self._objects.get((resource, namespace, name))
 

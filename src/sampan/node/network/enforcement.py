@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
-from sampan.client.plan import View
 from sampan.node.network import namespace, nftables, policy
 from sampan.node.network.damage import DamageWatcher
 from sampan.node.network.expressions import FAMILIES, jump
@@ -33,10 +32,14 @@ Chains = dict[str, tuple[str, list[Policy]]]
 
 
 class PolicyEnforcer:
-    """For the pods of one node; `view` follows all pods, namespaces and networkpolicies.networking.k8s.io."""
+    """For the pods of one node. `view` is a CachedView of its own that follows networkpolicies.networking.k8s.io.
+
+    All pods and all namespaces of the cluster are followed from the first policy on: without one that costs nothing.
+    """
 
     def __init__(self, view: Any, clock: Clock, node: str, netns: namespace.Netns | None = None) -> None:
-        self._view: View = view
+        self._view = view
+        self._wide = False
         self._clock = clock
         self._node = node
         self._netns = netns
@@ -59,8 +62,8 @@ class PolicyEnforcer:
     async def start(self) -> None:
         """Writes the table, then follows. Raises OSError."""
         self._nl = await asyncio.to_thread(nftables.connect, self._netns)
-        self._view.subscribe(self._notice)  # type: ignore[attr-defined]
-        self._read_policies()
+        self._view.subscribe(self._notice)
+        await self._read_policies()
         self._state.change(await self._decide(self._all_pods()))
         await asyncio.to_thread(self._nl.commit, self._whole())
         self._watcher = DamageWatcher(TABLE, self._nl.port, self._netns, self._damaged)
@@ -68,7 +71,7 @@ class PolicyEnforcer:
 
     async def stop(self) -> None:
         """Stops following; the rules stay in force."""
-        self._view.unsubscribe(self._notice)  # type: ignore[attr-defined]
+        self._view.unsubscribe(self._notice)
         if self._timer:
             self._timer.cancel()
         if self._task:
@@ -138,17 +141,23 @@ class PolicyEnforcer:
     async def _program(self, keys: set[str], everything: bool, rewrite: bool) -> None:
         assert self._nl is not None
         if everything:
-            self._read_policies()
+            await self._read_policies()
             keys = self._all_pods() | set(self._state.by_service)
         delta = self._state.change(await self._decide(keys))
         changes = self._whole() if rewrite else self._difference(delta)
         if changes:
             await asyncio.to_thread(self._nl.commit, changes)
 
-    def _read_policies(self) -> None:
+    async def _read_policies(self) -> None:
+        listed = self._view.list(POLICIES)
+        if listed and not self._wide:
+            self._wide = True
+            for resource in (PODS, NAMESPACES):
+                self._view.add(resource)
+            await self._view.synced()
         self._policies = {}
         found: dict[Selection, None] = {}
-        for obj in self._view.list(POLICIES):
+        for obj in listed:
             try:
                 read = policy.read(obj)
             except ValueError as error:
