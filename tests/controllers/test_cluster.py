@@ -172,3 +172,21 @@ async def test_the_same_seed_gives_the_same_history():
             ]
 
     assert await history() == await history()
+
+
+async def test_jobs_and_cronjobs_run_to_their_end():
+    async with Cluster(nodes=1) as cluster:
+        run = {"template": template({}, restartPolicy="Never"), "completions": 3, "parallelism": 2}
+        run["template"]["metadata"] = {}
+        run["template"]["spec"]["containers"][0]["args"] = ["sleep", "5"]
+        await cluster.client.create("jobs.batch", {"metadata": {"name": "j"}, "spec": run}, "default")
+        cron = {"schedule": "*/10 * * * *", "jobTemplate": {"spec": run}}
+        await cluster.client.create("cronjobs.batch", {"metadata": {"name": "c"}, "spec": cron}, "default")
+        await cluster.advance(3700)
+        done = await cluster.client.get("jobs.batch", "j", "default")
+        assert meta.is_true(done, "Complete") and done["status"]["succeeded"] == 3
+        cron = await cluster.client.get("cronjobs.batch", "c", "default")
+        assert cron["status"]["lastScheduleTime"] == "2026-01-01T01:00:00Z"
+        assert len(await names(cluster, "jobs.batch")) == 1 + 3  # and its history of three
+        pods = await items(cluster, "pods")
+        assert len(pods) == 4 * 3 and not any(meta.finalizers(p) for p in pods)

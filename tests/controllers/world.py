@@ -195,7 +195,8 @@ class World:
             patch["metadata"] = data
         self.change(step.resource, step.name, patch, step.namespace)
         current = self.get(step.resource, step.name, step.namespace)
-        if current and meta.deleted(current) and data.get("finalizers") == [] and step.resource != "pods":
+        held = step.resource == "pods" and bool(current and current["spec"].get("nodeName"))
+        if current and meta.deleted(current) and "finalizers" in data and not data["finalizers"] and not held:
             del self.objects[step.resource][step.namespace, step.name]
             next(self._ids)
 

@@ -12,6 +12,7 @@ from sampan.api.registry import Registry
 
 from . import (
     aggregation,
+    cronjob,
     daemonset,
     deployment,
     endpoints,
@@ -19,6 +20,7 @@ from . import (
     eviction,
     gc,
     identity,
+    job,
     loadbalancer,
     namespace,
     node_lifecycle,
@@ -51,6 +53,8 @@ def build(config: Config) -> list[Rule]:
         *deployment.rules(),
         *statefulset.rules(),
         *daemonset.rules(),
+        *job.rules(),
+        *cronjob.rules(),
         *endpointslice.rules(),
         *endpoints.rules(),
         *loadbalancer.rules(config.load_balancer_pool),

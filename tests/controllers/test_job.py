@@ -1,0 +1,255 @@
+"""Jobs and CronJobs: counting, giving up, and when the next one is."""
+
+import itertools
+
+import pytest
+from world import START, World, template
+
+from sampan.api import meta
+from sampan.base.clock import rfc3339, rfc3339_parse
+from sampan.controllers import cronjob, job, job_policy
+
+RULES = job.rules()
+APP = {"app": "a"}
+
+
+def world(**spec):
+    w = World(*RULES)
+    body = {
+        "parallelism": 1,
+        "completions": 1,
+        "backoffLimit": 6,
+        "selector": {"matchLabels": APP},
+        "template": template(APP),
+    }
+    w.put("jobs.batch", {"metadata": {"name": "j"}, "spec": body | spec})
+    w.settle()
+    return w
+
+
+def end(w, pod, phase="Succeeded", code=0):
+    status = {"name": "c", "state": {"terminated": {"exitCode": code, "finishedAt": rfc3339(w.now)}}}
+    w.change("pods", meta.name(pod), {"status": {"phase": phase, "containerStatuses": [status]}})
+
+
+def active(w):
+    return [
+        p
+        for p in w.list("pods")
+        if p.get("status", {}).get("phase") not in ("Succeeded", "Failed") and not meta.deleted(p)
+    ]
+
+
+def status(w):
+    return w.get("jobs.batch", "j", "default")["status"]
+
+
+def conditions(w):
+    return {c["type"]: c["reason"] for c in status(w).get("conditions", ()) if c["status"] == "True"}
+
+
+def test_success_is_counted_once_and_pods_are_released():
+    w = world(completions=2)
+    assert status(w)["active"] == 1 and status(w)["startTime"]
+    (pod,) = active(w)
+    assert meta.finalizers(pod) == ["batch.kubernetes.io/job-tracking"]
+    end(w, pod)
+    w.settle()
+    assert (status(w)["succeeded"], status(w)["active"]) == (1, 1)
+    assert status(w)["uncountedTerminatedPods"] == {}
+    assert meta.finalizers(w.get("pods", meta.name(pod), "default")) == []
+    end(w, active(w)[0])
+    w.settle()
+    assert conditions(w) == {"SuccessCriteriaMet": "CompletionsReached", "Complete": "CompletionsReached"}
+    assert status(w)["succeeded"] == 2 and "active" not in status(w) and status(w)["completionTime"]
+
+
+def test_no_more_pods_than_are_still_needed():
+    w = world(completions=3, parallelism=2)
+    assert len(active(w)) == 2
+    for p in active(w):
+        end(w, p)
+    w.settle()
+    assert len(active(w)) == 1
+
+
+def test_work_queue():
+    w = world(completions=None, parallelism=2)
+    end(w, active(w)[0])
+    w.settle()
+    assert len(active(w)) == 1 and not conditions(w)
+    end(w, active(w)[0])
+    w.settle()
+    assert "Complete" in conditions(w) and status(w)["succeeded"] == 2
+
+
+def test_gives_up_at_the_backoff_limit():
+    w = world(backoffLimit=0)
+    end(w, active(w)[0], "Failed", 1)
+    w.settle()
+    assert conditions(w) == {"FailureTarget": "BackoffLimitExceeded", "Failed": "BackoffLimitExceeded"}
+    assert len(w.list("pods")) == 1 and status(w)["failed"] == 1
+
+
+def test_backs_off_between_failures():
+    w = world()
+    for delay in (10, 20, 40):
+        end(w, active(w)[0], "Failed", 1)
+        w.settle()
+        assert active(w) == [] and w.timers[0][2] == pytest.approx(delay)
+        w.now += delay
+        w.settle()
+        assert len(active(w)) == 1
+
+
+def test_deadline():
+    w = world(activeDeadlineSeconds=60)
+    assert w.timers[0][2] == 60
+    w.now += 60
+    w.settle()
+    assert conditions(w)["Failed"] == "DeadlineExceeded" and active(w) == []
+
+
+def test_parallelism_changes_and_suspension():
+    w = world(completions=5, parallelism=3)
+    for number in (1, 4, 0):
+        w.change("jobs.batch", "j", {"spec": {"parallelism": number}})
+        w.settle()
+        assert len(active(w)) == number
+    w.change("jobs.batch", "j", {"spec": {"parallelism": 2, "suspend": True}})
+    w.settle()
+    assert active(w) == [] and conditions(w) == {"Suspended": "JobSuspended"} and "startTime" not in status(w)
+    w.change("jobs.batch", "j", {"spec": {"suspend": False}})
+    w.settle()
+    assert len(active(w)) == 2 and not conditions(w)
+
+
+def test_indexed():
+    w = world(completions=3, parallelism=3, completionMode="Indexed")
+    found = {job_policy.index_of(p): p for p in active(w)}
+    assert sorted(found) == [0, 1, 2] and found[1]["spec"]["hostname"] == "j-1"
+    assert meta.name(found[2]).startswith("j-2-")
+    end(w, found[0])
+    end(w, found[2])
+    w.settle()
+    assert status(w)["completedIndexes"] == "0,2"
+    end(w, found[1], "Failed", 1)
+    w.settle()
+    w.now += 10
+    w.settle()
+    assert [job_policy.index_of(p) for p in active(w)] == [1]
+
+
+def test_backoff_limit_per_index():
+    w = world(
+        completions=2, parallelism=2, completionMode="Indexed", backoffLimitPerIndex=0, backoffLimit=2**31 - 1
+    )
+    found = {job_policy.index_of(p): p for p in active(w)}
+    end(w, found[0], "Failed", 1)
+    end(w, found[1])
+    w.settle()
+    assert status(w)["failedIndexes"] == "0" and conditions(w)["Failed"] == "FailedIndexes"
+
+
+@pytest.mark.parametrize(
+    "action, failed, done", [("FailJob", 1, True), ("Ignore", None, False), ("Count", 1, False)]
+)
+def test_pod_failure_policy(action, failed, done):
+    rule = {"action": action, "onExitCodes": {"operator": "In", "values": [42]}}
+    w = world(podFailurePolicy={"rules": [rule]})
+    end(w, active(w)[0], "Failed", 42)
+    w.settle()
+    assert status(w).get("failed") == failed and ("Failed" in conditions(w)) == done
+
+
+def test_success_policy():
+    rule = {"succeededIndexes": "0"}
+    w = world(completions=3, parallelism=3, completionMode="Indexed", successPolicy={"rules": [rule]})
+    end(w, next(p for p in active(w) if job_policy.index_of(p) == 0))
+    w.settle()
+    assert conditions(w)["Complete"] == "SuccessPolicy" and active(w) == []
+
+
+@pytest.mark.parametrize("indexes, text", [({1, 3, 4, 5}, "1,3-5"), ({1, 2}, "1,2"), (set(), "")])
+def test_index_text(indexes, text):
+    assert job_policy.text(indexes) == text and job_policy.parse(text) == indexes
+
+
+def upcoming(schedule, zone=None, after="2024-03-09T11:59:00Z", count=2):
+    return [rfc3339(t) for t in itertools.islice(cronjob.times(schedule, zone, rfc3339_parse(after)), count)]
+
+
+@pytest.mark.parametrize(
+    "schedule, zone, expected",
+    [
+        ("*/5 * * * *", None, ["2024-03-09T12:00:00Z", "2024-03-09T12:05:00Z"]),
+        ("@hourly", None, ["2024-03-09T12:00:00Z", "2024-03-09T13:00:00Z"]),
+        ("0 9 * * 1-5", "Asia/Shanghai", ["2024-03-11T01:00:00Z", "2024-03-12T01:00:00Z"]),
+        ("0 12 * * SUN", "America/New_York", ["2024-03-10T16:00:00Z", "2024-03-17T16:00:00Z"]),
+        ("@every 90s", None, ["2024-03-09T12:00:30Z", "2024-03-09T12:02:00Z"]),
+    ],
+)
+def test_times(schedule, zone, expected):
+    assert upcoming(schedule, zone) == expected
+
+
+@pytest.mark.parametrize(
+    "bad", ["* * * * * *", "0 0 L * *", "0 0 * * 5#3", "0 0 * * 7", "61 * * * *", "x", "@never"]
+)
+def test_schedules_that_kubernetes_refuses(bad):
+    with pytest.raises(ValueError):
+        upcoming(bad)
+
+
+def cron(**spec):
+    w = World(*cronjob.rules())
+    body = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template(APP)}}, **spec}
+    w.put("cronjobs.batch", {"metadata": {"name": "c"}, "spec": body})
+    w.settle()
+    return w
+
+
+def finish(w, name, how="Complete"):
+    done = {"type": how, "status": "True"}
+    w.change("jobs.batch", name, {"status": {"conditions": [done], "completionTime": rfc3339(w.now)}})
+
+
+def test_a_job_a_minute_and_its_history():
+    w = cron(successfulJobsHistoryLimit=1)
+    assert w.list("jobs.batch") == []
+    for _ in range(3):
+        w.now += 60
+        w.settle()
+        for name in w.names("jobs.batch"):
+            finish(w, name)
+        w.settle()
+    (left,) = w.list("jobs.batch")
+    assert meta.name(left) == f"c-{int((START + 180) // 60)}"
+    assert {e.reason for e in w.events} == {"SuccessfulCreate", "SawCompletedJob", "SuccessfulDelete"}
+    assert w.get("cronjobs.batch", "c", "default")["status"]["lastSuccessfulTime"]
+
+
+@pytest.mark.parametrize("policy, jobs", [("Allow", 2), ("Forbid", 1), ("Replace", 1)])
+def test_concurrency(policy, jobs):
+    w = cron(concurrencyPolicy=policy)
+    for _ in range(2):
+        w.now += 60
+        w.settle()
+    assert len(w.list("jobs.batch")) == jobs
+
+
+def test_missed_runs_start_one_job_only():
+    w = cron()
+    w.now += 3600
+    w.settle()
+    assert len(w.list("jobs.batch")) == 1
+    w.now += 3 * 3600
+    w.settle()
+    assert len(w.list("jobs.batch")) == 2 and "TooManyMissedTimes" in {e.reason for e in w.events}
+
+
+def test_suspended():
+    w = cron(suspend=True)
+    w.now += 3600
+    w.settle()
+    assert w.list("jobs.batch") == [] and w.timers == []
