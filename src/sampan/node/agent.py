@@ -19,6 +19,7 @@ from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.events import NodeEvents
 from sampan.node.heartbeat import Heartbeat
 from sampan.node.hooks import HookRunner
+from sampan.node.logrotate import LogRotator
 from sampan.node.pods.addresses import AddressPool
 from sampan.node.pods.kit import Kit, Prober, Volumes
 from sampan.node.pods.manager import PodManager, follow
@@ -73,10 +74,11 @@ class Agent:
             lookup=self.lookup,
             node=lambda: self.heartbeat.node,
             run_hook=HookRunner(runtime, clock),
+            images_changed=self._images_changed,
             host_ips=list(config.addresses or (config.address,)),
         )
         self.manager = PodManager(self.kit, node_name)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ranges: list[str] = []
 
     async def start(self) -> None:
@@ -96,6 +98,9 @@ class Agent:
         self._spawn(self.heartbeat.statuses())
         if self.config.watch_node:
             self._spawn(self._watch_node())
+        if self.config.root:
+            self._spawn(LogRotator(self.manager, self.runtime, self._clock).run())
+        self._images_changed()
 
     def _use_range(self, node: Object) -> None:
         """The pool of pod addresses follows the range the control plane assigned."""
@@ -127,19 +132,31 @@ class Agent:
                 return None
             raise
 
+    def _images_changed(self) -> None:
+        """The node's status lists its images; simulated nodes spare themselves that."""
+        if self.config.root:
+            self._spawn(self._list_images())
+
+    async def _list_images(self) -> None:
+        found = await self.images.list()
+        self.heartbeat.set_images(
+            [{"names": [n for n in (i.digest, i.ref) if n], "sizeBytes": i.size} for i in found]
+        )
+
     def _allocatable(self) -> Object:
         return self.heartbeat.node.get("status", {}).get("allocatable", {})
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.append(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Stop following; containers go on, the next agent takes them over."""
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.manager.close()
         await self.kit.volumes.close()
         await self.statuses.close()

@@ -6,6 +6,7 @@ import pytest
 
 from sampan.node.pods import security, users
 from sampan.node.pods.problems import ConfigProblem
+from sampan.node.runtime import Image
 
 
 def merge(own=None, shared=None, identity=None, image_user=""):
@@ -89,9 +90,9 @@ def test_users_of_the_image(tmp_path, user, expected):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("root:x:0:0:r:/root:/bin/sh\nweb:x:33:33:w:/srv:/bin/sh\n")
     (tmp_path / "etc/group").write_text("root:x:0:\nstaff:x:50:web\n")
-    assert users.look_up([str(tmp_path)], user) == expected
+    assert users.look_up(Image("i", "", "", [str(tmp_path)], {}), user) == expected
 
 
 def test_an_unknown_user_is_named(tmp_path):
     with pytest.raises(ConfigProblem, match="unable to find user ghost"):
-        users.look_up([str(tmp_path)], "ghost")
+        users.look_up(Image("i", "", "", [str(tmp_path)], {}), "ghost")

@@ -10,6 +10,7 @@ from sampan.node.pods.actions import (
     Cleanup,
     MountVolumes,
     RemoveContainer,
+    ResizeContainer,
     RunSandbox,
     StartContainer,
     StopContainer,
@@ -17,9 +18,10 @@ from sampan.node.pods.actions import (
 )
 from sampan.node.pods.worker import step
 from sampan.node.pods.world import World, fail, fail_pod, restarted
-from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, SandboxConfig, SandboxStatus
+from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, Limits, SandboxConfig, SandboxStatus
 
 NOW = 1_767_225_600.0
+NO_LIMITS = Limits(cpu_shares=2, oom_score_adj=1000)
 IMAGE = Image("nginx:1", "sha256:1", "", (), {})
 
 
@@ -40,7 +42,9 @@ def sandbox(ready=True, attempt=0):
 
 
 def container(name, state="running", *, code=0, attempt=0, ran=5.0, ended=NOW, box="u_0"):
-    config = ContainerConfig(f"{name}-{attempt}", box, name, attempt, IMAGE, (), {}, "/", "")
+    config = ContainerConfig(
+        f"{name}-{attempt}", box, name, attempt, IMAGE, (), {}, "/", "", limits=NO_LIMITS
+    )
     if state == "running":
         return ContainerStatus(config, state, NOW - ran, NOW - ran)
     return ContainerStatus(config, state, ended - ran, ended - ran, ended, exit_code=code)
@@ -227,6 +231,17 @@ def test_a_changed_image_restarts_the_container():
     world = make_world(dataclasses.replace(running, config=config))
     [action] = step(make_pod(), world, NOW).actions
     assert action.why == "Container c definition changed, will be restarted"
+
+
+def test_changed_resources_are_applied_in_place():
+    bigger = {"name": "c", "image": "nginx:1", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}
+    [action] = step(make_pod(main=(bigger,)), make_world(container("c")), NOW).actions
+    assert isinstance(action, ResizeContainer)
+    assert (action.limits.cpu_quota, action.limits.memory, action.limits.oom_score_adj) == (
+        50_000,
+        1 << 30,
+        1000,
+    )
 
 
 def test_old_attempts_are_removed_but_the_last_two():

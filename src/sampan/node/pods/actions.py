@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sampan.node.runtime import Limits
+
 
 @dataclass(frozen=True, slots=True)
 class MountVolumes:
@@ -48,6 +50,15 @@ class RemoveContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeContainer:
+    """Apply changed resources to a running container (KEP-1287)."""
+
+    id: str
+    limits: Limits
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Wait until no new traffic is sent here, at most `limit` seconds."""
 
@@ -63,7 +74,16 @@ class Cleanup:
     key: str = "cleanup"
 
 
-Action = MountVolumes | RunSandbox | StartContainer | StopContainer | RemoveContainer | Withdraw | Cleanup
+Action = (
+    MountVolumes
+    | RunSandbox
+    | StartContainer
+    | StopContainer
+    | RemoveContainer
+    | ResizeContainer
+    | Withdraw
+    | Cleanup
+)
 
 
 @dataclass(frozen=True, slots=True)

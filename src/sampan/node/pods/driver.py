@@ -6,6 +6,7 @@ A driver of a pod at rest is a few objects and no task, so that one process can 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from typing import Any
 
@@ -17,6 +18,7 @@ from sampan.node.pods.actions import (
     Cleanup,
     MountVolumes,
     RemoveContainer,
+    ResizeContainer,
     RunSandbox,
     StartContainer,
     StopContainer,
@@ -26,7 +28,7 @@ from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import deleting, find_container
 from sampan.node.pods.problems import NotStarted, VolumeError
 from sampan.node.pods.world import World, fail, fail_pod
-from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, SandboxStatus
+from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, RuntimeFailure, SandboxStatus
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -259,6 +261,18 @@ class PodDriver:
         await self.kit.runtime.remove_container(action.id)
         self.world.containers.pop(action.id, None)
 
+    async def _resize(self, action: ResizeContainer) -> None:
+        try:
+            await self.kit.runtime.update_limits(action.id, action.limits)
+        except RuntimeFailure as error:
+            self.record("Warning", "ResizeError", str(error))
+            await self.kit.clock.sleep(_RETRY)
+            return
+        status = self.world.containers.get(action.id)
+        if status:
+            config = dataclasses.replace(status.config, limits=action.limits)
+            self.world.containers[action.id] = dataclasses.replace(status, config=config)
+
     async def _withdraw(self, action: Withdraw) -> None:
         """Traffic first: no signal before this node's proxy knows that the pod is going (bounded)."""
         withdrawn, clock = self.kit.hooks.withdrawn, self.kit.clock
@@ -318,6 +332,7 @@ _HANDLERS: dict[type, Any] = {
     StartContainer: PodDriver._start,
     StopContainer: PodDriver._stop,
     RemoveContainer: PodDriver._remove,
+    ResizeContainer: PodDriver._resize,
     Withdraw: PodDriver._withdraw,
     Cleanup: PodDriver._cleanup,
 }

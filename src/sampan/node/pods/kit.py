@@ -96,4 +96,5 @@ class Kit:
     lookup: Callable[[str, str, str], Awaitable[Object | None]]
     node: Callable[[], Object] = dict
     run_hook: Callable[..., Awaitable[tuple[bool, str]]] | None = None
+    images_changed: Callable[[], None] = lambda: None
     host_ips: Sequence[str] = field(default_factory=list)

@@ -67,6 +67,7 @@ async def _pull(driver: PodDriver, container: Object, ref: str) -> Image:
         driver.record("Warning", "Failed", text, name)
         driver.record("Warning", "Failed", f"Error: {error.reason}", name)
         raise NotStarted(error.reason, error.message) from error
+    kit.images_changed()
     took = _took(kit.clock.monotonic() - begun)
     text = f'Successfully pulled image "{ref}" in {took} ({took} including waiting). Image size: {image.size} bytes.'
     driver.record("Normal", "Pulled", text, name)

@@ -88,7 +88,7 @@ async def container_config(
 async def _identity(image: Image, user: str) -> users.Identity:
     if not image.layers:
         return users.Identity(int(user) if user.isdigit() else 0, 0)
-    return await asyncio.to_thread(users.look_up, image.layers, user)
+    return await asyncio.to_thread(users.look_up, image, user)
 
 
 def _memory(kit: Kit) -> int:

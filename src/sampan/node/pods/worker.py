@@ -7,14 +7,17 @@ that are under way are in `world.busy` and are not asked for again. Rules: Kuber
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from sampan.node import qos
 from sampan.node.pods import phase
 from sampan.node.pods.actions import (
     Cleanup,
     MountVolumes,
     Note,
     RemoveContainer,
+    ResizeContainer,
     RunSandbox,
     StartContainer,
     Step,
@@ -143,12 +146,22 @@ def _check(
         why, probe = f"Container {name} failed startup probe, will be restarted", "startupProbe"
     elif status.config.labels.get("image", container.get("image", "")) != container.get("image", ""):
         why = f"Container {name} definition changed, will be restarted"
-    if why:
+    if not why:
+        _resize(pod, container, status, out)
+    else:
         grace = (container.get(probe) or {}).get("terminationGracePeriodSeconds") if probe else None
         grace = grace if grace is not None else pod["spec"].get("terminationGracePeriodSeconds", 30)
         out.actions.append(
             StopContainer(status.config.id, name, float(grace), why, f"stop:{status.config.id}")
         )
+
+
+def _resize(pod: Object, container: Object, status: ContainerStatus, out: Step) -> None:
+    """Resources of a running container that were changed in place."""
+    wanted, has = qos.container_limits(pod, container), status.config.limits
+    if (wanted.cpu_shares, wanted.cpu_quota, wanted.memory) != (has.cpu_shares, has.cpu_quota, has.memory):
+        wanted = dataclasses.replace(wanted, oom_score_adj=has.oom_score_adj, pids=has.pids)
+        out.actions.append(ResizeContainer(status.config.id, wanted, f"resize:{status.config.id}"))
 
 
 def _restart(pod: Object, container: Object, world: World, now: float, out: Step) -> bool:

@@ -1,0 +1,64 @@
+"""Container logs do not fill the disk: a large one is renamed, compressed, and in the end removed.
+
+The period and the sizes are kubelet's (containerLogMonitorInterval, containerLogMaxSize, containerLogMaxFiles).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import shutil
+import time
+from glob import escape, glob
+from typing import Any
+
+from sampan.base.clock import Clock
+from sampan.node.pods.manager import PodManager
+
+PERIOD, MAX_SIZE, MAX_FILES = 10.0, 10 << 20, 5
+
+
+class LogRotator:
+    """Looks at the logs of running containers. The runtime must be able to `reopen_log(container_id)`."""
+
+    def __init__(self, manager: PodManager, runtime: Any, clock: Clock, max_size: int = MAX_SIZE) -> None:
+        self._manager = manager
+        self._reopen = getattr(runtime, "reopen_log", None)
+        self._clock = clock
+        self._max_size = max_size
+
+    async def run(self) -> None:
+        while self._reopen is not None:
+            await self._clock.sleep(PERIOD)
+            await self.rotate()
+
+    async def rotate(self) -> None:
+        """One look at all of them."""
+        running = [s for d in self._manager.drivers.values() for s in d.world.running()]
+        large = [s for s in running if _size(s.config.log_path) > self._max_size]
+        for status in large:
+            path = status.config.log_path
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._clock.now()))
+            os.rename(path, f"{path}.{stamp}")
+            await self._reopen(status.config.id)  # type: ignore[misc]
+            await asyncio.to_thread(_tidy, path)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _tidy(path: str) -> None:
+    """Keep the newest rotated files, all but the last one compressed (a reader may still be in that one)."""
+    rotated = sorted(p for p in glob(escape(path) + ".*"))
+    for old in rotated[: -(MAX_FILES - 1)]:
+        os.unlink(old)
+    for name in rotated[-(MAX_FILES - 1) : -1]:
+        if not name.endswith(".gz"):
+            with open(name, "rb") as source, gzip.open(f"{name}.gz", "wb") as target:
+                shutil.copyfileobj(source, target)
+            os.unlink(name)
