@@ -1,11 +1,13 @@
 """Protobuf bodies of built-in kinds become plain JSON values; one table of field numbers does it for all of them.
 
 kubectl and operators post `application/vnd.kubernetes.protobuf` for several commands and do not fall back. The table,
-`protobuf.json`, has a row a message: "NUMBER name TYPE", where TYPE is s string, b bool, i int, u unsigned, y bytes,
-d double, m MESSAGE, `*` before it a list and `{` a map from string. The numbers are facts of the published API types.
+`protobuf.json`, has for each message its fields: "NUMBER name TYPE", where TYPE is s string, b bool, i int, u unsigned,
+y bytes, d double, m MESSAGE; before it `*` makes a list, `{` a map from string; `~` is a message whose fields belong to
+the one around it. The numbers are facts of the published API types.
 
 The encoder on the other side writes zero values too, since it cannot tell unset from zero; what JSON would have left
-out is left out here as well, except in fields where a zero is a wish (pointers in the original's types).
+out is left out here as well. `?` before a type marks fields where a zero is meant (pointers in the original's types,
+and those that its JSON always shows).
 """
 
 from __future__ import annotations
@@ -25,36 +27,6 @@ from sampan.base.clock import rfc3339, rfc3339_micro
 MAGIC = b"k8s\x00"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAX_DEPTH = 64
-
-# Embedded structs: their fields belong to the message around them.
-_INLINE = {
-    "volumeSource": "core.v1.Volume",
-    "persistentVolumeSource": "core.v1.PersistentVolumeSpec",
-    "handler": "core.v1.Probe",
-    "ephemeralContainerCommon": "core.v1.EphemeralContainer",
-    "rule": "admissionregistration.v1.RuleWithOperations",
-    "ruleWithOperations": "admissionregistration.v1.NamedRuleWithOperations",
-}
-_INLINE_REFERENCE = frozenset(
-    f"core.v1.{name}"
-    for name in (
-        "ConfigMapEnvSource ConfigMapKeySelector ConfigMapProjection ConfigMapVolumeSource SecretEnvSource"
-        " SecretKeySelector SecretProjection"
-    ).split()
-)
-
-# Fields in which zero, false or "" differs from absent.
-_MEANT = frozenset(
-    "replicas minReplicas terminationGracePeriodSeconds runAsUser runAsGroup fsGroup partition revisionHistoryLimit"
-    " progressDeadlineSeconds backoffLimit backoffLimitPerIndex maxFailedIndexes completions parallelism"
-    " ttlSecondsAfterFinished activeDeadlineSeconds successfulJobsHistoryLimit failedJobsHistoryLimit"
-    " startingDeadlineSeconds defaultMode mode expirationSeconds tolerationSeconds priority gracePeriodSeconds"
-    " stabilizationWindowSeconds averageUtilization leaseTransitions automountServiceAccountToken runAsNonRoot"
-    " privileged readOnlyRootFilesystem allowPrivilegeEscalation controller blockOwnerDeletion optional immutable"
-    " enableServiceLinks shareProcessNamespace hostUsers suspend allowVolumeExpansion setHostnameAsFQDN ready serving"
-    " terminating orphanDependents storageClassName allocateLoadBalancerNodePorts attachRequired podInfoOnMount"
-    " storageCapacity requiresRepublish port restartCount exitCode allowed value".split()
-)
 
 Decoder = Callable[[bytes, int], Any]
 
@@ -130,10 +102,11 @@ def _field(message: str, name: str, kind: str, type_name: str) -> Handler:
     if kind.startswith("*"):
         convert = _converter(kind[1:], type_name)
         return lambda out, raw, depth: out.setdefault(name, []).append(convert(raw, depth))
-    convert = _converter(kind, type_name)
-    if _INLINE.get(name) == message or (name == "localObjectReference" and message in _INLINE_REFERENCE):
+    if kind == "~":
+        convert = _converter("m", type_name)
         return lambda out, raw, depth: out.update(convert(raw, depth))
-    if kind == "m" or name in _MEANT:
+    convert = _converter(kind.removeprefix("?"), type_name)
+    if kind == "m" or kind.startswith("?"):
 
         def present(out: dict[str, Any], raw: Any, depth: int) -> None:
             value = convert(raw, depth)
@@ -269,14 +242,36 @@ def _json(data: bytes, depth: int) -> Any:
     return orjson.loads(raw) if raw else None
 
 
-def _items(data: bytes, depth: int) -> list[str]:
+def _schema_or(other: Callable[[bytes], Any], schema: int) -> Decoder:
+    """JSONSchemaPropsOr...: a schema in field `schema`, or what `other` makes of the message."""
+
+    def decode(data: bytes, depth: int) -> Any:
+        nested = _parts(data).get(schema)
+        return other(data) if nested is None else _message(_SCHEMA)(nested, depth + 1)
+
+    return decode
+
+
+def _schemas(data: bytes) -> list[Any]:
+    return [_message(_SCHEMA)(raw, 0) for raw in _repeated(data, 2)]
+
+
+def _repeated(data: bytes, number: int) -> list[bytes]:
     items, position = [], 0
     while position < len(data):
         tag, position = _varint(data, position)
         value, position = _raw(data, position, tag & 7)
-        items.append(value.decode())
+        if tag >> 3 == number:
+            items.append(value)
     return items
 
+
+def _items(data: bytes, depth: int) -> list[str]:
+    return [raw.decode() for raw in _repeated(data, 1)]
+
+
+_EXTENSIONS = "apiextensions.v1."
+_SCHEMA = _EXTENSIONS + "JSONSchemaProps"
 
 _SPECIAL: dict[str, Decoder] = {
     "runtime.Unknown": _unknown,
@@ -290,4 +285,8 @@ _SPECIAL: dict[str, Decoder] = {
     "authentication.v1.ExtraValue": _items,
     "authorization.v1.ExtraValue": _items,
     "certificates.v1.ExtraValue": _items,
+    _EXTENSIONS + "JSON": _json,
+    _SCHEMA + "OrArray": _schema_or(_schemas, 1),
+    _SCHEMA + "OrBool": _schema_or(lambda data: bool(_parts(data).get(1)), 2),
+    _SCHEMA + "OrStringArray": _schema_or(lambda data: [raw.decode() for raw in _repeated(data, 2)], 1),
 }
