@@ -24,19 +24,49 @@ _ALWAYS_THERE = frozenset(
 
 
 def union(left: Trie | None, right: Trie | None) -> Trie | None:
+    """Members of either. The result may be `left` or `right` itself, or share parts with both: tries never change."""
     if left is None or right is None:
         return right if left is None else left
-    children = {
-        k: union(left.get(k), right.get(k)) for k in [*left, *(k for k in right if k not in left)] if k != "."
-    }
-    return _build(_is_member(left) or _is_member(right), children)
+    result = left
+    for key, below in right.items():
+        if key == ".":
+            continue
+        known = left.get(key)
+        both = union(known, below)
+        if both is not known:
+            if result is left:
+                result = dict(left)
+            result[key] = both
+    if result and "." not in result and (_is_member(left) or _is_member(right)):
+        return {".": _MEMBER, **result}
+    return result
 
 
 def difference(left: Trie | None, right: Trie | None) -> Trie | None:
+    """Members of `left` that `right` lacks; `left` itself when they share none."""
     if left is None or right is None:
         return left
-    children = {k: difference(v, right.get(k)) for k, v in left.items() if k != "."}
-    return _build(_is_member(left) and not _is_member(right), children)
+    result = left
+    for key, below in right.items():
+        known = None if key == "." else left.get(key)
+        if known is None:
+            continue
+        rest = difference(known, below)
+        if rest is not known:
+            if result is left:
+                result = dict(left)
+            if rest is None:
+                del result[key]
+            else:
+                result[key] = rest
+    if _is_member(right) and _is_member(left):
+        if result is left:
+            result = dict(left)
+        result.pop(".", None)
+        return result or None
+    if not result:
+        return result if result is left else None
+    return _MEMBER if len(result) == 1 and "." in result else result
 
 
 def intersection(left: Trie | None, right: Trie | None) -> Trie | None:
@@ -112,11 +142,24 @@ def applied(value: Any, node: Node | None) -> Trie | None:
 
 def whole(value: Any, node: Node | None) -> Trie:
     """Every field of a value that was not there before, the value itself included."""
-    if isinstance(value, dict) and not is_atomic(value, node):
-        return _build(True, {f"f:{k}": whole(v, child_of(node, k)) for k, v in value.items()}) or _MEMBER
-    if isinstance(value, list) and not is_atomic(value, node):
+    if isinstance(value, dict):
+        if not value or (node is not None and node.map_type == "atomic"):
+            return _MEMBER
+        fields: Trie = {".": _MEMBER}
+        if node is None:
+            for key, item in value.items():
+                fields["f:" + key] = whole(item, None) if isinstance(item, dict) else _MEMBER
+            return fields
+        properties, other = node.properties, node.additional
+        for key, item in value.items():
+            if isinstance(item, dict | list):
+                fields["f:" + key] = whole(item, properties.get(key) or other)
+            else:
+                fields["f:" + key] = _MEMBER
+        return fields
+    if isinstance(value, list) and value and not is_atomic(value, node):
         assert node is not None
-        return _build(True, {element(item, node): whole(item, node.items) for item in value}) or _MEMBER
+        return {".": _MEMBER, **{element(item, node): whole(item, node.items) for item in value}}
     return _MEMBER
 
 

@@ -1,0 +1,92 @@
+"""Sets of fields behave as sets of paths do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampan.api import fieldset, schema
+
+PATHS = st.frozensets(
+    st.lists(st.sampled_from(["f:a", "f:b", "k:{}"]), min_size=1, max_size=3).map(tuple), max_size=6
+)
+POD = schema.root("", "v1", "Pod")
+
+
+def _trie(paths: Any) -> fieldset.Trie | None:
+    """The canonical trie of a set of paths."""
+    if not paths:
+        return None
+    below = {
+        key: _trie({p[1:] for p in paths if p and p[0] == key}) for key in sorted({p[0] for p in paths if p})
+    }
+    return {".": {}, **below} if () in paths and below else below
+
+
+@given(PATHS, PATHS)
+def test_operations_are_those_of_sets(left: frozenset[Any], right: frozenset[Any]) -> None:
+    first, second = _trie(left), _trie(right)
+    before = orjson.dumps([first, second])
+    for operation, wanted in (
+        (fieldset.union, left | right),
+        (fieldset.difference, left - right),
+        (fieldset.intersection, left & right),
+    ):
+        found = operation(first, second)
+        assert set(fieldset.members(found)) == wanted
+        assert found == _trie(wanted)
+    assert orjson.dumps([first, second]) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (("f:spec", "f:replicas"), ".spec.replicas"),
+        (("f:a", 'k:{"port":53,"protocol":"TCP"}', "f:b"), '.a[port=53,protocol="TCP"].b'),
+        (("f:metadata", "f:finalizers", 'v:"x"'), '.metadata.finalizers[="x"]'),
+    ],
+)
+def test_paths_as_messages_show_them(path: tuple[str, ...], text: str) -> None:
+    assert fieldset.show(path) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        ({"spec": {"nodeName": "n"}}, {".": {}, "f:spec": {".": {}, "f:nodeName": {}}}),
+        ({"spec": {"nodeSelector": {"a": "b"}}}, {".": {}, "f:spec": {".": {}, "f:nodeSelector": {}}}),
+        (
+            {"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}]}]}},
+            {".": {}, "f:spec": {".": {}, "f:containers": {
+                ".": {},
+                'k:{"name":"c"}': {".": {}, "f:name": {}, "f:ports": {
+                    ".": {}, 'k:{"containerPort":80,"protocol":"TCP"}': {".": {}, "f:containerPort": {}},
+                }},
+            }}},
+        ),
+        ({"metadata": {"finalizers": ["a/b"]}}, {".": {}, "f:metadata": {".": {}, "f:finalizers": {".": {}, 'v:"a/b"': {}}}}),
+        ({"spec": {"tolerations": [{"key": "a"}]}}, {".": {}, "f:spec": {".": {}, "f:tolerations": {}}}),
+    ],
+)  # fmt: skip
+def test_what_a_new_value_owns(value: Any, fields: Any) -> None:
+    assert fieldset.whole(value, POD) == fields
+
+
+def test_changes_between_two_values() -> None:
+    old = {
+        "metadata": {"labels": {"a": "1", "b": "2"}},
+        "spec": {"containers": [{"name": "c", "image": "x"}]},
+    }
+    new = {
+        "metadata": {"labels": {"a": "1", "c": "3"}},
+        "spec": {"containers": [{"name": "c", "image": "y"}]},
+    }
+    removed, modified, added = fieldset.compare(old, new, POD)
+    assert [fieldset.show(p) for p in fieldset.members(removed)] == [".metadata.labels.b"]
+    assert [fieldset.show(p) for p in fieldset.members(modified)] == ['.spec.containers[name="c"].image']
+    assert [fieldset.show(p) for p in fieldset.members(added)] == [".metadata.labels.c"]
+    assert fieldset.compare(old, old, POD) == (None, None, None)
