@@ -257,7 +257,7 @@ def _first(config: dict, parent: int, channel: socket.socket) -> None:
     try:
         _Init(config, parent).run()
     except BaseException:
-        traceback.print_exc()
+        _log(traceback.format_exc())
     finally:
         os._exit(1)
 
@@ -281,6 +281,11 @@ def _prepare(config: dict) -> None:
         os.dup2(fd, number)
     os.close(null)
     os.close(log)
+
+
+def _log(text: str) -> None:
+    """To the log, past sys.stderr: whoever was forked into us may have replaced that."""
+    os.write(2, text.encode(errors="replace"))
 
 
 def _close_all_but(kept: set[int]) -> None:
@@ -360,7 +365,7 @@ class _Init:
                 signal.signal(number, signal.SIG_DFL)
             child.start()  # type: ignore[operator]
         except BaseException:
-            traceback.print_exc()
+            _log(traceback.format_exc())
         finally:
             os._exit(1)
 
@@ -395,7 +400,7 @@ class _Init:
         child.delay = _FIRST_DELAY if now - child.since > _SETTLED else min(child.delay * 2, _LONGEST_DELAY)
         child.due = now + child.delay
         if not self._stopping:
-            print(f"{child.name} ended with {code}; starting it again in {child.delay:.2f} s", flush=True)
+            _log(f"{child.name} ended with {code}; starting it again in {child.delay:.2f} s\n")
 
     def _stop(self) -> None:
         """The agent first, then everything; leave no group and no file behind."""

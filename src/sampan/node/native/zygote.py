@@ -74,7 +74,7 @@ def _handle(connection: socket.socket) -> None:
         _HANDLERS[request.pop("op")](connection, request)
     except BaseException:
         text = traceback.format_exc()
-        sys.stderr.write(text)
+        os.write(2, text.encode(errors="replace"))
         try:
             connection.send(json.dumps({"error": f"internal: {text[-2000:]}"}).encode())
         except OSError:
