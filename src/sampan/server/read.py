@@ -6,7 +6,7 @@ Source: API concepts, "Resource versions", "Retrieving large results sets in chu
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from sampan.store.protocol import Compacted, Item, Page
 Object = dict[str, Any]
 
 _CHUNK = 256 * 1024  # bytes of a list sent at once
+_ROWS = 100  # of a Table made at once: 3 ms
 _SLICE = 250  # items looked into before the loop may do something else
 _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
@@ -191,18 +192,9 @@ def _read_token(token: str) -> tuple[str, int | None]:
 
 async def _listed(call: Call, items: Sequence[Item], meta: Object) -> Response:
     """The answer in the call's form, in chunks when it is large."""
-    row, form = call.row, call.form
+    form = call.form
     if form.shape == "table":
-        table: Object = {}
-        for part in range(0, max(len(items), 1), _SLICE):
-            values = [objects.load(i, row) for i in items[part : part + _SLICE]]
-            rendered = respond.tabulate(call, row, values, headers=part == 0)
-            if part == 0:
-                table = rendered | {"metadata": meta}
-            else:
-                table["rows"] += rendered["rows"]
-                await call.server.clock.sleep(0)  # a turn for others
-        return respond.document(table, form=form)
+        return await _table(call, items, meta)
     if form.media != JSON or form.pretty:
         values = [_shaped(call, i) for i in items]
         return respond.document(_head(call) | {"metadata": meta, "items": values}, form=form)
@@ -211,6 +203,35 @@ async def _listed(call: Call, items: Sequence[Item], meta: Object) -> Response:
         body = b"%b%b]}" % (head, b",".join([_bytes(call, i) for i in items]))
         return Response(200, respond.JSON_HEADERS, body)
     return Response(200, respond.JSON_HEADERS, _chunks(call, head, items))
+
+
+async def _table(call: Call, items: Sequence[Item], meta: Object) -> Response:
+    """The list as a Table; a long one is sent row by row as it is made."""
+    row, form = call.row, call.form
+
+    def tabulate(start: int) -> Object:
+        values = [objects.load(item, row) for item in items[start : start + _ROWS]]
+        return respond.tabulate(call, row, values, headers=start == 0)
+
+    table = tabulate(0) | {"metadata": meta}
+    rest = range(_ROWS, len(items), _ROWS)
+    if form.media == JSON and not form.pretty and rest:
+        return Response(200, respond.JSON_HEADERS, _rows(call, table, tabulate, rest))
+    for start in rest:
+        await call.server.clock.sleep(0)  # a turn for others
+        table["rows"] += tabulate(start)["rows"]
+    return respond.document(table, form=form)
+
+
+async def _rows(
+    call: Call, table: Object, tabulate: Callable[[int], Object], rest: Iterable[int]
+) -> AsyncIterator[bytes]:
+    first = orjson.dumps(table.pop("rows"))
+    yield b'%b,"rows":%b' % (orjson.dumps(table)[:-1], first[:-1])
+    for start in rest:
+        await call.server.clock.sleep(0)
+        yield b",%b" % orjson.dumps(tabulate(start)["rows"])[1:-1]
+    yield b"]}"
 
 
 def _head(call: Call) -> Object:

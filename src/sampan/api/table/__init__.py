@@ -1,7 +1,8 @@
 """Tables: how `kubectl get` shows a kind, computed by the server. Source: meta/v1 Table, the reference's printers.
 
 A kind's columns are one line of text and one function from an object to its cells. Columns whose name ends in `*` are
-shown only by `-o wide` (priority 1); `:integer` and the like give a type other than string.
+shown only by `-o wide` (priority 1); `:integer` and the like give a type other than string, `:name` the format that
+marks an identifier.
 """
 
 from __future__ import annotations
@@ -26,11 +27,19 @@ def render(
     """The Table of `objects` at the time `now`. `include` is Metadata, Object or None; `headers=False` leaves the
     column definitions out (all but the first event of a watch)."""
     columns, cells = columns_of(row)
-    rows = [_row(obj, cells(obj, now), include) for obj in objects]
+    rows = [_row(obj, _cells(obj, now, cells, len(columns)), include) for obj in objects]
     table: dict[str, Any] = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}}
     table["columnDefinitions"] = columns if headers else []
     table["rows"] = rows
     return table
+
+
+def _cells(obj: Object, now: float, cells: Cells, count: int) -> list[Any]:
+    """The cells of an object; one that lacks what its kind must have does not hide the others."""
+    try:
+        return cells(obj, now)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+        return [obj.get("metadata", {}).get("name", ""), *["<invalid>"] * (count - 1)]
 
 
 def columns_of(row: Resource) -> tuple[list[dict[str, Any]], Cells]:
@@ -45,11 +54,11 @@ def _definition(text: str) -> dict[str, Any]:
     name, _, kind = text.partition(":")
     wide = name.endswith("*")
     name = name.rstrip("*")
-    described = {"Name": "name"}.get(name, "")
+    identifier = name == "Name" or kind == "name"
     return {
         "name": name,
-        "type": kind or "string",
-        "format": described,
+        "type": "string" if identifier else kind or "string",
+        "format": "name" if identifier else "",
         "description": "",
         "priority": 1 if wide else 0,
     }

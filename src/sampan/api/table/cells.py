@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ from sampan.base.clock import rfc3339_parse
 
 Object = dict[str, Any]
 Cells = Callable[[Object, float], list[Any]]
+
+_parse = functools.lru_cache(4096)(rfc3339_parse)  # what was made together has the same time
 
 NONE = "<none>"
 UNKNOWN = "<unknown>"
@@ -19,7 +22,7 @@ def age(timestamp: str | None, now: float) -> str:
     if not timestamp:
         return UNKNOWN
     try:
-        return duration(now - rfc3339_parse(timestamp))
+        return duration(now - _parse(timestamp))
     except ValueError:
         return "<invalid>"
 

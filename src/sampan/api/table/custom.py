@@ -13,7 +13,7 @@ import orjson
 
 from sampan.api import jsonpath
 from sampan.api.registry import Resource
-from sampan.api.table.cells import UNKNOWN, Cells, Object, age, name
+from sampan.api.table.cells import UNKNOWN, Cells, Object, age, created, name
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}
 _AGE = {"name": "Age", "type": "date", "format": "", "description": "", "priority": 0}
@@ -25,7 +25,7 @@ def columns(row: Resource) -> tuple[list[dict[str, Any]], Cells]:
     version = next((v for v in versions if v.get("name") == row.version), {})
     declared = version.get("additionalPrinterColumns")
     if not declared:
-        return [_NAME, _AGE], lambda obj, now: [name(obj), obj["metadata"].get("creationTimestamp")]
+        return [_NAME, _AGE], lambda obj, now: [name(obj), created(obj, now)]
     definitions = [_NAME]
     for column in declared:
         definitions.append(

@@ -64,7 +64,7 @@ def _storageclass(obj: Object, now: float) -> list[Any]:
         obj.get("provisioner", ""),
         obj.get("reclaimPolicy", "Delete"),
         obj.get("volumeBindingMode", "Immediate"),
-        "true" if obj.get("allowVolumeExpansion") else "false",
+        bool(obj.get("allowVolumeExpansion")),
         created(obj, now),
     ]
 
@@ -121,7 +121,7 @@ COLUMNS = {
         "Name|Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age",
         _storageclass,
     ),
-    "volumeattachments.storage.k8s.io": ("Name|Attacher|PV|Node|Attached:boolean|Age", _attachment),
+    "volumeattachments.storage.k8s.io": ("Name|Attacher:name|PV|Node|Attached:boolean|Age", _attachment),
     "csinodes.storage.k8s.io": ("Name|Drivers:integer|Age", _csinode),
     "csidrivers.storage.k8s.io": (
         "Name|AttachRequired:boolean|PodInfoOnMount:boolean|StorageCapacity:boolean|TokenRequests"
