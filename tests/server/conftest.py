@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -60,19 +59,24 @@ class Api:
 
 
 @pytest.fixture
-async def api() -> Api:
-    clock = VirtualClock()
-    server = Server(MemoryStore(clock), BUILTIN.copy(), clock=clock, ids=Ids(seed=1))
-    return Api(server, clock)
+async def make_api() -> Callable[..., Api]:
+    """A server over a memory store made with the given settings."""
 
+    def make(**settings: Any) -> Api:
+        clock = VirtualClock()
+        store = MemoryStore(clock, **settings)
+        return Api(Server(store, BUILTIN.copy(), clock=clock, ids=Ids(seed=1)), clock)
 
-# pytest's importlib mode adds no test directory to the path.
-sys.path.insert(0, str(Path(__file__).parent))
+    return make
 
 
 @pytest.fixture
-def facts():
-    """A store with facts in it, for tests of what decides by looking at the cluster."""
-    from cluster_facts import Facts
+async def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()
 
-    return Facts()
+
+@pytest.fixture
+async def ready(api: Api) -> Api:
+    """With a namespace `d`."""
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+    return api

@@ -161,7 +161,7 @@ class Server:
             call.form = form_of(call.request.headers, listing=True)
             return await read.list_(call)
         if verb == "watch":
-            call.form = form_of(call.request.headers, listing=call.info.path.find("/watch/") < 0)
+            call.form = form_of(call.request.headers, watching=True)
             return watch.watch(call)
         call.form = form_of(call.request.headers)
         if verb == "create":

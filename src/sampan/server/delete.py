@@ -5,7 +5,6 @@ Source: API concepts, "Resource deletion"; "Garbage collection"; the reference o
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from sampan.api.registry import Resource
@@ -136,7 +135,7 @@ async def _delete_once(
     """One attempt. Raises store Conflict when `base` has moved."""
     row, server = call.row, call.server
     strategy = strategy_of(row)
-    new = copy.deepcopy(old)
+    new = objects.load(base, row)
     _set_finalizers(strategy, new, options)
     if strategy.graceful:
         pending = _grace(new, old, options, server.clock.now())

@@ -14,13 +14,14 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 
 from sampan.api.status import ApiError
+from sampan.base import pki
 from sampan.base.clock import Clock, Timer
 from sampan.client.messages import Request, Response
 from sampan.server.respond import refusal
@@ -119,7 +120,7 @@ class _Connection(asyncio.Protocol):
         self._now: _Incoming | None = None
         self._waiting: deque[_Incoming] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._peer: dict[str, Any] | None = None
+        self._peer: Mapping[str, Any] | None = None
         self._remote = ""
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
@@ -451,21 +452,10 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-def _peer(tls: Any) -> dict[str, Any] | None:
-    """Who the client's certificate says it is: {"cn", "o", "der"}."""
-    if tls is None:
-        return None
-    certificate = tls.getpeercert()
-    if not certificate:
-        return None
-    name, organisations = "", []
-    for part in certificate.get("subject", ()):
-        for key, value in part:
-            if key == "commonName":
-                name = value
-            elif key == "organizationName":
-                organisations.append(value)
-    return {"cn": name, "o": organisations, "der": tls.getpeercert(True)}
+def _peer(tls: Any) -> Mapping[str, Any] | None:
+    """Who the client's certificate says it is; TLS has checked it."""
+    der = tls.getpeercert(True) if tls is not None else None
+    return pki.peer_of(der) if der else None
 
 
 class Listener:
@@ -500,18 +490,6 @@ class Listener:
         timer.cancel()
         for connection in list(self.connections):
             connection.cancel()
-
-
-def server_context(cert: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
-    """TLS as the server speaks it; paths of PEM files. Renew a certificate with `context.load_cert_chain` at any time."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert, key)
-    context.set_alpn_protocols(["http/1.1"])
-    if client_ca:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
 
 
 async def serve(

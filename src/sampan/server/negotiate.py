@@ -17,7 +17,8 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 ACCEPTED = (JSON, YAML, PROTOBUF)
 
 _WILDCARDS = {"*/*": JSON, "application/*": JSON}
-_TRANSFORMS = {"Table": ("v1", "v1beta1"), "PartialObjectMetadata": ("v1", "v1beta1")}
+_PARTIAL = "PartialObjectMetadata"
+_VERSIONS = ("v1", "v1beta1")  # of meta.k8s.io
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +39,22 @@ class Form:
 PLAIN = Form()
 
 
-def form_of(headers: Mapping[str, str], *, listing: bool = False) -> Form:
+def form_of(headers: Mapping[str, str], *, listing: bool = False, watching: bool = False) -> Form:
     """The form that `Accept` asks for first and we have. Raises 406 in the two texts Kubernetes has for it."""
     accept = headers.get("accept", "")
     if not accept or accept == JSON or accept == "*/*":
         return PLAIN
-    return _choose(accept, listing)
+    return _choose(accept, listing, watching)
 
 
 @lru_cache(maxsize=256)
-def _choose(accept: str, listing: bool) -> Form:
+def _choose(accept: str, listing: bool, watching: bool) -> Form:
     clauses = _clauses(accept)
     known = [(media, params) for media, params in clauses if media in ACCEPTED or media in _WILDCARDS]
     if not known:
         raise ApiError(406, "NotAcceptable", "406: Not Acceptable", {})
     for media, params in known:
-        form = _form(_WILDCARDS.get(media, media), params, listing)
+        form = _form(_WILDCARDS.get(media, media), params, listing, watching)
         if form is not None:
             return form
     raise not_acceptable(ACCEPTED)
@@ -74,7 +75,7 @@ def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
     return [(media, params) for _, _, media, params in sorted(found, key=lambda c: c[:2])]
 
 
-def _form(media: str, params: dict[str, str], listing: bool) -> Form | None:
+def _form(media: str, params: dict[str, str], listing: bool, watching: bool) -> Form | None:
     media = JSON if media == PROTOBUF else media  # clients that prefer protobuf decode what they get
     kind = params.get("as", "")
     if not kind:
@@ -82,10 +83,13 @@ def _form(media: str, params: dict[str, str], listing: bool) -> Form | None:
     version = params.get("v", "")
     if params.get("g") != "meta.k8s.io":
         return None
-    wanted = kind.removesuffix("List") if listing and kind != "PartialObjectMetadata" else kind
-    if version not in _TRANSFORMS.get(wanted, ()):
+    if version not in _VERSIONS:
         return None
-    return Form("table" if wanted == "Table" else "partial", media, version)
+    if kind == "Table":
+        return Form("table", media, version)
+    if (kind == _PARTIAL and not listing) or (kind == f"{_PARTIAL}List" and (listing or watching)):
+        return Form("partial", media, version)
+    return None
 
 
 def body_type(headers: Mapping[str, str], accepted: tuple[str, ...] = ACCEPTED) -> str:

@@ -35,7 +35,7 @@ def scale_of(row: Resource, obj: Object) -> Object:
     replicas = _dig(obj, spec_path)
     status: Object = {"replicas": _dig(obj, status_path) or 0}
     if row.custom:
-        selector = _dig(obj, selector_path) or ""
+        selector = _dig(obj, selector_path) if selector_path else ""
     else:
         selector = _selector(row, obj)
     if selector:

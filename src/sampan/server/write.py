@@ -16,7 +16,16 @@ import orjson
 
 from sampan.api import managed
 from sampan.api.registry import Resource
-from sampan.api.status import ApiError, FieldError, already_exists, bad_request, conflict, invalid, not_found
+from sampan.api.status import (
+    ApiError,
+    FieldError,
+    already_exists,
+    bad_request,
+    conflict,
+    invalid,
+    invalid_value,
+    not_found,
+)
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
 from sampan.server import decode, definitions, objects, respond
@@ -57,7 +66,7 @@ async def update(call: Call) -> Response:
     options = write_options(call.info.query, "UpdateOptions")
     sent = decode.body(call, call.row, options.validation)
     _check_names(call, sent)
-    written = await update_object(call, lambda _: copy.deepcopy(sent), options, sent=sent)
+    written = await update_object(call, lambda _: orjson.loads(orjson.dumps(sent)), options, sent=sent)
     return answer(call, written, 201 if written.created else 200)
 
 
@@ -187,7 +196,7 @@ async def update_object(
         if latest is None:
             return await _update_missing(call, strategy, sent, options)
         old = objects.load(latest, row)
-        new = transform(copy.deepcopy(old))
+        new = transform(objects.load(latest, row))
         insists = _check_version(call, strategy, new, old, conditional=sent is not None)
         try:
             return await _replace(call, strategy, latest, old, new, options, manage)
@@ -232,10 +241,8 @@ def _check_version(call: Call, strategy: Strategy, new: Object, old: Object, *, 
     if meta.get("uid") and meta["uid"] != before["uid"]:
         if conditional:
             raise conflict(row.group, row.plural, name, _uid_text(call, meta["uid"], before["uid"]))
-        error = FieldError(
-            "FieldValueInvalid", "metadata.uid", f'Invalid value: "{meta["uid"]}": field is immutable'
-        )
-        raise invalid(row.group, row.kind, name, [error])
+        error = invalid_value("metadata.uid", meta["uid"], "field is immutable")
+        raise invalid(row.group, row.kind, name, [error, error])  # named twice in the original, too
     version = meta.get("resourceVersion") or ""
     if conditional:
         if version in ("", "0"):

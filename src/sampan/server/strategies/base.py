@@ -85,22 +85,30 @@ def prepare_update(strategy: Strategy, new: Object, old: Object, prep: Prep) -> 
         new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
 
+# Metadata that a write of status cannot change; what is not listed may be (finalizers, annotations, …).
+_ALL_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
+_STATUS_METADATA = {
+    "pods": ("ownerReferences",),
+    "deployments.apps": ("labels",),
+    "customresourcedefinitions.apiextensions.k8s.io": _ALL_METADATA,
+    "apiservices.apiregistration.k8s.io": _ALL_METADATA,
+    "flowschemas.flowcontrol.apiserver.k8s.io": _ALL_METADATA,
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": _ALL_METADATA,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": _ALL_METADATA,
+    "volumeattachments.storage.k8s.io": _ALL_METADATA,
+    "resourceclaims.resource.k8s.io": _ALL_METADATA,
+    "servicecidrs.networking.k8s.io": _ALL_METADATA,
+}
+
+
 def prepare_status(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
     """In place: only status (and what metadata a status may carry) differs from `old`."""
     _keep_system_fields(new, old)
     sent = new.get("status")
     meta = new["metadata"]
-    if prep.row.custom:
-        kept = meta.get("managedFields")
-        meta = dict(old["metadata"])
-        meta["resourceVersion"] = new["metadata"].get("resourceVersion", "")
-        if kept is not None:
-            meta["managedFields"] = kept
-    else:
-        for field in ("labels", "ownerReferences"):
-            meta.pop(field, None)
-            if field in old["metadata"]:
-                meta[field] = old["metadata"][field]
+    fixed = _ALL_METADATA if prep.row.custom else _STATUS_METADATA.get(prep.row.store_key, ())
+    for field in fixed:
+        _take(meta, old["metadata"], field)
     rest = {k: v for k, v in old.items() if k not in ("metadata", "status")}
     new.clear()
     new.update(rest)

@@ -1,0 +1,149 @@
+"""Custom resources: served as soon as they are defined, and gone with their definition."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+WIDGETS = "/apis/x.io/v1/namespaces/d/widgets"
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "required": ["size"],
+            "properties": {
+                "size": {"type": "integer", "minimum": 1},
+                "color": {"type": "string", "default": "red", "enum": ["red", "blue"]},
+            },
+        },
+        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    },
+}
+DEFINITION = {
+    "metadata": {"name": "widgets.x.io"},
+    "spec": {
+        "group": "x.io",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": SCHEMA},
+                "subresources": {
+                    "status": {},
+                    "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
+                },
+                "selectableFields": [{"jsonPath": ".spec.color"}],
+            },
+            {"name": "v1beta1", "served": True, "storage": False, "schema": {"openAPIV3Schema": SCHEMA}},
+        ],
+    },
+}
+
+
+def widget(name="w", **spec):
+    return {"apiVersion": "x.io/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+async def defined(ready):
+    await ready.ok("POST", CRDS, DEFINITION)
+    return ready
+
+
+def _conditions(crd):
+    return {c["type"]: c["status"] for c in crd["status"]["conditions"]}
+
+
+async def test_a_definition_is_established_at_once(defined):
+    crd = await defined.ok("GET", f"{CRDS}/widgets.x.io")
+    assert _conditions(crd) == {"NamesAccepted": "True", "Established": "True"}
+    assert crd["status"]["acceptedNames"]["listKind"] == "WidgetList"
+    assert crd["status"]["storedVersions"] == ["v1"]
+    found = await defined.ok("GET", "/apis/x.io/v1")
+    assert [r["name"] for r in found["resources"]] == ["widgets", "widgets/scale", "widgets/status"]
+
+
+async def test_objects_are_pruned_defaulted_and_checked(defined):
+    made = await defined.ok("POST", WIDGETS, widget(size=1, odd=2))
+    assert made["spec"] == {"size": 1, "color": "red"}
+    assert made["metadata"]["generation"] == 1
+    status, answer = await defined.call("POST", WIDGETS, widget("v", size=0, color="green"))
+    assert status == 422
+    assert [(c["field"], c["message"]) for c in answer["details"]["causes"]] == [
+        ("spec.color", 'Unsupported value: "green": supported values: "red", "blue"'),
+        ("spec.size", "Invalid value: 0: spec.size in body should be greater than or equal to 1"),
+    ]
+
+
+async def test_versions_scale_and_selectable_fields(defined):
+    await defined.ok("POST", WIDGETS, widget(size=3))
+    other = await defined.ok("GET", "/apis/x.io/v1beta1/namespaces/d/widgets/w")
+    assert other["apiVersion"] == "x.io/v1beta1"
+    assert (await defined.ok("GET", f"{WIDGETS}/w/scale"))["spec"] == {"replicas": 3}
+    await defined.merge(f"{WIDGETS}/w/scale", {"spec": {"replicas": 4}})
+    assert (await defined.ok("GET", f"{WIDGETS}/w"))["spec"]["size"] == 4
+    for color, count in (("red", 1), ("blue", 0)):
+        listed = await defined.ok("GET", f"{WIDGETS}?fieldSelector=spec.color%3D{color}")
+        assert len(listed["items"]) == count
+
+
+async def test_a_status_write_changes_only_status(defined):
+    await defined.ok("POST", WIDGETS, widget(size=1))
+    _, now = await defined.merge(f"{WIDGETS}/w/status", {"spec": {"size": 9}, "status": {"ok": True}})
+    assert (now["spec"]["size"], now["status"], now["metadata"]["generation"]) == (1, {"ok": True}, 1)
+
+
+async def test_a_default_added_later_shows_on_older_objects(defined):
+    await defined.ok("POST", WIDGETS, widget(size=1))
+    changed = copy.deepcopy(await defined.ok("GET", f"{CRDS}/widgets.x.io"))
+    changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][
+        "shape"
+    ] = {
+        "type": "string",
+        "default": "round",
+    }
+    await defined.ok("PUT", f"{CRDS}/widgets.x.io", changed)
+    assert (await defined.ok("GET", f"{WIDGETS}/w"))["spec"]["shape"] == "round"
+    assert (await defined.ok("GET", WIDGETS))["items"][0]["spec"]["shape"] == "round"
+
+
+async def test_names_in_use_are_not_accepted_until_they_are_free(defined):
+    rival = copy.deepcopy(DEFINITION)
+    rival["metadata"]["name"] = "gadgets.x.io"
+    rival["spec"]["names"] = {"plural": "gadgets", "kind": "Widget"}
+    made = await defined.ok("POST", CRDS, rival)
+    assert _conditions(made) == {"NamesAccepted": "False", "Established": "False"}
+    assert made["status"]["conditions"][0]["reason"] == "ListKindConflict"
+    assert (await defined.call("GET", "/apis/x.io/v1/namespaces/d/gadgets"))[0] == 404
+    await defined.ok("DELETE", f"{CRDS}/widgets.x.io")
+    await defined.clock.settle()
+    assert (await defined.call("GET", "/apis/x.io/v1/namespaces/d/gadgets"))[0] == 200
+
+
+async def test_instances_go_with_their_definition(defined):
+    await defined.ok("POST", WIDGETS, widget("free", size=1))
+    held = widget("held", size=1)
+    held["metadata"]["finalizers"] = ["x.io/hold"]
+    await defined.ok("POST", WIDGETS, held)
+    await defined.ok("DELETE", f"{CRDS}/widgets.x.io")
+    await defined.clock.settle()
+    assert [i["metadata"]["name"] for i in (await defined.ok("GET", WIDGETS))["items"]] == ["held"]
+    await defined.merge(f"{WIDGETS}/held", {"metadata": {"finalizers": None}})
+    await defined.clock.settle()
+    assert (await defined.call("GET", f"{CRDS}/widgets.x.io"))[0] == 404
+    assert (await defined.call("GET", WIDGETS)) == (404, "404 page not found\n")
+
+
+async def test_definitions_are_served_again_after_a_restart(defined):
+    from sampan.api.resources import BUILTIN
+    from sampan.server.app import Server
+
+    first = defined.server
+    second = Server(first.store, BUILTIN.copy(), clock=first.clock, ids=first.ids)
+    assert second.registry.find("x.io", "v1", "widgets") is not None

@@ -1,0 +1,59 @@
+"""What clients are told of the server."""
+
+from __future__ import annotations
+
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+
+
+async def test_the_old_documents(api):
+    assert (await api.ok("GET", "/api"))["versions"] == ["v1"]
+    groups = {g["name"]: g for g in (await api.ok("GET", "/apis"))["groups"]}
+    assert groups["autoscaling"]["preferredVersion"]["version"] == "v2"
+    pods = next(r for r in (await api.ok("GET", "/api/v1"))["resources"] if r["name"] == "pods")
+    assert (pods["shortNames"], pods["namespaced"], pods["kind"]) == (["po"], True, "Pod")
+    assert (await api.ok("GET", "/version"))["minor"] == "37"
+    assert (await api.call("GET", "/api/v9"))[0] == 404
+    assert (await api.call("POST", "/apis/apps/v1", {}))[0] == 405
+
+
+async def test_everything_at_once(api):
+    response = await api.response("GET", "/apis", headers={"accept": AGGREGATED})
+    assert response.headers["content-type"].startswith("application/json;g=apidiscovery.k8s.io;v=v2")
+    again = await api.response(
+        "GET", "/apis", headers={"accept": AGGREGATED, "if-none-match": response.headers["etag"]}
+    )
+    assert again.status == 304
+    body = await api.ok("GET", "/apis", headers={"accept": AGGREGATED})
+    apps = next(i for i in body["items"] if i["metadata"]["name"] == "apps")
+    deployments = next(r for r in apps["versions"][0]["resources"] if r["resource"] == "deployments")
+    assert [s["subresource"] for s in deployments["subresources"]] == ["scale", "status"]
+
+
+async def test_health(api):
+    assert await api.call("GET", "/healthz") == (200, "ok")
+    assert (await api.call("GET", "/readyz?verbose"))[1].endswith("readyz check passed\n")
+    api.server.ready_checks["mind"] = lambda: "still starting"
+    status, text = await api.call("GET", "/readyz")
+    assert (status, "[-]mind failed" in text) == (500, True)
+    assert await api.call("GET", "/readyz?exclude=mind") == (200, "ok")
+    assert (await api.call("GET", "/healthz/nothing"))[0] == 404
+
+
+async def test_anonymous_callers_are_refused_by_path_or_resource(api):
+    status, answer = await api.call("GET", "/metrics", user=None)
+    assert (status, answer["message"]) == (
+        403,
+        'forbidden: User "system:anonymous" cannot get path "/metrics"',
+    )
+    status, answer = await api.call("GET", "/api/v1/namespaces/d/pods/p/log", user=None)
+    assert answer["message"] == (
+        'pods "p" is forbidden: User "system:anonymous" cannot get resource "pods/log" in API group "" '
+        'in the namespace "d"'
+    )
+
+
+async def test_metrics_count_requests_and_objects(api):
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+    _, text = await api.call("GET", "/metrics")
+    assert 'apiserver_request_total{verb="CREATE",resource="namespaces"} 1' in text
+    assert 'apiserver_storage_objects{resource="namespaces"} 1' in text

@@ -1,0 +1,147 @@
+"""GET and LIST through the whole request path."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from sampan.client.client import read_body
+
+CMS = "/api/v1/namespaces/d/configmaps"
+
+
+@pytest.fixture
+async def filled(ready):
+    api = ready
+    for name, labels in (("a", {"app": "x"}), ("b", {"app": "y"}), ("c", {"app": "x"}), ("e", {})):
+        await api.ok("POST", CMS, {"metadata": {"name": name, "labels": labels}, "data": {"k": name}})
+    return api
+
+
+def _names(answer):
+    return [item["metadata"]["name"] for item in answer["items"]]
+
+
+async def test_get_answers_the_object_and_404_names_the_resource(filled):
+    assert (await filled.ok("GET", f"{CMS}/a"))["data"] == {"k": "a"}
+    status, answer = await filled.call("GET", f"{CMS}/zz")
+    assert (status, answer["message"]) == (404, 'configmaps "zz" not found')
+    assert answer["details"] == {"name": "zz", "kind": "configmaps"}
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["a", "b", "c", "e"]),
+        ("labelSelector=app%3Dx", ["a", "c"]),
+        ("labelSelector=app!%3Dx", ["b", "e"]),
+        ("fieldSelector=metadata.name%3Db", ["b"]),
+        ("fieldSelector=metadata.name!%3Db,metadata.namespace%3Dd", ["a", "c", "e"]),
+        ("fieldSelector=metadata.namespace%3Delse", []),
+        ("labelSelector=app%3Dx&fieldSelector=metadata.name%3Dc", ["c"]),
+    ],
+)
+async def test_selectors(filled, query, names):
+    assert _names(await filled.ok("GET", f"{CMS}?{query}")) == names
+
+
+async def test_a_kind_says_which_fields_it_can_be_selected_by(filled):
+    status, answer = await filled.call("GET", f"{CMS}?fieldSelector=data.k%3Dx")
+    assert status == 400
+    assert answer["message"] == (
+        '"data.k" is not a known field selector: only "metadata.name", "metadata.namespace"'
+    )
+    status, answer = await filled.call("GET", "/api/v1/pods?fieldSelector=spec.hostname%3Dx")
+    assert answer["message"] == "field label not supported: spec.hostname"
+
+
+async def test_pages_show_one_picture(filled):
+    first = await filled.ok("GET", f"{CMS}?limit=2")
+    assert (_names(first), first["metadata"]["remainingItemCount"]) == (["a", "b"], 2)
+    await filled.ok("DELETE", f"{CMS}/c")
+    await filled.ok("POST", CMS, {"metadata": {"name": "d"}})
+    token = first["metadata"]["continue"]
+    second = await filled.ok("GET", f"{CMS}?limit=2&continue={token}")
+    assert _names(second) == ["c", "e"]
+    assert second["metadata"] == {"resourceVersion": first["metadata"]["resourceVersion"]}
+
+
+async def test_pages_under_a_selector_count_what_is_selected(filled):
+    first = await filled.ok("GET", f"{CMS}?limit=1&labelSelector=app%3Dx")
+    assert _names(first) == ["a"]
+    assert "remainingItemCount" not in first["metadata"]
+    second = await filled.ok(
+        "GET", f"{CMS}?limit=1&labelSelector=app%3Dx&continue={first['metadata']['continue']}"
+    )
+    assert _names(second) == ["c"]
+
+
+async def test_the_past_can_be_listed(filled):
+    then = (await filled.ok("GET", CMS))["metadata"]["resourceVersion"]
+    await filled.ok("DELETE", f"{CMS}/a")
+    past = await filled.ok("GET", f"{CMS}?resourceVersion={then}&resourceVersionMatch=Exact")
+    assert _names(past) == ["a", "b", "c", "e"]
+    assert "a" not in _names(await filled.ok("GET", f"{CMS}?resourceVersion={then}"))
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ("limit=abc", 400, 'strconv.ParseInt: parsing "abc": invalid syntax'),
+        ("labelSelector=a+in+(x", 400, "unable to parse requirement: found '', expected: ',' or ')'"),
+        (
+            "fieldSelector=metadata.name",
+            400,
+            "invalid selector: 'metadata.name'; can't understand 'metadata.name'",
+        ),
+        ("continue=abc", 400, "invalid continue token: continue key is not valid: invalid character 'i'"),
+        (
+            "resourceVersionMatch=Exact",
+            422,
+            'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden',
+        ),
+        ("resourceVersion=999999", 504, "Timeout: Too large resource version: 999999, current: "),
+    ],
+)
+async def test_refused_options(filled, query, status, message):
+    code, answer = await filled.call("GET", f"{CMS}?{query}")
+    assert code == status
+    assert answer["message"].startswith(message)
+
+
+async def test_other_forms(filled):
+    partial = {"accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"}
+    answer = await filled.ok("GET", CMS, headers=partial)
+    assert answer["kind"] == "PartialObjectMetadataList"
+    assert {"data"} & answer["items"][0].keys() == set()
+    table = await filled.ok("GET", CMS, headers={"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+    assert [row["cells"][0] for row in table["rows"]] == ["a", "b", "c", "e"]
+    yaml = await filled.response("GET", f"{CMS}/a", headers={"accept": "application/yaml"})
+    assert b"\ndata:\n  k: a\n" in yaml.body
+
+
+async def test_large_lists_come_in_chunks_and_squeezed_when_asked(filled):
+    for number in range(300):
+        await filled.ok("POST", CMS, {"metadata": {"name": f"n{number}"}, "data": {"k": "v" * 2000}})
+    response = await filled.response("GET", CMS)
+    assert not isinstance(response.body, bytes)
+    whole = await read_body(response)
+    squeezed = await filled.response("GET", CMS, headers={"accept-encoding": "gzip"})
+    assert squeezed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(await read_body(squeezed)) == whole
+
+
+async def test_events_are_spoken_in_two_versions(filled):
+    event = {
+        "metadata": {"name": "e", "namespace": "d"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "d"},
+        "reason": "R",
+        "message": "m",
+        "type": "Normal",
+    }
+    await filled.ok("POST", "/api/v1/namespaces/d/events", event)
+    new = await filled.ok("GET", "/apis/events.k8s.io/v1/namespaces/d/events/e")
+    assert (new["apiVersion"], new["note"], new["regarding"]["name"]) == ("events.k8s.io/v1", "m", "p")
+    listed = await filled.ok("GET", "/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3Dp")
+    assert _names(listed) == ["e"]

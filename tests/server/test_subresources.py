@@ -1,0 +1,152 @@
+"""scale, binding, eviction, logs and the proxied streams."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+import pytest
+
+from sampan.client.messages import Response
+
+PODS = "/api/v1/namespaces/d/pods"
+SETS = "/apis/apps/v1/namespaces/d/replicasets"
+BUDGETS = "/apis/policy/v1/namespaces/d/poddisruptionbudgets"
+
+
+async def _pod(api, *containers):
+    spec = {"containers": [{"name": c, "image": "i"} for c in containers or ("c",)]}
+    return await api.ok("POST", PODS, {"metadata": {"name": "p", "labels": {"app": "x"}}, "spec": spec})
+
+
+async def _bind(api):
+    return await api.call("POST", f"{PODS}/p/binding", {"target": {"kind": "Node", "name": "n"}})
+
+
+class Nodes:
+    """Remembers what was asked of a node."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def request(self, node_name, request):
+        self.asked.append((node_name, request.method, request.path, parse_qs(request.query)))
+        return Response(200, {"content-type": "text/plain"}, b"line\n")
+
+
+async def test_scale(ready):
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await ready.ok("POST", SETS, {"metadata": {"name": "r"}, "spec": spec})
+    scale = await ready.ok("GET", f"{SETS}/r/scale")
+    assert (scale["kind"], scale["spec"], scale["status"]) == (
+        "Scale",
+        {"replicas": 2},
+        {"replicas": 0, "selector": "a=b"},
+    )
+    scale["spec"]["replicas"] = 5
+    assert (await ready.ok("PUT", f"{SETS}/r/scale", scale))["spec"] == {"replicas": 5}
+    assert (await ready.call("PUT", f"{SETS}/r/scale", scale))[0] == 409
+    assert (await ready.merge(f"{SETS}/r/scale", {"spec": {"replicas": 0}}))[1]["spec"] == {}
+    status, answer = await ready.merge(f"{SETS}/r/scale", {"spec": {"replicas": -1}})
+    assert (status, answer["details"]["causes"][0]["field"]) == (422, "spec.replicas")
+    assert (await ready.ok("GET", f"{SETS}/r"))["metadata"]["generation"] == 3
+
+
+async def test_binding_assigns_a_node_once(ready):
+    await _pod(ready)
+    status, answer = await _bind(ready)
+    assert (status, answer["status"]) == (201, "Success")
+    pod = await ready.ok("GET", f"{PODS}/p")
+    assert pod["spec"]["nodeName"] == "n"
+    assert pod["status"]["conditions"][0]["type"] == "PodScheduled"
+    status, answer = await _bind(ready)
+    assert (status, answer["details"]["kind"]) == (409, "pods/binding")
+
+
+async def test_a_budget_may_refuse_an_eviction(ready):
+    await _pod(ready)
+    await _bind(ready)
+    await ready.merge(
+        f"{PODS}/p/status",
+        {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}},
+    )
+    budget = {
+        "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}},
+    }
+    await ready.ok("POST", BUDGETS, budget)
+    counted = {
+        "observedGeneration": 1,
+        "disruptionsAllowed": 0,
+        "currentHealthy": 1,
+        "desiredHealthy": 1,
+        "expectedPods": 1,
+    }
+    await ready.merge(f"{BUDGETS}/b/status", {"status": counted})
+    status, answer = await ready.call("POST", f"{PODS}/p/eviction", {"metadata": {"name": "p"}})
+    assert (status, answer["reason"]) == (429, "TooManyRequests")
+    assert (
+        answer["details"]["causes"][0]["message"]
+        == "The disruption budget b needs 1 healthy pods and has 1 currently"
+    )
+    await ready.merge(f"{BUDGETS}/b/status", {"status": {"disruptionsAllowed": 1}})
+    assert (await ready.call("POST", f"{PODS}/p/eviction", {"metadata": {"name": "p"}}))[0] == 201
+    spent = await ready.ok("GET", f"{BUDGETS}/b")
+    assert (spent["status"]["disruptionsAllowed"], list(spent["status"]["disruptedPods"])) == (0, ["p"])
+    assert (await ready.ok("GET", f"{PODS}/p"))["metadata"]["deletionTimestamp"]
+
+
+async def test_a_pod_without_a_node_has_an_empty_log_and_no_exec(ready):
+    await _pod(ready)
+    assert (await ready.response("GET", f"{PODS}/p/log")).status == 204
+    status, answer = await ready.call("GET", f"{PODS}/p/exec?command=ls&stdout=1")
+    assert (status, answer["message"]) == (400, "pod p does not have a host assigned")
+
+
+async def test_logs_and_exec_are_asked_of_the_pods_node(ready):
+    nodes = ready.server.nodes = Nodes()
+    await _pod(ready)
+    await _bind(ready)
+    assert (await ready.call("GET", f"{PODS}/p/log?tailLines=3&follow=true&timestamps=false")) == (
+        200,
+        "line\n",
+    )
+    await ready.response("GET", f"{PODS}/p/exec?command=ls&command=-l&stdout=1&stdin=true&tty=0")
+    await ready.response("POST", f"{PODS}/p/portforward?port=80")
+    assert nodes.asked == [
+        ("n", "GET", "/containerLogs/d/p/c", {"tailLines": ["3"], "follow": ["true"]}),
+        ("n", "GET", "/exec/d/p/c", {"command": ["ls", "-l"], "input": ["1"], "output": ["1"]}),
+        ("n", "POST", "/portForward/d/p", {"port": ["80"]}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ("", 400, "a container name must be specified for pod p, choose one of: [c e]"),
+        ("container=z", 400, "container z is not valid for pod p"),
+        ("tailLines=x", 400, 'strconv.ParseInt: parsing "x": invalid syntax'),
+        (
+            "sinceSeconds=0",
+            422,
+            'PodLogOptions "p" is invalid: sinceSeconds: Invalid value: 0: must be greater than 0',
+        ),
+    ],
+)
+async def test_refused_logs(ready, query, status, message):
+    await _pod(ready, "c", "e")
+    code, answer = await ready.call("GET", f"{PODS}/p/log?{query}")
+    assert (code, answer["message"]) == (status, message)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/namespaces/d/configmaps/a/status", 404),
+        ("DELETE", f"{PODS}/p/status", 405),
+        ("POST", f"{PODS}/p/status", 405),
+        ("GET", "/apis/apps/v1/namespaces/d/daemonsets/a/scale", 404),
+    ],
+)
+async def test_what_a_subresource_is_not(ready, method, path, status):
+    assert (await ready.call(method, path))[0] == status

@@ -1,0 +1,204 @@
+"""CREATE, UPDATE and PATCH: what is stored, and what is refused how."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+CMS = "/api/v1/namespaces/d/configmaps"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/d/deployments"
+TEMPLATE = {
+    "metadata": {"labels": {"app": "x"}},
+    "spec": {"containers": [{"name": "c", "image": "i"}]},
+}
+DEPLOYMENT = {
+    "metadata": {"name": "w"},
+    "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "x"}}, "template": TEMPLATE},
+}
+
+
+def typed(kind: str) -> dict[str, str]:
+    return {"content-type": f"application/{kind}"}
+
+
+async def test_a_create_fills_in_what_the_server_owns(ready):
+    sent = {
+        "metadata": {"name": "a", "uid": "mine", "creationTimestamp": "2001-01-01T00:00:00Z"},
+        "data": {"k": "v"},
+    }
+    status, made = await ready.call("POST", CMS, sent)
+    meta = made["metadata"]
+    assert status == 201
+    assert (made["apiVersion"], made["kind"], meta["namespace"]) == ("v1", "ConfigMap", "d")
+    assert meta["uid"] not in ("", "mine")
+    assert meta["creationTimestamp"] == "2026-01-01T00:00:00Z"
+    assert meta["managedFields"][0]["manager"] == "test"
+    assert await ready.ok("GET", f"{CMS}/a") == made
+
+
+async def test_a_name_is_generated(ready):
+    made = await ready.ok("POST", CMS, {"metadata": {"generateName": "job-"}})
+    assert made["metadata"]["name"].startswith("job-")
+    assert len(made["metadata"]["name"]) == len("job-") + 5
+
+
+async def test_a_second_create_is_a_conflict(ready):
+    await ready.ok("POST", CMS, {"metadata": {"name": "a"}})
+    status, answer = await ready.call("POST", CMS, {"metadata": {"name": "a"}})
+    assert (status, answer["reason"]) == (409, "AlreadyExists")
+    assert answer["message"] == 'configmaps "a" already exists'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        (
+            CMS,
+            b"{",
+            400,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind",
+        ),
+        (
+            CMS,
+            {"kind": "Secret", "apiVersion": "v1"},
+            400,
+            'Secret in version "v1" cannot be handled as a ConfigMap',
+        ),
+        (
+            CMS,
+            {},
+            422,
+            'ConfigMap "" is invalid: metadata.name: Required value: name or generateName is required',
+        ),
+        (
+            CMS,
+            {"metadata": {"name": "a", "namespace": "e"}},
+            400,
+            "the namespace of the object (e) does not match",
+        ),
+        (
+            CMS,
+            {"metadata": {"name": "a", "resourceVersion": "5"}},
+            500,
+            "resourceVersion should not be set on",
+        ),
+        (
+            f"{CMS}?dryRun=Some",
+            {"metadata": {"name": "a"}},
+            422,
+            'CreateOptions.meta.k8s.io "" is invalid: dryRun',
+        ),
+        (
+            "/api/v1/configmaps",
+            {"metadata": {"name": "a"}},
+            405,
+            "the server does not allow this method on the",
+        ),
+        ("/api/v1/namespaces/d/gizmos", {}, 404, "the server could not find the requested resource"),
+    ],
+)
+async def test_refused_creates(ready, path, body, status, message):
+    code, answer = await ready.call("POST", path, body)
+    assert (code, answer["code"]) == (status, status)
+    assert answer["message"].startswith(message)
+
+
+async def test_a_dry_run_stores_nothing(ready):
+    made = await ready.ok("POST", f"{CMS}?dryRun=All", {"metadata": {"name": "a"}})
+    assert made["metadata"]["uid"]
+    assert (await ready.call("GET", f"{CMS}/a"))[0] == 404
+
+
+async def test_unknown_fields_are_dropped_warned_of_or_refused(ready):
+    body = {"metadata": {"name": "a"}, "odd": 1}
+    assert (
+        "warning"
+        not in (await ready.response("POST", f"{CMS}?fieldValidation=Ignore&dryRun=All", body)).headers
+    )
+    warned = await ready.response("POST", f"{CMS}?dryRun=All", body)
+    assert warned.headers["warning"] == '299 - "unknown field \\"odd\\""'
+    status, answer = await ready.call("POST", f"{CMS}?fieldValidation=Strict", body)
+    assert status == 400
+    assert answer["message"].endswith('strict decoding error: unknown field "odd"')
+
+
+async def test_an_update_needs_the_version_it_was_made_from(ready):
+    first = await ready.ok("POST", CMS, {"metadata": {"name": "a"}})
+    second = await ready.ok("PUT", f"{CMS}/a", first | {"data": {"k": "1"}})
+    status, answer = await ready.call("PUT", f"{CMS}/a", first | {"data": {"k": "2"}})
+    assert (status, answer["reason"]) == (409, "Conflict")
+    assert answer["message"].endswith("please apply your changes to the latest version and try again")
+    unconditional = {"metadata": {"name": "a"}, "data": {"k": "3"}}
+    third = await ready.ok("PUT", f"{CMS}/a", unconditional)
+    assert third["metadata"]["uid"] == second["metadata"]["uid"]
+
+
+async def test_a_write_that_changes_nothing_keeps_the_revision(ready):
+    made = await ready.ok("POST", DEPLOYMENTS, DEPLOYMENT)
+    await ready.clock.advance(5)
+    assert await ready.ok("PUT", f"{DEPLOYMENTS}/w", DEPLOYMENT) == made
+    status, patched = await ready.merge(f"{DEPLOYMENTS}/w", {"spec": {"replicas": 1}})
+    assert patched == made
+
+
+async def test_generation_counts_changes_of_spec_and_status_is_apart(ready):
+    await ready.ok("POST", DEPLOYMENTS, DEPLOYMENT | {"status": {"replicas": 9}})
+    _, now = await ready.merge(
+        f"{DEPLOYMENTS}/w", {"metadata": {"labels": {"a": "b"}}, "status": {"replicas": 9}}
+    )
+    assert (now["metadata"]["generation"], now["status"]) == (1, {})
+    _, now = await ready.merge(f"{DEPLOYMENTS}/w", {"spec": {"replicas": 2}})
+    assert now["metadata"]["generation"] == 2
+    _, now = await ready.merge(
+        f"{DEPLOYMENTS}/w/status", {"spec": {"replicas": 7}, "status": {"replicas": 2}}
+    )
+    assert (now["metadata"]["generation"], now["spec"]["replicas"], now["status"]) == (2, 2, {"replicas": 2})
+
+
+async def test_kinds_of_patches(ready):
+    await ready.ok("POST", DEPLOYMENTS, DEPLOYMENT)
+    path = f"{DEPLOYMENTS}/w"
+    patch = [{"op": "replace", "path": "/spec/replicas", "value": 3}]
+    assert (await ready.ok("PATCH", path, patch, headers=typed("json-patch+json")))["spec"]["replicas"] == 3
+    more = {"spec": {"template": {"spec": {"containers": [{"name": "d", "image": "j"}]}}}}
+    now = await ready.ok("PATCH", path, more, headers=typed("strategic-merge-patch+json"))
+    assert {c["name"] for c in now["spec"]["template"]["spec"]["containers"]} == {"c", "d"}
+    status, answer = await ready.call("PATCH", path, {}, headers=typed("json"))
+    assert (status, answer["message"]) == (415, "415: Unsupported Media Type")
+
+
+async def test_apply_creates_owns_and_conflicts(ready):
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "1"}}
+    apply = typed("apply-patch+yaml")
+    status, _ = await ready.call("PATCH", f"{CMS}/a?fieldManager=one", body, headers=apply)
+    assert status == 201
+    other = body | {"data": {"k": "2"}}
+    status, answer = await ready.call("PATCH", f"{CMS}/a?fieldManager=two", other, headers=apply)
+    assert (status, answer["details"]["causes"][0]["field"]) == (409, ".data.k")
+    forced = await ready.ok("PATCH", f"{CMS}/a?fieldManager=two&force=true", other, headers=apply)
+    assert forced["data"] == {"k": "2"}
+
+
+async def test_concurrent_patches_all_arrive(ready):
+    await ready.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {}})
+    await asyncio.gather(*(ready.merge(f"{CMS}/a", {"data": {f"k{n}": "v"}}) for n in range(20)))
+    assert len((await ready.ok("GET", f"{CMS}/a"))["data"]) == 20
+
+
+async def test_a_put_creates_kinds_that_allow_it(ready):
+    lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "h"}}
+    path = "/apis/coordination.k8s.io/v1/namespaces/d/leases/l"
+    assert (await ready.call("PUT", path, lease))[0] == 201
+    assert (await ready.call("PUT", f"{CMS}/nope", {"metadata": {"name": "nope"}}))[0] == 404
+
+
+async def test_a_job_selects_its_own_pods(ready):
+    job = {
+        "metadata": {"name": "j"},
+        "spec": {"template": {"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}},
+    }
+    made = await ready.ok("POST", "/apis/batch/v1/namespaces/d/jobs", job)
+    uid = made["metadata"]["uid"]
+    assert made["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    assert made["spec"]["template"]["metadata"]["labels"]["job-name"] == "j"
