@@ -12,20 +12,25 @@ from sampan.api.registry import Registry
 
 from . import (
     aggregation,
+    certificates,
     cronjob,
     daemonset,
     deployment,
+    disruption,
     endpoints,
     endpointslice,
     eviction,
     gc,
+    hpa,
     identity,
     job,
     loadbalancer,
     namespace,
     node_lifecycle,
+    persistentvolume,
     podgc,
     replicaset,
+    resourcequota,
     statefulset,
     ttl,
 )
@@ -42,6 +47,10 @@ class Config:
     registry: Registry
     cluster_ca: str = ""  # PEM, for kube-root-ca.crt in every namespace
     load_balancer_pool: str = ""  # CIDR or first-last; empty: services of type LoadBalancer stay pending
+    volumes: str = (
+        "/var/lib/sampan/volumes"  # directory on the nodes for volumes of the local-path provisioner
+    )
+    sign: bool = False  # whether the runner has the effect `sign` for certificates
     timing: Timing = field(default_factory=Timing)
     disabled: frozenset[str] = frozenset()  # controller names
 
@@ -66,5 +75,10 @@ def build(config: Config) -> list[Rule]:
         *identity.rules(config.cluster_ca),
         *aggregation.rules(),
         *ttl.rules(),
+        *disruption.rules(),
+        *hpa.rules(config.registry),
+        *resourcequota.rules(),
+        *persistentvolume.rules(config.volumes),
+        *certificates.rules(config.sign),
     ]
     return [rule for rule in rules if rule.name not in config.disabled]

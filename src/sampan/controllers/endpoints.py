@@ -24,12 +24,18 @@ _CAPACITY = 1000
 
 
 def rules() -> list[Rule]:
-    watches = {"pods": endpointslice.services_of, "endpoints": same_name}
+    watches = {"pods": endpointslice.services_of, "endpoints": _of_service}
     mirrors = {"services": same_name, RESOURCE: _mirrored}
     return [
         Rule("endpoint-controller", "services", reconcile, watches, removed),
         Rule("endpointslicemirroring-controller", "endpoints", mirror, mirrors),
     ]
+
+
+def _of_service(endpoints: Object, view: View) -> list[Key]:
+    """Endpoints that somebody wrote for no service are theirs: only a service that goes takes them along."""
+    keys = same_name(endpoints, view)
+    return [key for key in keys if view.get("services", key.name, key.namespace) is not None]
 
 
 def removed(key: Key, view: View, now: float) -> Plan:

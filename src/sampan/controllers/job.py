@@ -296,7 +296,7 @@ class _Run:
 
     def status(self, plan: Plan) -> Object:
         """Counters with what is safely counted; the new results are written down by uid first."""
-        job, old = self.job, self.job.get("status", {})
+        old = self.job.get("status", {})
         held = {meta.uid(p) for p in self.pods if _FINALIZER in meta.finalizers(p)}
         counted = {k: [u for u in uids if u not in held] for k, uids in self.written.items()}
         kept = {k: [u for u in uids if u in held] for k, uids in self.written.items()}

@@ -1,0 +1,200 @@
+"""Disruption budgets, quotas, autoscaling, certificates."""
+
+import base64
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from world import START, World, template
+
+from sampan.api import meta
+from sampan.api.registry import Resource
+from sampan.api.resources import BUILTIN
+from sampan.base.clock import rfc3339
+from sampan.controllers import certificates, disruption, hpa, replicaset, resourcequota
+
+APP = {"app": "a"}
+
+
+def replicas(w, number, **container):
+    body = {"replicas": number, "selector": {"matchLabels": APP}, "template": template(APP)}
+    body["template"]["spec"]["containers"][0] |= container
+    w.put("replicasets.apps", {"metadata": {"name": "r"}, "spec": body})
+
+
+@pytest.mark.parametrize(
+    "spec, desired, allowed",
+    [
+        ({"minAvailable": 2}, 2, 2),
+        ({"minAvailable": "50%"}, 2, 2),
+        ({"maxUnavailable": 1}, 3, 1),
+        ({"maxUnavailable": "30%"}, 2, 2),
+        ({"minAvailable": "100%"}, 4, 0),
+    ],
+)
+def test_budgets(spec, desired, allowed):
+    w = World(*replicaset.rules(), *disruption.rules())
+    replicas(w, 4)
+    w.put(
+        "poddisruptionbudgets.policy",
+        {"metadata": {"name": "b"}, "spec": spec | {"selector": {"matchLabels": APP}}},
+    )
+    w.settle()
+    w.all_ready()
+    w.settle()
+    status = w.get("poddisruptionbudgets.policy", "b", "default")["status"]
+    assert (status["currentHealthy"], status["desiredHealthy"], status["disruptionsAllowed"]) == (
+        4,
+        desired,
+        allowed,
+    )
+    assert status["conditions"][0]["reason"] == ("SufficientPods" if allowed else "InsufficientPods")
+
+
+def test_quota_counts_what_is_there():
+    w = World(*resourcequota.rules())
+    hard = {"pods": "3", "requests.cpu": "1", "count/configmaps": "5", "services": "1"}
+    w.put("resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    for name, phase in (("a", "Running"), ("b", "Succeeded")):
+        container = {"name": "c", "resources": {"requests": {"cpu": "250m"}}}
+        w.put(
+            "pods",
+            {"metadata": {"name": name}, "spec": {"containers": [container]}, "status": {"phase": phase}},
+        )
+    w.put("configmaps", {"metadata": {"name": "m"}})
+    w.settle()
+    status = w.get("resourcequotas", "q", "default")["status"]
+    assert status["hard"] == hard
+    assert status["used"] == {"pods": "1", "requests.cpu": "250m", "count/configmaps": "1", "services": "0"}
+
+
+class Scaling(World):
+    """Serves metrics of pods: each uses `use` milli cpu of the 100 it asked for."""
+
+    use = 100
+
+    def plan(self, rule, resource, name, namespace="default"):
+        metrics = [
+            {
+                "metadata": {"name": meta.name(p)},
+                "containers": [{"name": "c", "usage": {"cpu": f"{self.use}m"}}],
+            }
+            for p in self.list("pods")
+        ]
+        self.objects["pods.metrics.k8s.io"] = {("default", m["metadata"]["name"]): m for m in metrics}
+        return super().plan(rule, resource, name, namespace)
+
+    def list(self, resource, namespace=None):
+        return super().list(resource, None if resource == "pods.metrics.k8s.io" else namespace)
+
+
+def autoscaled(number, low=1, high=10, **more):
+    registry = BUILTIN.copy()
+    registry.add(Resource("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", True))
+    w = Scaling(*replicaset.rules(), *hpa.rules(registry))
+    replicas(w, number, resources={"requests": {"cpu": "100m"}})
+    metric = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}},
+    }
+    target = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r"}
+    spec = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": high, "metrics": [metric], **more}
+    w.put("horizontalpodautoscalers.autoscaling", {"metadata": {"name": "h"}, "spec": spec})
+    w.settle()
+    w.all_ready()
+    return w
+
+
+def grown(w):
+    w.settle()
+    w.all_ready()
+    w.settle()
+    return w.get("replicasets.apps", "r", "default")["spec"]["replicas"]
+
+
+def test_scales_up_to_what_the_use_asks_for():
+    w = autoscaled(2)
+    assert grown(w) >= 4
+    w.use = 50
+    w.now += 15
+    kept = grown(w)
+    found = w.get("horizontalpodautoscalers.autoscaling", "h", "default")["status"]
+    assert found["currentReplicas"] == kept
+    assert found["currentMetrics"][0]["resource"]["current"]["averageUtilization"] == 50
+    assert [e.message for e in w.events if e.reason == "SuccessfulRescale"][0].endswith(
+        "cpu resource utilization (percentage of request) above target"
+    )
+
+
+def test_scales_down_only_after_the_window():
+    w = autoscaled(4)
+    w.use = 50
+    assert grown(w) == 4
+    w.use = 10
+    for _ in range(19):
+        w.now += 15
+        assert grown(w) == 4
+    w.now += 30
+    assert grown(w) < 4
+
+
+@pytest.mark.parametrize("number, low, high, expected", [(1, 3, 5, 3), (5, 1, 2, 2)])
+def test_bounds_hold_without_metrics(number, low, high, expected):
+    w = World(*replicaset.rules(), *hpa.rules(BUILTIN))
+    replicas(w, number)
+    target = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r"}
+    spec = {"scaleTargetRef": target, "minReplicas": low, "maxReplicas": high}
+    w.put("horizontalpodautoscalers.autoscaling", {"metadata": {"name": "h"}, "spec": spec})
+    w.settle()
+    assert w.get("replicasets.apps", "r", "default")["spec"]["replicas"] == expected
+
+
+def _request(name, organization):
+    attributes = [(NameOID.COMMON_NAME, name), (NameOID.ORGANIZATION_NAME, organization)]
+    subject = x509.Name([x509.NameAttribute(*a) for a in attributes])
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+@pytest.mark.parametrize(
+    "name, groups, approved",
+    [
+        ("system:node:n", ["system:bootstrappers"], True),
+        ("system:node:n", ["system:nodes"], True),
+        ("admin", ["system:bootstrappers"], False),
+        ("system:node:n", ["others"], False),
+    ],
+)
+def test_kubelet_certificates_are_approved_and_signed(name, groups, approved):
+    w = World(*certificates.rules(sign=True))
+    spec = {
+        "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+        "request": _request(name, "system:nodes"),
+        "usages": ["digital signature", "client auth"],
+        "username": "system:node:n",
+        "groups": groups,
+    }
+    csr = "certificatesigningrequests.certificates.k8s.io"
+    w.put(csr, {"metadata": {"name": "x"}, "spec": spec})
+    w.live_only["effect:sign", "", "x"] = {"certificate": "Q0VSVA=="}
+    w.settle()
+    status = w.get(csr, "x").get("status", {})
+    assert (status.get("certificate") == "Q0VSVA==") == approved
+    w.now += 3600 if approved else 86400
+    w.settle()
+    assert w.list(csr) == []
+
+
+def test_expired_bootstrap_tokens_go():
+    w = World(*certificates.rules(sign=False))
+    data = {"expiration": base64.b64encode(rfc3339(START + 60).encode()).decode()}
+    body = {"metadata": {"name": "t", "namespace": "kube-system"}, "type": "bootstrap.kubernetes.io/token"}
+    w.put("secrets", body | {"data": data})
+    w.settle()
+    assert w.timers[0][2] == 60
+    w.now += 60
+    w.settle()
+    assert w.list("secrets") == []
