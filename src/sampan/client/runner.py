@@ -229,6 +229,7 @@ class Runner:
 
 def component(name: str) -> str:
     """What Events say they come from: `deployment` is `deployment-controller`."""
+    name = name.partition("/")[0]  # one account may have several rules: `persistent-volume-binder/volumes`
     return name if "-" in name else f"{name}-controller"
 
 

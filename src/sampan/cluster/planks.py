@@ -83,7 +83,7 @@ class ControlPlane:
 
     def controller_client(self, name: str) -> Client:
         """A controller acts as a service account of its own in kube-system, as in the original."""
-        user = account_user("kube-system", name)
+        user = account_user("kube-system", name.partition("/")[0])
         return self.client(User(user.name, (*user.groups, "system:authenticated")), "kube-controller-manager")
 
     async def bootstrap(self) -> None:
