@@ -116,7 +116,7 @@ def test_other_kinds(name: str, parts: Object, expected: Object) -> None:
 @pytest.mark.parametrize("resource", [r for r in BUILTIN if "list" in r.verbs], ids=lambda r: r.name)
 def test_every_kind_has_a_name_first_and_as_many_cells_as_columns(resource: Resource) -> None:
     spec: Object = {"containers": [], "selector": {}, "template": {"spec": {}}, "source": {}}
-    spec["scaleTargetRef"] = {"kind": "K", "name": "n"}
+    spec |= {"scaleTargetRef": {"kind": "K", "name": "n"}, "maxReplicas": 1}
     role = {"roleRef": {"kind": "Role", "name": "r"}}
     obj = {"kind": resource.kind, "metadata": {"name": "x"}, "spec": spec, "status": {}, **role}
     columns, cells = columns_of(resource)
