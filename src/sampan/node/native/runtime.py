@@ -11,9 +11,9 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sampan import __version__
 from sampan.base.clock import Clock
@@ -29,6 +29,7 @@ from sampan.node.runtime import (
     SandboxStatus,
 )
 
+_T = TypeVar("_T")
 _AT_ONCE = 2 * (os.cpu_count() or 1)  # starts under way: more would only wait for the processor
 
 
@@ -124,6 +125,9 @@ class NativeRuntime:
     # -- sandboxes
 
     async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
+        return await _to_the_end(self._run_sandbox(config))
+
+    async def _run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
         existing = self._sandboxes.get(config.id)
         if existing is not None and existing.ready:
             return existing.status()
@@ -212,6 +216,9 @@ class NativeRuntime:
     # -- containers
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
+        return await _to_the_end(self._start_container(config))
+
+    async def _start_container(self, config: ContainerConfig) -> ContainerStatus:
         sandbox = self._sandboxes.get(config.sandbox)
         if sandbox is None or not sandbox.ready:
             raise RuntimeFailure("CreateContainerError", f"sandbox {config.sandbox} is not running")
@@ -240,6 +247,9 @@ class NativeRuntime:
             )
         status = record.status()
         self._watch(config.id)
+        if not sandbox.ready:  # it was stopped meanwhile
+            await self.stop_container(config.id, 0)
+            raise RuntimeFailure("CreateContainerError", f"sandbox {config.sandbox} was stopped")
         return status
 
     def _spec(self, directory: str, config: ContainerConfig, sandbox: Sandbox) -> dict[str, Any]:
@@ -488,6 +498,13 @@ class NativeRuntime:
         if chosen is None:
             raise failure
         return chosen
+
+
+async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """What the zygote was asked for is seen through and recorded, even when whoever asked is cancelled."""
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 def signal_number(name: str) -> int:
