@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sampan.api.status import ApiError
@@ -93,14 +94,23 @@ class Agent:
         node = node_object(self.name, self.config, capacity, info, runtime_version, self._clock.now())
         self._use_range(await self.heartbeat.register(node))
         self.events.record(self.heartbeat.node, "Normal", "Starting", "Starting kubelet.")
-        self._spawn(self.manager.run())
-        self._spawn(self.heartbeat.leases())
-        self._spawn(self.heartbeat.statuses())
+        loops = [self.manager.run, self.heartbeat.leases, self.heartbeat.statuses]
         if self.config.watch_node:
-            self._spawn(self._watch_node())
+            loops.append(self._watch_node)
         if self.config.root:
-            self._spawn(LogRotator(self.manager, self.runtime, self._clock).run())
+            loops.append(LogRotator(self.manager, self.runtime, self._clock).run)
+        for loop in loops:
+            self._spawn(self._forever(loop))
         self._images_changed()
+
+    async def _forever(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """A node does not go quiet because one of its loops met something unforeseen."""
+        while True:
+            try:
+                return await loop()
+            except Exception:
+                log.exception("%s", loop.__qualname__)
+            await self._clock.sleep(1.0)
 
     def _use_range(self, node: Object) -> None:
         """The pool of pod addresses follows the range the control plane assigned."""

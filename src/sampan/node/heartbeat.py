@@ -43,7 +43,7 @@ class Heartbeat:
                 if error.code < 500 and error.code not in (403, 409, 429):
                     raise
                 log.warning("registering node %s: %s", self._name, error.message)
-            except OSError as error:
+            except (OSError, EOFError) as error:
                 log.warning("registering node %s: %s", self._name, error)
             await self._clock.sleep(delay)
             delay = min(delay * 2, 7.0)
@@ -97,7 +97,7 @@ class Heartbeat:
         while True:
             try:
                 await self._renew()
-            except (ApiError, OSError) as error:
+            except (ApiError, OSError, EOFError) as error:
                 log.warning("lease of node %s: %s", self._name, error)
             await self._clock.sleep(self._config.lease_period)
 
@@ -133,7 +133,7 @@ class Heartbeat:
             self._changed.clear()
             try:
                 await self.report()
-            except (ApiError, OSError) as error:
+            except (ApiError, OSError, EOFError) as error:
                 log.warning("status of node %s: %s", self._name, error)
                 await self._clock.sleep(1.0)
                 self._changed.set()

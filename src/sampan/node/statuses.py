@@ -80,7 +80,7 @@ class StatusWriter:
                             log.error("status of pod %s refused: %s", pod["metadata"]["name"], error.message)
                         return
                     log.warning("status of pod %s: %s", pod["metadata"]["name"], error.message)
-                except OSError as error:
+                except (OSError, EOFError) as error:
                     log.warning("status of pod %s: %s", pod["metadata"]["name"], error)
                 if uid in self._slots:  # a newer one is waiting
                     pod, status = self._slots.pop(uid)

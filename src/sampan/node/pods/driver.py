@@ -320,7 +320,7 @@ class PodDriver:
                 if error.code in (404, 409):
                     return
                 log.warning("deleting pod %s: %s", meta["name"], error.message)
-            except OSError as error:
+            except (OSError, EOFError) as error:
                 log.warning("deleting pod %s: %s", meta["name"], error)
             await self.kit.clock.sleep(delay)
             delay = min(delay * 2, 30.0)

@@ -182,7 +182,7 @@ async def follow(
                 since = ""
                 continue
             log.warning("watch of %s: %s", resource, error.message)
-        except OSError as error:
+        except (OSError, EOFError) as error:
             log.warning("watch of %s: %s", resource, error)
         if present is not None:
             since = ""  # the list was cut short

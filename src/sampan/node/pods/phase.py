@@ -87,7 +87,7 @@ def pod_status(pod: Object, world: World, now: float) -> tuple[Object, bool]:
         status["initContainerStatuses"] = [_container(pod, c, world, now, True, finished) for c in inits(pod)]
     if ephemerals(pod):
         status["ephemeralContainerStatuses"] = [
-            _container(pod, c, world, now, False, finished) for c in ephemerals(pod)
+            {**_container(pod, c, world, now, False, finished), "ready": False} for c in ephemerals(pod)
         ]
     status["conditions"] = _conditions(pod, world, phase, status, now)
     if world.host_ip:
