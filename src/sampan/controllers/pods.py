@@ -54,12 +54,14 @@ def available_at(pod: Object, min_ready: int) -> float | None:
     since = ready_since(pod)
     if since is None:
         return None
-    return since + min_ready if min_ready else 0.0
+    if not min_ready:
+        return 0.0
+    return since + min_ready if since else math.inf  # ready, but nobody said since when: never long enough
 
 
 def next_available(pods: Iterable[Object], min_ready: int, now: float) -> float | None:
     """Seconds until the first pod that is ready but too young becomes available."""
-    times = [t for p in pods if (t := available_at(p, min_ready)) is not None and t > now]
+    times = [t for p in pods if (t := available_at(p, min_ready)) is not None and now < t < math.inf]
     return max(min(times) - now, 0.001) if times else None
 
 

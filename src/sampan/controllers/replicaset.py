@@ -115,15 +115,14 @@ def _status(rs: Object, claimed: Claim, now: float) -> Object:
 
 def _failure(resource: str, rs: Object, status: Object, now: float) -> list[Step]:
     """What the status says when a creation fails: ReplicaFailure with what the server answered."""
-    old = meta.condition(rs, "ReplicaFailure")
-    condition = {
-        "type": "ReplicaFailure",
-        "status": "True",
-        "reason": "FailedCreate",
-        "message": "{error}",
-        "lastTransitionTime": old["lastTransitionTime"]
-        if old and old.get("status") == "True"
-        else stamp(now),
-    }
+    condition = meta.condition(rs, "ReplicaFailure")
+    if condition is None or (condition.get("status"), condition.get("reason")) != ("True", "FailedCreate"):
+        condition = {
+            "type": "ReplicaFailure",
+            "status": "True",
+            "reason": "FailedCreate",
+            "message": "{error}",  # the first; each refusal names another pod, and repeating them would never end
+            "lastTransitionTime": stamp(now),
+        }
     failed = status | {"conditions": [*status.get("conditions", ()), condition]}
     return [*status_patch(resource, rs, failed)]
