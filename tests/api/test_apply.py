@@ -147,3 +147,14 @@ def test_the_eleventh_updater_makes_the_oldest_ancient():
         live = new
     names = {manager for manager, _ in entries(live)}
     assert managed.ANCIENT in names and len(names) == managed.MAX_UPDATERS
+
+
+def test_losing_a_map_does_not_take_what_is_still_owned_in_it():
+    """After kubectl's migration from client-side apply its entry owns the map itself, too."""
+    live = put(put(None, configmap(a="1")), configmap(b="2"), manager="beta")
+    for entry in live["metadata"]["managedFields"]:
+        if entry["manager"] == "alpha":
+            entry["fieldsV1"]["f:data"]["."] = {}
+    now = put(live, configmap(a="1"))
+    assert now["data"] == {"a": "1", "b": "2"}
+    assert entries(now)[("beta", "Apply")] == {"f:data": {"f:b": {}}}

@@ -157,7 +157,7 @@ def _remove(value: Any, dead: Trie, owned: Trie | None, node: Node | None) -> No
             continue
         field, child = key[2:], child_of(node, key[2:])
         rest = (owned or {}).get(key)
-        if below == {} or ("." in below and rest is None):
+        if rest is None and (below == {} or "." in below):
             del value[field]
             continue
         item = value[field]
@@ -175,11 +175,11 @@ def _remove_elements(items: list[Any], dead: Trie, owned: Trie | None, node: Nod
     kept = []
     for item in items:
         key = element(item, node)
-        below = dead.get(key)
-        if below is not None and (below == {} or "." in below):
+        below, rest = dead.get(key), (owned or {}).get(key)
+        if below is not None and rest is None and (below == {} or "." in below):
             continue
         if below is not None and isinstance(item, dict):
-            _remove(item, below, (owned or {}).get(key), node.items)
+            _remove(item, below, rest, node.items)
         kept.append(item)
     return kept
 
