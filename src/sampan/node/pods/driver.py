@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api.status import ApiError
@@ -38,7 +39,8 @@ _RETRY = 5.0  # seconds after a failure that nobody foresaw
 class PodDriver:
     """One pod of this node, from its first sight until its record and its traces are gone."""
 
-    def __init__(self, kit: Kit, pod: Object) -> None:
+    def __init__(self, kit: Kit, pod: Object, on_done: Callable[[str], None] = lambda uid: None) -> None:
+        """`on_done(uid)` is called once, when nothing of the pod is left."""
         self.kit = kit
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
@@ -46,7 +48,8 @@ class PodDriver:
         self.world.host_ips = list(kit.host_ips)
         self.world.host_ip = kit.host_ips[0] if kit.host_ips else ""
         self.gone = False  # the API no longer has the pod
-        self.done = asyncio.Event()
+        self.done = False
+        self._on_done = on_done
         self.soft: set[str] = set()  # keys of actions that may be cancelled now
         self.pre_stopped: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -116,7 +119,7 @@ class PodDriver:
 
     async def ended(self, container_id: str) -> None:
         """Returns when the container is dead or forgotten."""
-        while not self.done.is_set():
+        while not self.done:
             status = self.world.containers.get(container_id)
             if status is None or status.state == "exited":
                 return
@@ -144,7 +147,7 @@ class PodDriver:
 
     def _look(self) -> None:
         self._scheduled = False
-        if self._closed or self.done.is_set():
+        if self._closed or self.done:
             return
         self._wake_waiters()
         now = self.kit.clock.now()
@@ -304,9 +307,10 @@ class PodDriver:
         if action.delete or self.gone:
             await kit.volumes.remove_logs(self.pod)
             await self._delete()
-            self.done.set()
+            self.done = True
             self._wake_waiters()
             kit.statuses.forget(self.uid)
+            self._on_done(self.uid)
 
     async def _delete(self) -> None:
         """Take the record out of the API: the pod is really gone now. Retried until it succeeds."""

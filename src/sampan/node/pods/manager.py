@@ -101,17 +101,15 @@ class PodManager:
         return [self.drivers[uid]] if uid in self.drivers else []
 
     def _begin(self, pod: Object) -> None:
-        driver = PodDriver(self.kit, pod)
+        driver = PodDriver(self.kit, pod, self._forget)
         self.drivers[driver.uid] = driver
         driver.adopt(*self._left.pop(driver.uid, (None, [])))
         self.kit.statuses.know(pod)
         driver.kick()
-        self._spawn(self._reap(driver))
 
-    async def _reap(self, driver: PodDriver) -> None:
-        await driver.done.wait()
-        self.drivers.pop(driver.uid, None)
-        for container_id in [c for c, uid in self._owner.items() if uid == driver.uid]:
+    def _forget(self, uid: str) -> None:
+        self.drivers.pop(uid, None)
+        for container_id in [c for c, owner in self._owner.items() if owner == uid]:
             del self._owner[container_id]
 
     async def _sweep(self, left: dict[str, _Left], present: set[str]) -> None:
