@@ -190,3 +190,46 @@ async def test_jobs_and_cronjobs_run_to_their_end():
         assert len(await names(cluster, "jobs.batch")) == 1 + 3  # and its history of three
         pods = await items(cluster, "pods")
         assert len(pods) == 4 * 3 and not any(meta.finalizers(p) for p in pods)
+
+
+async def test_an_autoscaler_without_metrics_still_keeps_its_bounds():
+    async with Cluster(nodes=1) as cluster:
+        await cluster.client.create("deployments.apps", workload("Deployment", replicas=1), "default")
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}
+        spec = {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5}
+        await cluster.client.create(
+            "horizontalpodautoscalers.autoscaling", {"metadata": {"name": "h"}, "spec": spec}, "default"
+        )
+        await cluster.advance(20)
+        assert len(await items(cluster, "pods")) == 3
+
+
+async def test_a_claim_of_the_local_path_class_is_made_where_its_pod_runs():
+    async with Cluster(nodes=2) as cluster:
+        made = {"metadata": {"name": "local"}, "provisioner": "sampan.io/local-path"}
+        await cluster.client.create(
+            "storageclasses.storage.k8s.io", made | {"volumeBindingMode": "WaitForFirstConsumer"}
+        )
+        spec = {"storageClassName": "local", "accessModes": ["ReadWriteOnce"]}
+        spec["resources"] = {"requests": {"storage": "1Gi"}}
+        await cluster.client.create(
+            "persistentvolumeclaims", {"metadata": {"name": "c"}, "spec": spec}, "default"
+        )
+        await cluster.advance(5)
+        claim = await cluster.client.get("persistentvolumeclaims", "c", "default")
+        assert claim["status"]["phase"] == "Pending"
+        pod = template()["spec"] | {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}
+        await cluster.client.create("pods", {"metadata": {"name": "p"}, "spec": pod}, "default")
+        await cluster.advance(10)
+        claim = await cluster.client.get("persistentvolumeclaims", "c", "default")
+        node = (await cluster.client.get("pods", "p", "default"))["spec"]["nodeName"]
+        volume = await cluster.client.get("persistentvolumes", claim["spec"]["volumeName"])
+        assert claim["status"]["phase"] == "Bound" and node in str(volume["spec"]["nodeAffinity"])
+        await cluster.client.delete("persistentvolumeclaims", "c", "default")
+        await cluster.advance(10)
+        assert await names(cluster, "persistentvolumeclaims") == ["c"]  # held by its pod
+        await cluster.client.delete("pods", "p", "default")
+        await cluster.advance(60)
+        assert (
+            await names(cluster, "persistentvolumeclaims") == [] == await names(cluster, "persistentvolumes")
+        )
