@@ -145,7 +145,8 @@ class Executor:
                 raise
             self._view.apply_deletion(step.resource, step.name, step.namespace)
             return Action("missed", step.resource, step.namespace, step.name)
-        self._view.apply_result(step.resource, made)
+        if step.subresource != "scale":  # which answers a Scale, not the object
+            self._view.apply_result(step.resource, made)
         return Action(_verb("patch", step), step.resource, step.namespace, step.name)
 
     async def _delete(self, step: Delete) -> Action:
