@@ -130,13 +130,13 @@ def applied(value: Any, node: Node | None) -> Trie | None:
         return children or None
     if isinstance(value, list) and not is_atomic(value, node):
         assert node is not None
-        children = {
+        elements: dict[str, Trie | None] = {
             element(item, node): _build(
                 True, (applied(item, node.items) or {}) if isinstance(item, dict) else {}
             )
             for item in value
         }
-        return children or None
+        return elements or None
     return _MEMBER
 
 
@@ -193,7 +193,9 @@ def _compare_maps(old: Trie, new: Trie, node: Node | None) -> Changes:
 
 
 def _compare_children(before: Trie, after: Trie, nodes: dict[str, Node | None]) -> Changes:
-    removed, modified, added = {}, {}, {}
+    removed: Trie = {}
+    modified: Trie = {}
+    added: Trie = {}
     for key, value in before.items():
         if key not in after:
             removed[key] = whole(value, nodes[key])

@@ -30,7 +30,7 @@ def schemas(row: Resource) -> Object:
 
 def _kind(row: Resource) -> Object:
     versions = ((row.definition or {}).get("spec") or {}).get("versions") or []
-    version = next((v for v in versions if v.get("name") == row.version), {})
+    version: Object = next((v for v in versions if v.get("name") == row.version), {})
     declared = (version.get("schema") or {}).get("openAPIV3Schema") or {}
     result = _embedded(declared) or {"x-kubernetes-preserve-unknown-fields": True}
     result["type"] = "object"

@@ -65,7 +65,7 @@ def _lease(obj: Object, now: float) -> list[Any]:
 
 
 def _componentstatus(obj: Object, now: float) -> list[Any]:
-    healthy = next((c for c in obj.get("conditions") or [] if c["type"] == "Healthy"), {})
+    healthy: Object = next((c for c in obj.get("conditions") or [] if c["type"] == "Healthy"), {})
     state = {"True": "Healthy", "False": "Unhealthy"}.get(healthy.get("status", ""), "Unknown")
     return [name(obj), state, healthy.get("message", ""), healthy.get("error", "")]
 

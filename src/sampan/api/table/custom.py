@@ -22,7 +22,7 @@ _AGE = {"name": "Age", "type": "date", "format": "", "description": "", "priorit
 def columns(row: Resource) -> tuple[list[dict[str, Any]], Cells]:
     """Column definitions and cells of a custom resource's version."""
     versions = (row.definition or {}).get("spec", {}).get("versions") or []
-    version = next((v for v in versions if v.get("name") == row.version), {})
+    version: Object = next((v for v in versions if v.get("name") == row.version), {})
     declared = version.get("additionalPrinterColumns")
     if not declared:
         return [_NAME, _AGE], lambda obj, now: [name(obj), created(obj, now)]

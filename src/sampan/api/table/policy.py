@@ -20,7 +20,8 @@ def _binding(obj: Object, now: float) -> list[Any]:
 def _quota(obj: Object, now: float) -> list[Any]:
     status = obj.get("status", {})
     used, hard = status.get("used") or {}, status.get("hard") or {}
-    request, limit = [], []
+    request: list[str] = []
+    limit: list[str] = []
     for resource in sorted(hard):
         text = f"{resource}: {used.get(resource, '0')}/{hard[resource]}"
         (limit if resource.startswith("limits.") else request).append(text)
