@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -80,3 +82,15 @@ async def ready(api: Api) -> Api:
     """With a namespace `d`."""
     await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
     return api
+
+
+# pytest's importlib mode adds no test directory to the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def facts() -> Any:
+    """A store with facts in it, for tests of what decides by looking at the cluster."""
+    from cluster_facts import Facts
+
+    return Facts()
