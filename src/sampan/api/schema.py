@@ -269,6 +269,11 @@ def _version_root(row: Resource) -> Node | None:
     return None
 
 
+def from_part(raw: dict[str, Any]) -> Node:
+    """The schema of a part of a custom resource's: what stands in allOf, anyOf, oneOf or not."""
+    return _custom(raw)
+
+
 def _add_identity(node: Node) -> None:
     node.properties = dict(node.properties)
     node.properties["apiVersion"] = Node("string", custom=True)

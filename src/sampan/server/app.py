@@ -102,7 +102,7 @@ class Server:
         self.tokens: Any = None
         self.nodes = self.config.nodes
         self.frames = watch.Frames()
-        self.watchers: set[Watch] = set()
+        self.watchers: dict[Watch, Resource] = {}
         self.metrics = Metrics()
         self.definitions = definitions.Definitions(self)
         self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing

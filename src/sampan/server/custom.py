@@ -313,9 +313,17 @@ def _check_logic(value: Any, raw: Object, path: str, errors: list[FieldError]) -
         errors.append(invalid_value(path, value, f"{path} in body must not validate the schema (not)"))
 
 
+_parts: dict[int, tuple[Object, Node]] = {}  # by identity: definitions are kept as long as their parts
+
+
 def _partial(value: Any, raw: Object, path: str) -> list[FieldError]:
+    kept = _parts.get(id(raw))
+    if kept is None or kept[0] is not raw:
+        if len(_parts) > 10_000:
+            _parts.clear()
+        kept = _parts[id(raw)] = (raw, schema.from_part(raw))
     found: list[FieldError] = []
-    _check(value, schema.from_part(raw) if hasattr(schema, "from_part") else schema._custom(raw), path, found)
+    _check(value, kept[1], path, found)
     return found
 
 

@@ -128,8 +128,12 @@ class Definitions:
 
     def removed(self, obj: Object) -> None:
         """A definition is gone: stop serving it; rivals for its names may be accepted now."""
-        for row in self._served.pop(obj["metadata"]["name"], ()):
+        gone = self._served.pop(obj["metadata"]["name"], [])
+        for row in gone:
             self._server.registry.remove(row)
+        for watcher, row in list(self._server.watchers.items()):
+            if row in gone:
+                watcher.close()
         for item in self._server.store.list(BUCKET).items:
             rival = orjson.loads(item.value)
             if rival["spec"]["group"] == obj["spec"]["group"] and not meta.is_true(rival, "NamesAccepted"):

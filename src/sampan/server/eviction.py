@@ -11,7 +11,7 @@ from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, internal, not_found
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
-from sampan.server import decode, delete, objects, respond
+from sampan.server import decode, delete, negotiate, objects, respond
 from sampan.server.call import Call
 from sampan.server.options import delete_options, write_options
 from sampan.store.protocol import Conflict, Item
@@ -47,13 +47,7 @@ async def evict(call: Call) -> Response:
 
 def _decoded(call: Call, validation: str) -> Object:
     """An Eviction of policy/v1, or v1beta1 as older clients send it."""
-    obj = decode.parse(
-        call,
-        EVICTION,
-        "application/json"
-        if not call.request.headers.get("content-type")
-        else call.request.headers["content-type"].partition(";")[0].strip().lower(),
-    )
+    obj = decode.parse(call, EVICTION, negotiate.body_type(call.request.headers))
     if obj.get("kind", "Eviction") != "Eviction":
         raise bad_request("expected Eviction")
     obj["kind"], obj["apiVersion"] = "Eviction", "policy/v1"

@@ -114,7 +114,7 @@ class _Stream:
             yield self._gone(self._since, self._expired)
             return
         server = self._call.server
-        server.watchers.add(self._cursor)
+        server.watchers[self._cursor] = self._call.row
         timer = None
         try:
             for chunk in self._batched(self._initial()):
@@ -141,7 +141,7 @@ class _Stream:
         except Compacted as error:
             yield self._gone(self._since, error)
         finally:
-            server.watchers.discard(self._cursor)
+            server.watchers.pop(self._cursor, None)
             self._cursor.close()
             if timer is not None:
                 timer.cancel()
