@@ -41,8 +41,7 @@ class Definitions:
             self.changed(orjson.loads(item.value), starting=True)
 
     def accept(self, obj: Object, old: Object | None) -> None:
-        """In place, before a definition is stored: its defaults and what status says of its names."""
-        complete(obj)
+        """In place, before a valid definition is stored: what status says of its names, and the cleaner's finalizer."""
         now = rfc3339(self._server.clock.now())
         status = obj["status"] = dict(obj.get("status") or {})
         names = obj["spec"]["names"]
@@ -229,16 +228,6 @@ class Definitions:
                 return
             except (Conflict, KeyError):
                 continue
-
-
-def complete(obj: Object) -> None:
-    """Names and conversion that a definition may leave out."""
-    spec = obj.setdefault("spec", {})
-    names = spec.setdefault("names", {})
-    kind = names.get("kind", "")
-    names.setdefault("singular", kind.lower())
-    names.setdefault("listKind", f"{kind}List")
-    spec.setdefault("conversion", {"strategy": "None"})
 
 
 def rows_of(definition: Object) -> list[Resource]:

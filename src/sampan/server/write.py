@@ -122,11 +122,11 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
     meta["uid"] = server.ids.uid()
     meta["creationTimestamp"] = rfc3339(now)
     prepare_create(strategy, obj, Prep(row, call.user, now, call.info.subresource))
-    if row.store_key == definitions.BUCKET:
-        server.definitions.accept(obj, None)
     server.allocate(call, obj, None, options.dry_run)
     _refuse(row, name, server.validate_create(row, obj))
     await server.judge(call, attrs)
+    if row.store_key == definitions.BUCKET:
+        server.definitions.accept(obj, None)
     key = objects.key_of(row, meta.get("namespace", ""), meta["name"])
     latest = server.store.latest(row.store_key, key)
     if latest is not None:
@@ -280,8 +280,6 @@ async def _replace(
         attrs = await server.mutate(call, "UPDATE", new, old, options, name=info.name)
     prep = Prep(row, call.user, server.clock.now(), info.subresource)
     prepare_part(strategy, new, old, prep)
-    if row.store_key == definitions.BUCKET and info.subresource != "status":
-        server.definitions.accept(new, old)
     if manage is not None:
         manage(old, new)
     else:
@@ -290,6 +288,8 @@ async def _replace(
     if info.subresource != "binding":
         _refuse(row, info.name, server.validate_update(row, new, old, info.subresource))
     await server.judge(call, attrs)
+    if row.store_key == definitions.BUCKET and info.subresource != "status":
+        server.definitions.accept(new, old)
     key = objects.key_of(row, info.namespace, info.name)
     if _same(new, old):
         return Written(old, base)
