@@ -1,0 +1,50 @@
+"""What may be stored: every kind's rules, with the causes, paths and sentences of the original.
+
+Objects come here complete (normalized, defaulted, admitted, allocated). One table says which functions judge a kind;
+a kind that has none is judged by its metadata alone. Source: API reference of each kind.
+"""
+
+from __future__ import annotations
+
+from sampan.api.registry import Resource
+from sampan.api.status import FieldError
+from sampan.api.validate import meta
+from sampan.api.validate.rules import GENERIC, rules_of
+
+__all__ = ["validate_create", "validate_metadata", "validate_update"]
+
+Object = dict[str, object]
+
+
+def validate_create(row: Resource, obj: dict) -> list[FieldError]:
+    """What is wrong with a new object; empty when nothing is."""
+    errors: list[FieldError] = []
+    rules = rules_of(row)
+    meta.create(errors, obj["metadata"], row.namespaced, rules.name)
+    if rules.create is not None:
+        rules.create(errors, obj)
+    return errors
+
+
+def validate_update(row: Resource, new: dict, old: dict, subresource: str = "") -> list[FieldError]:
+    """What is wrong with `new` as the successor of `old`, written through `subresource`."""
+    errors: list[FieldError] = []
+    rules = rules_of(row)
+    meta.update(errors, new["metadata"], old["metadata"])
+    if errors:
+        errors += errors  # the original judges metadata for every kind, and again for this one
+    change = rules.subresources.get(subresource) if subresource else rules.update
+    if change is not None:
+        change(errors, new, old)
+    return errors
+
+
+def validate_metadata(row: Resource, obj: dict, old: dict | None) -> list[FieldError]:
+    """The metadata alone, of a new object (`old` is None) or a changed one."""
+    errors: list[FieldError] = []
+    if old is None:
+        meta.create(errors, obj["metadata"], row.namespaced, GENERIC.name)
+    else:
+        meta.update(errors, obj["metadata"], old["metadata"])
+        errors += errors
+    return errors
