@@ -46,7 +46,7 @@ def sweep(paths: Paths) -> None:
     if is_root():
         fabric.destroy(str(paths.fabric), paths.name)
     cgroups.sweep(processes.cgroup(paths.name))
-    cgroups.remove("sampan")
+    cgroups.remove_empty("sampan")
 
 
 def _remove_tree(directory: Path, *, rootless_owned: bool) -> None:

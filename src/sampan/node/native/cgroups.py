@@ -233,6 +233,12 @@ def remove(path: str, patience: float = 0.5) -> bool:
     return gone
 
 
+def remove_empty(path: str) -> None:
+    """Remove the group itself where nobody uses it; groups below it (of other clusters, for example) keep it."""
+    for directory in _directories(path):
+        _rmdir(directory, 0.0)
+
+
 def _rmdir(directory: str, patience: float) -> bool:
     until = time.monotonic() + patience
     while True:
