@@ -176,9 +176,11 @@ def _fabric_network(paths: Paths) -> str:
 def _choose_ranges(config: ClusterConfig, paths: Paths) -> None:
     """Pods and Services of all clusters of this machine have ranges of their own: the host reaches every one of them."""
     others = [configs.load(file) for file in paths.data.parent.glob("*/cluster.json")]
-    pods, services = {c.pod_cidr for c in others}, {c.service_cidr for c in others}
-    second = next((n for n in range(244, 199, -1) if f"10.{n}.0.0/16" not in pods), None)
-    base = next((n for n in range(96, 127, 2) if f"10.{n}.0.0/16" not in services), None)
+    taken = {
+        int(cidr.split(".")[1]) for c in others for cidr in (c.pod_cidr, c.service_cidr)
+    } | _routed_tens()
+    second = next((n for n in range(244, 199, -1) if n not in taken), None)
+    base = next((n for n in range(96, 127, 2) if not {n, n + 1} & taken), None)
     if second is None or base is None:
         raise SampanError(
             "too many clusters on this machine: no address range is left", "Remove one: sampan down"
@@ -186,6 +188,12 @@ def _choose_ranges(config: ClusterConfig, paths: Paths) -> None:
     config.pod_cidr, config.service_cidr = f"10.{second}.0.0/16", f"10.{base}.0.0/16"
     config.api_service_ip, config.dns_ip = f"10.{base}.0.1", f"10.{base}.0.10"
     config.load_balancer_cidr = f"10.{base + 1}.255.0/24"
+
+
+def _routed_tens() -> set[int]:
+    """Second numbers of the networks in 10.0.0.0/8 this machine has routes to, also of clusters with data elsewhere."""
+    destinations = [line.split()[1] for line in Path("/proc/net/route").read_text().splitlines()[1:]]
+    return {int(form[4:6], 16) for form in destinations if form.endswith("0A")}
 
 
 def _route_form(third: int) -> str:
