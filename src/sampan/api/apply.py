@@ -6,10 +6,10 @@ unless somebody else owns it too; a value that another manager owns and that wou
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from sampan.api import fieldset, managed
+from sampan.api.copying import copied
 from sampan.api.fieldset import Trie, child_of, element, is_atomic
 from sampan.api.managed import Manager, Managers
 from sampan.api.schema import Node
@@ -42,7 +42,7 @@ def apply(
     key = Manager(manager, "Apply", api_version, subresource)
     before = managers.sets.get(key)
     base = live or {"apiVersion": applied["apiVersion"], "kind": applied["kind"], "metadata": {}}
-    merged = _merge(copy.deepcopy(base), copy.deepcopy(applied), node)
+    merged = _merge(copied(base), copied(applied), node)
     managers.replace(key, wanted, now)
     owned: Trie | None = None
     for fields in managers.sets.values():

@@ -6,9 +6,9 @@ copies null, a path may lack its leading slash, and -1 means the end of a list.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+from sampan.api.copying import copied
 from sampan.api.status import ApiError, bad_request
 
 MAX_OPERATIONS = 10_000
@@ -21,7 +21,7 @@ def json_patch(doc: Any, patch: Any) -> Any:
     if len(patch) > MAX_OPERATIONS:
         text = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}"
         raise ApiError(413, "RequestEntityTooLarge", text)
-    holder = {"": copy.deepcopy(doc)}
+    holder = {"": copied(doc)}
     for operation in patch:
         if not isinstance(operation, dict):
             kind = _go_kind(operation)
@@ -66,7 +66,7 @@ def _copy(holder: dict[str, Any], operation: dict[str, Any]) -> None:
     parent, key = _locate(holder, operation["from"])
     value = parent.get(key) if isinstance(parent, dict) else parent[_index(parent, key)]
     target, name = _locate(holder, operation["path"])
-    _put(target, name, copy.deepcopy(value))
+    _put(target, name, copied(value))
 
 
 def _test(holder: dict[str, Any], operation: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ the contributors' guide for the directives `$patch`, `$retainKeys`, `$setElement
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+from sampan.api.copying import copied
 from sampan.api.schema import Node
 from sampan.api.status import ApiError, bad_request
 
@@ -28,7 +28,7 @@ def strategic_merge(doc: Map, patch: Any, node: Node | None) -> Map:
     """
     if not isinstance(patch, dict):
         raise bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
-    return _merge_map(copy.deepcopy(doc), copy.deepcopy(patch), node)
+    return _merge_map(copied(doc), copied(patch), node)
 
 
 def _failed(text: str) -> ApiError:

@@ -5,7 +5,6 @@ Source: "Extend the Kubernetes API with CustomResourceDefinitions"; OpenAPI v3 a
 
 from __future__ import annotations
 
-import copy
 import datetime
 import ipaddress
 import re
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from sampan.api import schema
+from sampan.api.copying import copied
 from sampan.api.registry import Resource
 from sampan.api.schema import Node
 from sampan.api.status import (
@@ -73,14 +73,14 @@ def apply_schema_defaults(value: Any, node: Node) -> None:
     if isinstance(value, dict):
         for key, child in node.properties.items():
             if child.has_default and (key not in value or (value[key] is None and not child.nullable)):
-                value[key] = copy.deepcopy(child.default)
+                value[key] = copied(child.default)
             if key in value:
                 apply_schema_defaults(value[key], child)
         if node.additional is not None:
             for key in list(value):
                 if key not in node.properties:
                     if value[key] is None and node.additional.has_default and not node.additional.nullable:
-                        value[key] = copy.deepcopy(node.additional.default)
+                        value[key] = copied(node.additional.default)
                     apply_schema_defaults(value[key], node.additional)
     elif isinstance(value, list) and node.items is not None:
         for item in value:

@@ -5,12 +5,12 @@ Source: API concepts, "Patch and apply"; RFC 6902, RFC 7386, KEP-555.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import orjson
 
 from sampan.api import jsontext, wire
+from sampan.api.copying import copied
 from sampan.api.status import ApiError, FieldError, bad_request, conflict, invalid, unsupported_media_type
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
@@ -172,7 +172,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
     def merged(live: Object | None) -> Object:
         return ssa.apply(
             live,
-            copy.deepcopy(applied),
+            copied(applied),
             node,
             manager=options.manager,
             force=options.force,

@@ -7,7 +7,6 @@ moved meanwhile, an unconditional write starts again. Source: API conventions, "
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from sampan.api import managed
+from sampan.api.copying import copied
 from sampan.api.registry import Resource
 from sampan.api.status import (
     ApiError,
@@ -87,7 +87,7 @@ async def create_object(call: Call, obj: Object, options: WriteOptions) -> Writt
         meta["name"] = info.name  # a create by PUT or apply names it in the path
     generated = not meta.get("name") and bool(meta.get("generateName"))
     for attempt in range(_NAME_TRIES):
-        candidate = copy.deepcopy(obj) if generated and attempt < _NAME_TRIES - 1 else obj
+        candidate = copied(obj) if generated and attempt < _NAME_TRIES - 1 else obj
         if generated:
             base = meta["generateName"][:_NAME_LIMIT]
             candidate["metadata"]["name"] = base + server.ids.suffix()

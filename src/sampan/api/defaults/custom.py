@@ -5,9 +5,9 @@ Source: API docs, "Extend the Kubernetes API with CustomResourceDefinitions", "D
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+from sampan.api.copying import copied
 from sampan.api.schema import Node
 
 
@@ -19,13 +19,13 @@ def schema_defaults(value: Any, node: Node) -> None:
     if isinstance(value, dict):
         for key, child in node.properties.items():
             if child.has_default and (key not in value or (value[key] is None and not child.nullable)):
-                value[key] = copy.deepcopy(child.default)
+                value[key] = copied(child.default)
         for key, item in value.items():
             inner = node.properties.get(key, node.additional)
             if inner is None or not inner.custom:
                 continue
             if item is None and inner.has_default and not inner.nullable:
-                item = value[key] = copy.deepcopy(inner.default)  # a value of a map
+                item = value[key] = copied(inner.default)  # a value of a map
             schema_defaults(item, inner)
     elif isinstance(value, list) and node.items is not None:
         for item in value:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-
+from sampan.api.copying import copied
 from sampan.server.admission.attrs import CREATE, Attrs, Context, Plugin, only
 
 _CLASSES = "runtimeclasses.node.k8s.io"
@@ -38,7 +37,7 @@ def admit(attrs: Attrs, ctx: Context) -> None:
         spec["nodeSelector"] = {**own, **selector}
     for toleration in scheduling.get("tolerations") or ():
         if toleration not in (spec.get("tolerations") or ()):
-            spec["tolerations"] = [*(spec.get("tolerations") or ()), copy.deepcopy(toleration)]
+            spec["tolerations"] = [*(spec.get("tolerations") or ()), copied(toleration)]
 
 
 PLUGIN = Plugin("RuntimeClass", only("pods"), only(CREATE), admit=admit)

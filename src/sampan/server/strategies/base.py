@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sampan.api.copying import copied
 from sampan.api.registry import Resource
 from sampan.client.messages import User
 
@@ -62,7 +62,7 @@ def prepare_create(strategy: Strategy, obj: Object, prep: Prep) -> None:
     if has_status(prep.row) and not strategy.keeps_status:
         obj.pop("status", None)
         if strategy.status is not None:
-            obj["status"] = copy.deepcopy(strategy.status)
+            obj["status"] = copied(strategy.status)
         elif not prep.row.custom:
             obj["status"] = {}
     if strategy.generation:
@@ -133,7 +133,7 @@ def _finalize(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
     wanted = (new.get("spec") or {}).get("finalizers")
     version = new["metadata"].get("resourceVersion", "")
     new.clear()
-    new.update(copy.deepcopy(old))
+    new.update(copied(old))
     new["metadata"]["resourceVersion"] = version
     new["spec"] = {"finalizers": wanted} if wanted else {}
 
@@ -143,7 +143,7 @@ def _ephemeral(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None
     wanted = (new.get("spec") or {}).get("ephemeralContainers")
     meta = new["metadata"]
     new.clear()
-    new.update(copy.deepcopy(old))
+    new.update(copied(old))
     new["metadata"]["resourceVersion"] = meta.get("resourceVersion", "")
     if wanted:
         new["spec"]["ephemeralContainers"] = wanted
@@ -159,7 +159,7 @@ def _resize(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
     }
     version = new["metadata"].get("resourceVersion", "")
     new.clear()
-    new.update(copy.deepcopy(old))
+    new.update(copied(old))
     new["metadata"]["resourceVersion"] = version
     for field in ("containers", "initContainers"):
         for container in new["spec"].get(field) or []:
