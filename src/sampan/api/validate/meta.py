@@ -91,7 +91,7 @@ def _owners(errors: Errors, references: Sequence[Object]) -> None:
         for field in ("kind", "name", "uid"):
             value = reference.get(field, "")
             if not value:
-                errors.append(invalid_value(f"{path}.{field}", value, "must not be empty"))
+                errors.append(invalid_value(f"{path}.{field}", value, f"{field} must not be empty"))
         if version == "v1" and reference.get("kind") == "Event":
             detail = "/v1, Kind=Event is disallowed from being an owner"
             errors.append(invalid_value(path, reference, detail))

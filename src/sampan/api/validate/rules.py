@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sampan.api import names
 from sampan.api.registry import Resource
+from sampan.api.validate import pod
 from sampan.api.validate.base import Errors, Object, label_problems, subdomain_problems
 from sampan.api.validate.meta import NameCheck
 
@@ -26,6 +27,11 @@ class Rules(NamedTuple):
 GENERIC = Rules()
 
 _RULES: dict[str, Rules] = {
+    "pods": Rules(
+        pod.create,
+        pod.update,
+        subresources={"status": pod.status, "ephemeralcontainers": pod.ephemeral, "resize": pod.resize},
+    ),
     "namespaces": Rules(name=label_problems),
     "services": Rules(name=label_problems),
     "roles.rbac.authorization.k8s.io": Rules(name=names.path_segment),

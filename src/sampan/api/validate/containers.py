@@ -1,0 +1,527 @@
+"""Containers of a pod: ports, environment, mounts, resources. Source: API reference, Container."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sampan.api import names, quantity
+from sampan.api.validate.base import (
+    NONE,
+    Errors,
+    Object,
+    amount,
+    dns_label,
+    dns_subdomain,
+    duplicate,
+    forbidden_field,
+    invalid_value,
+    key_problems,
+    not_found_field,
+    not_supported,
+    one_of,
+    port_number,
+    required,
+    texts,
+)
+from sampan.api.validate.probes import lifecycle, liveness, readiness
+from sampan.api.validate.security import container_context
+from sampan.api.validate.volumes import field_ref, local_path, no_back_steps, resource_ref
+
+PROTOCOLS = ("SCTP", "TCP", "UDP")
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
+_ENV_FIELDS = (
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+)
+
+
+class Pod:
+    """What containers need to know of the pod they are in."""
+
+    __slots__ = ("claims", "devices", "grace", "host_ports", "host_users", "names", "volumes")
+
+    def __init__(self, spec: Object, volumes: set[str]) -> None:
+        self.volumes = volumes
+        self.names: set[str] = set()
+        self.host_ports: set[str] = set()
+        self.claims = {c.get("name") for c in spec.get("resourceClaims") or ()}
+        self.grace = spec.get("terminationGracePeriodSeconds")
+        self.host_users = spec.get("hostUsers") is not False
+        sources = spec.get("volumes") or ()
+        self.devices = {
+            v.get("name") for v in sources if v.get("persistentVolumeClaim") or v.get("ephemeral")
+        }
+
+
+def containers(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
+    """The ordinary containers, of which there is at least one."""
+    if not given:
+        errors.append(required(path))
+        return
+    for index, container in enumerate(given):
+        at = f"{path}[{index}]"
+        _common(errors, container, at, pod)
+        name = container.get("name", "")
+        if name in pod.names:
+            errors.append(duplicate(f"{at}.name", name))
+        elif name:
+            pod.names.add(name)
+        _running(errors, container, at, pod)
+        _restart_policy(errors, container, at, init=False)
+    _host_ports(errors, given, path)
+
+
+def init_containers(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
+    """Containers that run before the others; those that restart always (sidecars) have hooks and probes, too."""
+    seen: set[str] = set()
+    for index, container in enumerate(given):
+        at = f"{path}[{index}]"
+        _common(errors, container, at, pod)
+        name = container.get("name", "")
+        if name in pod.names or name in seen:
+            errors.append(duplicate(f"{at}.name", name))
+        elif name:
+            seen.add(name)
+        _restart_policy(errors, container, at, init=True)
+        if container.get("restartPolicy") == "Always":
+            _running(errors, container, at, pod)
+        else:
+            for field in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
+                if container.get(field) is not None:
+                    detail = "may not be set for init containers without restartPolicy=Always"
+                    errors.append(forbidden_field(f"{at}.{field}", detail))
+        _host_ports(errors, [container], path, index)
+    pod.names |= seen
+
+
+_EPHEMERAL_FORBIDDEN = (
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "resources",
+    "resizePolicy",
+)
+
+
+def ephemeral_containers(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
+    """Containers for debugging a pod that runs. Source: "Ephemeral Containers"."""
+    main = set(pod.names)
+    seen: set[str] = set()
+    for index, container in enumerate(given):
+        at = f"{path}[{index}]"
+        _common(errors, container, at, pod)
+        name = container.get("name", "")
+        if name in main or name in seen:
+            errors.append(duplicate(f"{at}.name", name))
+        elif name:
+            seen.add(name)
+        target = container.get("targetContainerName")
+        if target and target not in main:
+            errors.append(not_found_field(f"{at}.targetContainerName", target))
+        for field in _EPHEMERAL_FORBIDDEN:
+            if container.get(field):
+                detail = "cannot be set for an Ephemeral Container"
+                errors.append(forbidden_field(f"{at}.{field}", detail))
+        for number, mount in enumerate(container.get("volumeMounts") or ()):
+            for field in ("subPath", "subPathExpr"):
+                if mount.get(field):
+                    detail = "cannot be set for an Ephemeral Container"
+                    errors.append(forbidden_field(f"{at}.volumeMounts[{number}].{field}", detail))
+
+
+def _running(errors: Errors, container: Object, path: str, pod: Pod) -> None:
+    """Hooks and probes of a container that is meant to stay."""
+    if container.get("lifecycle") is not None:
+        lifecycle(errors, container["lifecycle"], f"{path}.lifecycle")
+    if container.get("livenessProbe") is not None:
+        liveness(errors, container["livenessProbe"], f"{path}.livenessProbe", pod.grace)
+    if container.get("readinessProbe") is not None:
+        readiness(errors, container["readinessProbe"], f"{path}.readinessProbe")
+    if container.get("startupProbe") is not None:
+        liveness(errors, container["startupProbe"], f"{path}.startupProbe", pod.grace)
+
+
+def _restart_policy(errors: Errors, container: Object, path: str, *, init: bool) -> None:
+    policy = container.get("restartPolicy")
+    if policy is not None:
+        one_of(errors, f"{path}.restartPolicy", policy, ("Always", "Never", "OnFailure"))
+    rules = container.get("restartPolicyRules")
+    if rules and policy is None:
+        errors.append(
+            required(f"{path}.restartPolicy", "must specify restartPolicy when restart rules are used")
+        )
+
+
+def _common(errors: Errors, container: Object, path: str, pod: Pod) -> None:
+    """What holds for every kind of container."""
+    name, image = container.get("name", ""), container.get("image", "")
+    if not name:
+        errors.append(required(f"{path}.name"))
+    else:
+        dns_label(errors, f"{path}.name", name)
+    if not image:
+        errors.append(required(f"{path}.image"))
+    elif image.strip() != image:
+        errors.append(invalid_value(f"{path}.image", image, "must not have leading or trailing whitespace"))
+    policy = container.get("terminationMessagePolicy")
+    if policy is not None and policy not in _MESSAGE_POLICIES:
+        errors.append(
+            not_supported(f"{path}.terminationMessagePolicy", policy, ("File", "FallbackToLogsOnError"))
+        )
+    if "ports" in container:
+        ports(errors, container["ports"] or (), f"{path}.ports")
+    if "env" in container:
+        environment(errors, container["env"] or (), f"{path}.env")
+    if "envFrom" in container:
+        _env_from(errors, container["envFrom"] or (), f"{path}.envFrom")
+    if "volumeMounts" in container:
+        _mounts(errors, container["volumeMounts"] or (), f"{path}.volumeMounts", pod)
+    if "volumeDevices" in container:
+        _devices(errors, container, path, pod)
+    policy = container.get("imagePullPolicy", "")
+    if policy not in _PULL_POLICIES:
+        if policy:
+            errors.append(not_supported(f"{path}.imagePullPolicy", policy, _PULL_POLICIES))
+        else:
+            errors.append(required(f"{path}.imagePullPolicy"))
+    if container.get("resources"):
+        resources(errors, container["resources"], f"{path}.resources", pod.claims)
+    if container.get("resizePolicy"):
+        _resize_policy(errors, container["resizePolicy"], f"{path}.resizePolicy")
+    if container.get("securityContext"):
+        container_context(
+            errors, container["securityContext"], f"{path}.securityContext", host_users=pod.host_users
+        )
+
+
+# Ports
+
+
+def ports(errors: Errors, given: Sequence[Object], path: str) -> None:
+    seen: set[str] = set()
+    for index, port in enumerate(given):
+        at = f"{path}[{index}]"
+        name = port.get("name", "")
+        if name:
+            problems = names.port_name(name)
+            if problems:
+                for problem in problems:
+                    errors.append(invalid_value(f"{at}.name", name, problem))
+            elif name in seen:
+                errors.append(duplicate(f"{at}.name", name))
+            else:
+                seen.add(name)
+        number = port.get("containerPort", 0)
+        if number == 0:
+            errors.append(required(f"{at}.containerPort"))
+        else:
+            port_number(errors, f"{at}.containerPort", number)
+        if port.get("hostPort"):
+            port_number(errors, f"{at}.hostPort", port["hostPort"])
+        protocol = port.get("protocol", "")
+        if protocol not in PROTOCOLS:
+            if protocol:
+                errors.append(not_supported(f"{at}.protocol", protocol, PROTOCOLS))
+            else:
+                errors.append(required(f"{at}.protocol"))
+
+
+def _host_ports(errors: Errors, given: Sequence[Object], path: str, first: int = 0) -> None:
+    """A port of the host belongs to one container port."""
+    taken: set[str] = set()
+    for number, container in enumerate(given, first):
+        for index, port in enumerate(container.get("ports") or ()):
+            host = port.get("hostPort")
+            if not host:
+                continue
+            key = f"{port.get('protocol', 'TCP')}/{port.get('hostIP', '')}/{host}"
+            if key in taken:
+                errors.append(duplicate(f"{path}[{number}].ports[{index}].hostPort", key))
+            taken.add(key)
+
+
+# Environment
+
+
+def environment(errors: Errors, given: Sequence[Object], path: str) -> None:
+    for index, variable in enumerate(given):
+        name = variable.get("name", "")
+        if not name:
+            errors.append(required(f"{path}[{index}].name"))
+        elif not (name.isascii() and name.isidentifier()):
+            texts(errors, f"{path}[{index}].name", name, names.env_var_name)
+        if "valueFrom" in variable and variable["valueFrom"] is not None:
+            _value_from(errors, variable, f"{path}[{index}].valueFrom")
+
+
+def _value_from(errors: Errors, variable: Object, path: str) -> None:
+    source, count = variable["valueFrom"], 0
+    if source.get("fieldRef") is not None:
+        count += 1
+        field_ref(errors, source["fieldRef"], f"{path}.fieldRef", _ENV_FIELDS)
+    if source.get("resourceFieldRef") is not None:
+        count += 1
+        resource_ref(errors, source["resourceFieldRef"], f"{path}.resourceFieldRef", volume=False)
+    for kind in ("configMapKeyRef", "secretKeyRef"):
+        ref = source.get(kind)
+        if ref is None:
+            continue
+        count += 1
+        dns_subdomain(errors, f"{path}.{kind}.name", ref.get("name", ""))
+        if not ref.get("key"):
+            errors.append(required(f"{path}.{kind}.key"))
+        else:
+            texts(errors, f"{path}.{kind}.key", ref["key"], names.config_key)
+    if source.get("fileKeyRef") is not None:
+        count += 1
+        for field in ("volumeName", "path", "key"):
+            if not source["fileKeyRef"].get(field):
+                errors.append(required(f"{path}.fileKeyRef.{field}"))
+    if not count:
+        listed = "`fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        errors.append(invalid_value(path, "", f"must specify one of: {listed}"))
+    elif variable.get("value"):
+        errors.append(invalid_value(path, "", "may not be specified when `value` is not empty"))
+    elif count > 1:
+        errors.append(invalid_value(path, "", "may not have more than one field specified at a time"))
+
+
+def _env_from(errors: Errors, given: Sequence[Object], path: str) -> None:
+    for index, source in enumerate(given):
+        at = f"{path}[{index}]"
+        if source.get("prefix"):
+            texts(errors, f"{at}.prefix", source["prefix"], names.env_var_name)
+        count = 0
+        for kind in ("configMapRef", "secretRef"):
+            ref = source.get(kind)
+            if ref is None:
+                continue
+            count += 1
+            dns_subdomain(errors, f"{at}.{kind}.name", ref.get("name", ""))
+        if not count:
+            errors.append(invalid_value(at, "", "must specify one of: `configMapRef` or `secretRef`"))
+        elif count > 1:
+            errors.append(invalid_value(at, "", "may not have more than one field specified at a time"))
+
+
+# Mounts
+
+
+def _mounts(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
+    points: set[str] = set()
+    for index, mount in enumerate(given):
+        name, point = mount.get("name", ""), mount.get("mountPath", "")
+        if not name:
+            errors.append(required(f"{path}[{index}].name"))
+        if name not in pod.volumes:
+            errors.append(not_found_field(f"{path}[{index}].name", name))
+        if not point:
+            errors.append(required(f"{path}[{index}].mountPath"))
+        if point in points:
+            errors.append(invalid_value(f"{path}[{index}].mountPath", point, "must be unique"))
+        points.add(point)
+        if len(mount) > 2:
+            _mount_details(errors, mount, f"{path}[{index}]")
+
+
+_RECURSIVE = ("Disabled", "Enabled", "IfPossible")
+_PROPAGATION = ("Bidirectional", "HostToContainer", "None")
+
+
+def _mount_details(errors: Errors, mount: Object, path: str) -> None:
+    sub, expression = mount.get("subPath", ""), mount.get("subPathExpr", "")
+    if sub:
+        local_path(errors, f"{path}.subPath", sub, descending=True)
+    if expression:
+        if sub:
+            errors.append(
+                invalid_value(
+                    f"{path}.subPathExpr", expression, "subPathExpr and subPath are mutually exclusive"
+                )
+            )
+        local_path(errors, f"{path}.subPathExpr", expression, descending=True)
+    propagation = mount.get("mountPropagation")
+    if propagation is not None and propagation not in _PROPAGATION:
+        errors.append(not_supported(f"{path}.mountPropagation", propagation, _PROPAGATION))
+    recursive = mount.get("recursiveReadOnly")
+    if recursive is None:
+        return
+    if recursive not in _RECURSIVE:
+        errors.append(not_supported(f"{path}.recursiveReadOnly", recursive, _RECURSIVE))
+    elif recursive != "Disabled":
+        if not mount.get("readOnly"):
+            detail = "may only be specified when readOnly is true"
+            errors.append(forbidden_field(f"{path}.recursiveReadOnly", detail))
+        if propagation not in (None, "None"):
+            detail = "may only be specified when mountPropagation is None or not specified"
+            errors.append(forbidden_field(f"{path}.recursiveReadOnly", detail))
+
+
+def _devices(errors: Errors, container: Object, path: str, pod: Pod) -> None:
+    mounted = {m.get("name") for m in container.get("volumeMounts") or ()}
+    seen_names: set[str] = set()
+    seen_paths: set[str] = set()
+    for index, device in enumerate(container["volumeDevices"] or ()):
+        at = f"{path}.volumeDevices[{index}]"
+        name, point = device.get("name", ""), device.get("devicePath", "")
+        if not name:
+            errors.append(required(f"{at}.name"))
+        if name in seen_names:
+            errors.append(invalid_value(f"{at}.name", name, "must be unique"))
+        if name in pod.volumes and name not in pod.devices:
+            detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"
+            errors.append(invalid_value(f"{at}.name", name, detail))
+        if name not in pod.volumes:
+            errors.append(not_found_field(f"{at}.name", name))
+        if not point:
+            errors.append(required(f"{at}.devicePath"))
+        elif point in seen_paths:
+            errors.append(invalid_value(f"{at}.devicePath", point, "must be unique"))
+        else:
+            no_back_steps(errors, f"{at}.devicePath", point)
+        if name in mounted:
+            errors.append(invalid_value(f"{at}.name", name, "must not already exist in volumeMounts"))
+        seen_names.add(name)
+        seen_paths.add(point)
+
+
+# Resources
+
+_CONTAINER = ("cpu", "memory", "ephemeral-storage")
+_COUNTED = ("pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps")
+_STANDARD = frozenset(
+    (
+        *_CONTAINER,
+        *_COUNTED,
+        "persistentvolumeclaims",
+        "storage",
+        "requests.cpu",
+        "requests.memory",
+        "requests.storage",
+        "requests.ephemeral-storage",
+        "limits.cpu",
+        "limits.memory",
+        "limits.ephemeral-storage",
+        "services.nodeports",
+        "services.loadbalancers",
+    )
+)
+
+
+def is_standard(name: str) -> bool:
+    """A resource that Kubernetes itself knows, of whatever."""
+    return name in _STANDARD or name.startswith(("hugepages-", "requests.hugepages-"))
+
+
+def is_native(name: str) -> bool:
+    return "/" not in name or "kubernetes.io/" in name
+
+
+def is_extended(name: str) -> bool:
+    """A resource that someone else counts, such as example.com/gpu."""
+    return not is_native(name) and not name.startswith("requests.") and not key_problems("requests." + name)
+
+
+def resources(errors: Errors, given: Object, path: str, claims: set | None = None) -> None:
+    """Requests and limits against each other. Source: "Resource Management for Pods and Containers"."""
+    limits, requests = given.get("limits") or NONE, given.get("requests") or NONE
+    counted = huge = False
+    for name, text in limits.items():
+        at = f"{path}.limits[{name}]"
+        _resource_name(errors, name, at)
+        _resource_amount(errors, name, text, at)
+        counted = counted or name in ("cpu", "memory")
+        huge = huge or name.startswith("hugepages-")
+    for name, text in requests.items():
+        at = f"{path}.requests[{name}]"
+        _resource_name(errors, name, at)
+        value = _resource_amount(errors, name, text, at)
+        counted = counted or name in ("cpu", "memory")
+        huge = huge or name.startswith("hugepages-")
+        if value is not None:
+            _against_limit(errors, name, text, value, limits.get(name), path)
+    if huge and not counted:
+        errors.append(forbidden_field(path, "HugePages require cpu or memory"))
+    for index, claim in enumerate(given.get("claims") or ()):
+        _claim(errors, claim, f"{path}.claims[{index}]", claims or set())
+
+
+def _against_limit(
+    errors: Errors, name: str, text: str, value: quantity.Quantity, limit: str | None, path: str
+) -> None:
+    shared = not is_extended(name) and not name.startswith("hugepages-")
+    if limit is not None:
+        most = amount(limit)
+        if most is None:
+            return
+        if not shared and value != most:
+            detail = f"must be equal to {name} limit of {limit}"
+            errors.append(invalid_value(f"{path}.requests", text, detail))
+        elif shared and value > most:
+            detail = f"must be less than or equal to {name} limit of {limit}"
+            errors.append(invalid_value(f"{path}.requests", text, detail))
+    elif not shared:
+        errors.append(required(f"{path}.limits", "Limit must be set for non overcommitable resources"))
+
+
+def resource_name(errors: Errors, path: str, name: str) -> None:
+    """Any resource: a standard one or one with a domain."""
+    for problem in key_problems(name):
+        errors.append(invalid_value(path, name, problem))
+    if "/" not in name and not is_standard(name):
+        errors.append(invalid_value(path, name, "must be a standard resource type or fully qualified"))
+
+
+def _resource_name(errors: Errors, name: str, path: str) -> None:
+    """A resource of a container: cpu, memory, …, or with a domain that is not ours."""
+    if name in _CONTAINER:
+        return
+    resource_name(errors, path, name)
+    if "/" not in name:
+        if not name.startswith("hugepages-"):
+            errors.append(invalid_value(path, name, "must be a standard resource for containers"))
+    elif not is_native(name) and not is_extended(name):
+        errors.append(invalid_value(path, name, "doesn't follow extended resource name standard"))
+
+
+def _resource_amount(errors: Errors, name: str, text: str, path: str) -> quantity.Quantity | None:
+    value = amount(text)
+    if value is None:
+        return None
+    if value.nano < 0:
+        errors.append(invalid_value(path, text, "must be greater than or equal to 0"))
+    if value.nano % quantity.NANO and is_extended(name):
+        errors.append(invalid_value(path, text, "must be an integer"))
+    return value
+
+
+def _claim(errors: Errors, claim: Object, path: str, known: set) -> None:
+    name = claim.get("name", "")
+    if not name:
+        errors.append(required(f"{path}.name"))
+    elif name not in known:
+        errors.append(not_found_field(f"{path}.name", name))
+
+
+def _resize_policy(errors: Errors, given: Sequence[Object], path: str) -> None:
+    seen: set[str] = set()
+    for index, policy in enumerate(given):
+        at, resource = f"{path}[{index}]", policy.get("resourceName", "")
+        if resource in seen:
+            errors.append(duplicate(at, resource))
+        seen.add(resource)
+        if resource not in ("cpu", "memory"):
+            errors.append(not_supported(f"{at}.resourceName", resource, ("cpu", "memory")))
+        restart = policy.get("restartPolicy", "")
+        if restart not in ("NotRequired", "RestartContainer"):
+            errors.append(not_supported(f"{at}.restartPolicy", restart, ("NotRequired", "RestartContainer")))

@@ -1,0 +1,106 @@
+"""Probes and lifecycle hooks of containers. Source: API reference, Probe and LifecycleHandler."""
+
+from __future__ import annotations
+
+from sampan.api import names
+from sampan.api.validate.base import (
+    NONE,
+    Errors,
+    Object,
+    forbidden_field,
+    invalid_value,
+    nonnegative,
+    one_of,
+    port_number,
+    port_or_name,
+    required,
+    texts,
+)
+
+_SECONDS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
+_SCHEMES = ("HTTP", "HTTPS")
+
+
+def liveness(errors: Errors, probe: Object | None, path: str, grace: int | None) -> None:
+    """A probe whose failure ends the container: one success is all it may ask for."""
+    if probe is None:
+        return
+    _probe(errors, probe, path)
+    threshold = probe.get("successThreshold", 1)
+    if threshold != 1:
+        errors.append(invalid_value(f"{path}.successThreshold", threshold, "must be 1"))
+    seconds = probe.get("terminationGracePeriodSeconds")
+    if seconds is not None and seconds <= 0:
+        detail = "must be greater than 0"
+        errors.append(invalid_value(f"{path}.terminationGracePeriodSeconds", seconds, detail))
+
+
+def readiness(errors: Errors, probe: Object | None, path: str) -> None:
+    if probe is None:
+        return
+    _probe(errors, probe, path)
+    if probe.get("terminationGracePeriodSeconds") is not None:
+        seconds = probe["terminationGracePeriodSeconds"]
+        detail = "must not be set for readinessProbes"
+        errors.append(invalid_value(f"{path}.terminationGracePeriodSeconds", seconds, detail))
+
+
+def _probe(errors: Errors, probe: Object, path: str) -> None:
+    handler(errors, probe, path)
+    for field in _SECONDS:
+        nonnegative(errors, probe, field, path)
+
+
+def handler(errors: Errors, given: Object, path: str) -> None:
+    """Exactly one way of asking."""
+    count = 0
+    for kind, check in _HANDLERS.items():
+        action = given.get(kind)
+        if action is None:
+            continue
+        count += 1
+        if count > 1:
+            errors.append(forbidden_field(f"{path}.{kind}", "may not specify more than 1 handler type"))
+        else:
+            check(errors, action, f"{path}.{kind}")
+    if not count:
+        errors.append(required(path, "must specify a handler type"))
+
+
+def _exec(errors: Errors, action: Object, path: str) -> None:
+    if not action.get("command"):
+        errors.append(required(f"{path}.command"))
+
+
+def _http(errors: Errors, action: Object, path: str) -> None:
+    if not action.get("path"):
+        errors.append(required(f"{path}.path"))
+    port_or_name(errors, f"{path}.port", action.get("port", 0))
+    one_of(errors, f"{path}.scheme", action.get("scheme", "HTTP"), _SCHEMES)
+    for header in action.get("httpHeaders") or ():
+        texts(errors, f"{path}.httpHeaders", header.get("name", ""), names.http_header)
+
+
+def _tcp(errors: Errors, action: Object, path: str) -> None:
+    port_or_name(errors, f"{path}.port", action.get("port", 0))
+
+
+def _grpc(errors: Errors, action: Object, path: str) -> None:
+    port_number(errors, f"{path}.port", action.get("port", 0))
+
+
+def _sleep(errors: Errors, action: Object, path: str) -> None:
+    seconds = action.get("seconds", 0)
+    if seconds < 0:
+        errors.append(invalid_value(path, seconds, "must be greater than or equal to 0"))
+
+
+_HANDLERS = {"exec": _exec, "httpGet": _http, "tcpSocket": _tcp, "grpc": _grpc, "sleep": _sleep}
+
+
+def lifecycle(errors: Errors, hooks: Object | None, path: str) -> None:
+    """postStart and preStop, and the signal that asks a container to stop."""
+    for name in ("postStart", "preStop"):
+        hook = (hooks or NONE).get(name)
+        if hook is not None:
+            handler(errors, hook, f"{path}.{name}")
