@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from sampan.api import meta
+from sampan.api import meta, placement
 from sampan.client.plan import Create, Delete, Event, Key, Object, Plan, Step, View
 
-from . import history, nodes, pods
+from . import history, pods
 from .adoption import claim
 from .base import Rule, counts, owner_of, owner_or_selecting, selector_of, status_patch
 from .rolling import of_total
@@ -92,11 +92,11 @@ def tolerations(spec: Object) -> list[Object]:
 def _should_run(ds: Object, node: Object) -> tuple[bool, bool]:
     """(should a pod start on this node, may one that runs there stay)."""
     spec = ds["spec"]["template"]["spec"]
-    if not nodes.selects(spec, node) or spec.get("nodeName") not in (None, "", meta.name(node)):
+    if not placement.fits(spec, node) or spec.get("nodeName") not in (None, "", meta.name(node)):
         return False, False
     bearing = tolerations(spec)
-    stays = not nodes.untolerated(node, bearing, "NoExecute")
-    return stays and not nodes.untolerated(node, bearing, "NoSchedule"), stays
+    stays = not placement.untolerated(node, bearing, "NoExecute")
+    return stays and not placement.untolerated(node, bearing, "NoSchedule"), stays
 
 
 def node_of(pod: Object) -> str:

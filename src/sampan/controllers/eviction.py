@@ -6,10 +6,10 @@ Source: "Taints and Tolerations" (tolerationSeconds count from the moment the ta
 from __future__ import annotations
 
 from sampan.api import meta
+from sampan.api.placement import tolerates
 from sampan.client.plan import Delete, Event, Key, Object, Patch, Plan, View
 
 from .base import Rule, seconds
-from .nodes import tolerates
 
 
 def rules() -> list[Rule]:

@@ -5,10 +5,10 @@ Source: API reference PersistentVolume and PersistentVolumeClaim v1, "Persistent
 
 from __future__ import annotations
 
-from sampan.api import meta, quantity, selectors
+from sampan.api import meta, placement, quantity, selectors
 from sampan.client.plan import Create, Delete, Event, Key, Object, Patch, Plan, View
 
-from . import nodes, pods
+from . import pods
 from .base import Rule, status_patch
 
 _PV, _PVC, _CLASSES = "persistentvolumes", "persistentvolumeclaims", "storageclasses.storage.k8s.io"
@@ -103,7 +103,7 @@ def smallest(claim: Object, view: View) -> Object | None:
         and set(spec.get("accessModes") or ()) <= set(v["spec"].get("accessModes") or ())
         and quantity.value(v["spec"]["capacity"]["storage"]) >= size
         and (selector is None or selector.matches(meta.labels(v)))
-        and (node is None or nodes.matches((v["spec"].get("nodeAffinity") or {}).get("required"), node))
+        and (node is None or placement.matches((v["spec"].get("nodeAffinity") or {}).get("required"), node))
     ]
     return min(
         fitting, key=lambda v: (quantity.value(v["spec"]["capacity"]["storage"]), meta.name(v)), default=None

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sampan.api import meta, selectors
+from sampan.api import placement
 
 from .podinfo import Object, PodInfo
 from .snapshot import Array, Snapshot
-
-_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": ">", "Lt": "<"}
 
 
 class Refusals:
@@ -55,42 +53,8 @@ class Refusals:
 
 
 def tolerates(tolerations: Iterable[Object], taint: Object) -> bool:
-    return any(_tolerates(t, taint) for t in tolerations)
-
-
-def _tolerates(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
-        return False
-    if toleration.get("key") and toleration["key"] != taint["key"]:
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return True
-    return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
-
-
-def node_term(term: Object, node: Object) -> bool:
-    """One nodeSelectorTerm: all its expressions on labels and on fields; an empty one matches nothing."""
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    labels, named = meta.labels(node), {"metadata.name": meta.name(node)}
-    return all(_requirement(e).matches(labels) for e in expressions) and all(
-        _requirement(f).matches(named) for f in fields
-    )
-
-
-def _requirement(raw: Object) -> selectors.Requirement:
-    return selectors.Requirement(raw["key"], _OPERATORS[raw["operator"]], tuple(raw.get("values") or ()))
-
-
-def fits_node(spec: Object, node: Object) -> bool:
-    """nodeSelector and required node affinity."""
-    wanted = spec.get("nodeSelector") or {}
-    if not wanted.items() <= meta.labels(node).items():
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    return required is None or any(node_term(t, node) for t in required.get("nodeSelectorTerms") or ())
+    """Whether one of them does."""
+    return any(placement.tolerates(t, taint) for t in tolerations)
 
 
 class Static:
@@ -102,7 +66,7 @@ class Static:
         self.untainted: Array = np.ones(snapshot.size, bool)
         tolerations = info.spec.get("tolerations") or ()
         for at, node in enumerate(snapshot.nodes):
-            self.affine[at] = fits_node(info.spec, node)
+            self.affine[at] = placement.fits(info.spec, node)
             hard = [t for t in node["spec"].get("taints") or () if t["effect"] in ("NoSchedule", "NoExecute")]
             bad = next((t for t in hard if not tolerates(tolerations, t)), None)
             self.untainted[at] = bad is None

@@ -9,7 +9,9 @@ import math
 
 import numpy as np
 
-from .filters import node_term, tolerates
+from sampan.api import placement
+
+from .filters import tolerates
 from .podinfo import PodInfo
 from .snapshot import Array, Snapshot
 
@@ -84,7 +86,9 @@ def _affinity(info: PodInfo, snapshot: Snapshot) -> Array | None:
     preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
     if not preferred:
         return None
-    found = [sum(p["weight"] for p in preferred if node_term(p["preference"], n)) for n in snapshot.nodes]
+    found = [
+        sum(p["weight"] for p in preferred if placement.node_term(p["preference"], n)) for n in snapshot.nodes
+    ]
     return np.array(found, np.float64)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sampan.api import meta, quantity, selectors
+from sampan.api import meta, placement, quantity, selectors
 
-from .filters import Refusals, node_term
+from .filters import Refusals
 from .podinfo import Object, PodInfo
 from .snapshot import Snapshot
 
@@ -72,7 +72,7 @@ def provisioned(claim: Object, snapshot: Snapshot) -> bool:
 
 def reaches(volume: Object, node: Object) -> bool:
     required = (volume["spec"].get("nodeAffinity") or {}).get("required")
-    return required is None or any(node_term(t, node) for t in required.get("nodeSelectorTerms") or ())
+    return placement.matches(required, node)
 
 
 def choose(claim: Object, node: Object, snapshot: Snapshot) -> Object | None:

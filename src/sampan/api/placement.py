@@ -1,11 +1,13 @@
-"""What controllers ask about nodes: does a pod's selector and affinity match, are the taints tolerated."""
+"""What pods say about nodes: selector and affinity, taints and tolerations. Source: "Assigning Pods to Nodes", "Taints"."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sampan.api import meta, selectors
-from sampan.client.plan import Object
+
+Object = dict[str, Any]
 
 _OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": ">", "Lt": "<"}
 
@@ -30,7 +32,7 @@ def untolerated(node: Object, tolerations: Iterable[Object], *effects: str) -> b
     )
 
 
-def selects(spec: Object, node: Object) -> bool:
+def fits(spec: Object, node: Object) -> bool:
     """nodeSelector and required node affinity of a pod spec."""
     if not (spec.get("nodeSelector") or {}).items() <= meta.labels(node).items():
         return False
@@ -40,10 +42,11 @@ def selects(spec: Object, node: Object) -> bool:
 
 def matches(selector: Object | None, node: Object) -> bool:
     """core/v1 NodeSelector: one of its terms; None matches all."""
-    return selector is None or any(_term(t, node) for t in selector.get("nodeSelectorTerms") or ())
+    return selector is None or any(node_term(t, node) for t in selector.get("nodeSelectorTerms") or ())
 
 
-def _term(term: Object, node: Object) -> bool:
+def node_term(term: Object, node: Object) -> bool:
+    """One nodeSelectorTerm: all its expressions on labels and on fields; an empty one matches nothing."""
     expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     named = {"metadata.name": meta.name(node)}
     return bool(expressions or fields) and all(
