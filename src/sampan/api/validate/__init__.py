@@ -33,7 +33,7 @@ def validate_update(row: Resource, new: dict, old: dict, subresource: str = "") 
     meta.update(errors, new["metadata"], old["metadata"])
     if errors:
         errors += errors  # the original judges metadata for every kind, and again for this one
-    change = rules.subresources.get(subresource) if subresource else rules.update
+    change = rules.change(subresource)
     if change is not None:
         change(errors, new, old)
     return errors
