@@ -62,8 +62,12 @@ def _remove_tree(directory: Path, *, rootless_owned: bool) -> None:
 
 
 def _remove_unused_images(paths: Paths) -> None:
-    """Images a user loaded stay for the next cluster; without any, their directory goes with the last cluster."""
-    if known_clusters() or not paths.images.exists() or Store(str(paths.images)).list():
+    """Images a user loaded stay for the next cluster; without any, their directory goes with the last cluster.
+
+    Also clusters whose data is elsewhere have their run directory beside ours: their containers stand on these layers.
+    """
+    others = paths.run.parent.is_dir() and any(p.is_dir() for p in paths.run.parent.iterdir())
+    if others or known_clusters() or not paths.images.exists() or Store(str(paths.images)).list():
         return
     shutil.rmtree(paths.images)
     _remove_if_empty(paths.images.parent)
