@@ -19,7 +19,7 @@ def stop(paths: Paths) -> bool:
     configs.load(paths.config)
     if not supervision.running(paths):
         return False
-    supervision.ask(paths, "shutdown", timeout=60)
+    supervision.shutdown(paths)
     return True
 
 
@@ -31,7 +31,7 @@ def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
     except SampanError:
         config = configs.ClusterConfig(paths.name, rootless=not is_root())
     if supervision.running(paths):
-        supervision.ask(paths, "shutdown", timeout=60)
+        supervision.shutdown(paths)
     sweep(paths)
     kubeconfig.remove(kubeconfig.target(kubeconfig_flag), config.context)
     for directory in (paths.data, paths.run):

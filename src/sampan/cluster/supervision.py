@@ -71,6 +71,21 @@ def ask(paths: Paths, op: str, timeout: float | None = 30, **arguments: Any) -> 
     return answer
 
 
+def shutdown(paths: Paths, timeout: float = 60) -> None:
+    """Ask the supervisor to stop everything, and wait until it has ended itself."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(str(paths.supervisor_socket))
+        connection.sendall(b'{"op": "shutdown"}\n')
+        try:
+            while connection.recv(64):
+                pass
+        except TimeoutError:
+            raise SampanError(
+                f"the cluster did not stop in {timeout:.0f} s", f"Its log: {paths.log('supervisor')}"
+            ) from None
+
+
 def running(paths: Paths) -> bool:
     """Whether a supervisor of this cluster answers."""
     if not os.path.exists(paths.supervisor_socket):

@@ -42,6 +42,7 @@ class Supervisor:
         self.restart_at: float | None = None
         self.nodes: dict[str, int] = {}
         self.waiting: list[socket.socket] = []
+        self.leaving: socket.socket | None = None
         self.gateway: rootless.Gateway | None = None
         self.stopping = False
 
@@ -230,7 +231,9 @@ class Supervisor:
                 "shutdown": self._op_shutdown,
             }
             answer = operations[request["op"]](request)
-            if answer is None:
+            if request["op"] == "shutdown":
+                self.leaving = connection  # its end tells the caller that this process has ended
+            elif answer is None:
                 self.waiting.append(connection)
             else:
                 _reply(connection, answer)
