@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from sampan.node.network import fabric
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,9 +143,9 @@ class Kubectl:
         return self.get(what)["items"]
 
     def apply(self, *objects: dict[str, Any] | str, flags: str = "") -> str:
-        """`kubectl apply -f -` of JSON objects or YAML text."""
-        text = "\n---\n".join(one if isinstance(one, str) else json.dumps(one) for one in objects)
-        return self(f"apply -f - {flags}", input=text)
+        """`kubectl apply -f -` of objects, or of YAML text."""
+        text = [one if isinstance(one, str) else yaml.safe_dump(one) for one in objects]
+        return self(f"apply -f - {flags}", input="\n---\n".join(text))
 
     def run_pod(self, name: str, spec: dict[str, Any] | str = "sleep infinity", **metadata: Any) -> None:
         """Create a pod (a spec, or one shell command) and wait until it is Ready."""

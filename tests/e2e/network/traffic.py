@@ -1,0 +1,226 @@
+"""Traffic of the network tests: pods that answer, probers that ask, and Services made for one test."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rdatatype
+from harness import HOST, Kubectl, eventually
+
+INSIDE = (Path(__file__).parent / "inside.py").read_text()
+NODES = ("node-1", "node-2", "node-3")
+TCP, ADMIN, UDP = 8080, 8081, 5353
+REFUSED, SILENT = "ConnectionRefusedError", "TimeoutError"
+
+
+class Prober:
+    """Asks from one place: a pod, a node (a pod in its network), or the machine itself (`kubectl` None)."""
+
+    def __init__(self, kubectl: Kubectl | None, pod: str = "") -> None:
+        self.name = pod or "host"
+        command = [sys.executable, "-u", "-c", INSIDE, "probe"]
+        if kubectl is not None:
+            command = ["kubectl", f"-n={kubectl.namespace}", "exec", "-i", pod, "--", "python3", *command[1:]]
+        self._process = subprocess.Popen(
+            command,
+            env=kubectl.environment if kubectl else None,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._ids = itertools.count(1)
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._news = threading.Condition()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            with self._news:
+                self._answers[answer["id"]] = answer
+                self._news.notify_all()
+
+    def order(self, op: str, patience: float = 60, **order: Any) -> Any:
+        """One order and its result."""
+        assert self._process.stdin is not None
+        with self._lock:
+            number = next(self._ids)
+            self._process.stdin.write(json.dumps({"id": number, "op": op, **order}) + "\n")
+            self._process.stdin.flush()
+        with self._news:
+            there = self._news.wait_for(lambda: number in self._answers, patience)
+            assert there, f"{self.name} did not answer {op} {order}"
+            answer = self._answers.pop(number)
+        assert "error" not in answer, f"{self.name}: {op} {order}: {answer['error']}"
+        return answer["result"]
+
+    def ask(self, address: str, port: int, protocol: str = "TCP", **more: Any) -> str:
+        """ "NAME PEER" of whoever answered, or the error's name."""
+        return self.order("ask", address=address, port=port, protocol=protocol, **more)[0]
+
+    def asks(
+        self, address: str, port: int, protocol: str = "TCP", times: int = 30, **more: Any
+    ) -> Counter[str]:
+        """Who answered how often."""
+        found = self.order("ask", address=address, port=port, protocol=protocol, times=times, **more)
+        return Counter(answer.split()[0] for answer in found)
+
+    def settles(self, address: str, port: int, answer: str, protocol: str = "TCP", **more: Any) -> None:
+        """Waits until the first word of what is answered is `answer`."""
+        eventually(
+            lambda: self.ask(address, port, protocol, **more).split()[0] == answer,
+            f"{self.name} -> {address}:{port} answers {answer}, not {self.ask(address, port, protocol, **more)}",
+            15,
+        )
+
+    def reaches(
+        self, address: str, port: int, names: Sequence[str], protocol: str = "TCP", **more: Any
+    ) -> None:
+        """All of `names` answer, and nobody else; waits until that is so."""
+
+        def look() -> bool:
+            found = set(self.asks(address, port, protocol, **more))
+            assert found == set(names), f"{self.name} -> {address}:{port} {protocol}: {found}"
+            return True
+
+        eventually(look, f"{self.name} -> {address}:{port} reaches {names}", 15)
+
+    def dns(
+        self, server: str, name: str, kind: str = "A", *, tcp: bool = False, edns: int = 0
+    ) -> dns.message.Message:
+        """What a DNS server says."""
+        question = dns.message.make_query(name, kind, use_edns=0 if edns else None, payload=edns or None)
+        answer = self.order("dns", address=server, query=question.to_wire().hex(), tcp=tcp)
+        assert not answer[0].isupper(), f"{name} {kind}: {answer}"
+        return dns.message.from_wire(bytes.fromhex(answer))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def server_pod(
+    name: str, node: str = "", labels: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
+    """A pod that answers on TCP 8080 (http) and 8081 (admin) and UDP 5353 (dns), and is ready when it does."""
+    container = {
+        "name": "server",
+        "image": HOST,
+        "command": ["python3", "-u", "-c", INSIDE, "serve", name, f"{TCP},{ADMIN}", str(UDP)],
+        "ports": [
+            {"name": "http", "containerPort": TCP},
+            {"name": "admin", "containerPort": ADMIN},
+            {"name": "dns", "containerPort": UDP, "protocol": "UDP"},
+        ],
+        "readinessProbe": {"tcpSocket": {"port": TCP}, "periodSeconds": 1},
+    } | spec.pop("container", {})
+    where = {"nodeName": node} if node else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {"terminationGracePeriodSeconds": 2, "containers": [container], **where, **spec},
+    }
+
+
+def client_pod(
+    name: str, node: str = "", labels: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
+    container = {"name": "client", "image": HOST, "command": ["sleep", "infinity"]}
+    where = {"nodeName": node} if node else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **where, **spec},
+    }
+
+
+HTTP = {"name": "http", "port": 80, "targetPort": "http"}
+
+
+def service_object(name: str, ports: Sequence[dict[str, Any]] = (HTTP,), **spec: Any) -> dict[str, Any]:
+    selector = spec.pop("selector", {"app": "web"})
+    body = {"ports": list(ports), "selector": selector, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": body}
+
+
+class Net:
+    """The cluster's standing inhabitants: in namespace `net` web-1..3 (app=web), client-1..3, one of each on every node;
+    host-1..3 in the nodes' own networks; and `host`, the machine."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self.kubectl = kubectl
+        self.ips: dict[str, list[str]] = {}
+        self._probers: dict[str, Prober] = {}
+
+    def build(self) -> None:
+        self.kubectl("create namespace net")
+        pods = []
+        for number, node in enumerate(NODES, 1):
+            pods.append(server_pod(f"web-{number}", node, {"app": "web", "number": str(number)}))
+            pods.append(client_pod(f"client-{number}", node, {"app": "client"}))
+            pods.append(client_pod(f"host-{number}", node, {"app": "host"}, hostNetwork=True))
+        self.kubectl.apply(*pods)
+        self.kubectl.wait("pods --all", seconds=90)
+        self.learn()
+
+    def learn(self) -> None:
+        """The addresses of all pods."""
+        for pod in self.kubectl.items("pods"):
+            self.ips[pod["metadata"]["name"]] = [entry["ip"] for entry in pod["status"].get("podIPs") or ()]
+
+    def ip(self, pod: str) -> str:
+        return self.ips[pod][0]
+
+    def prober(self, name: str) -> Prober:
+        """In pod `name`, or on the machine for "host"."""
+        if name not in self._probers:
+            self._probers[name] = Prober(None if name == "host" else self.kubectl, name)
+        return self._probers[name]
+
+    @property
+    def everywhere(self) -> list[Prober]:
+        """A pod, another node's pod, a node, the machine."""
+        return [self.prober(name) for name in ("client-1", "client-2", "host-3", "host")]
+
+    def forget(self, name: str) -> None:
+        """The pod is gone or starts anew."""
+        prober = self._probers.pop(name, None)
+        if prober:
+            prober.close()
+
+    def service(self, name: str, ports: Sequence[dict[str, Any]] = (HTTP,), **spec: Any) -> dict[str, Any]:
+        """Creates or changes a Service; as it then is (a load balancer: once it has its address)."""
+        self.kubectl.apply(service_object(name, ports, **spec))
+        if spec.get("type") == "LoadBalancer":
+            self.kubectl.wait(f"service/{name}", "jsonpath={.status.loadBalancer.ingress[0].ip}", 20)
+        return self.kubectl.get(f"service/{name}")
+
+    def close(self) -> None:
+        for prober in self._probers.values():
+            prober.close()
+
+
+def balancer(service: dict[str, Any]) -> str:
+    return service["status"]["loadBalancer"]["ingress"][0]["ip"]
+
+
+def node_ip(node: dict[str, Any]) -> str:
+    return next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+
+
+def node_port(service: dict[str, Any]) -> int:
+    return service["spec"]["ports"][0]["nodePort"]
