@@ -27,7 +27,10 @@ COUNT = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
 def test_logs(kubectl: Kubectl) -> None:
     """Both streams, also of a container that ended."""
     kubectl.apply(
-        pod("talk", {"restartPolicy": "Never", "containers": [shell("echo err >&2; sleep 0.1; echo out; echo end")]})
+        pod(
+            "talk",
+            {"restartPolicy": "Never", "containers": [shell("echo err >&2; sleep 0.1; echo out; echo end")]},
+        )
     )
     kubectl.phase("talk", "Succeeded")
     assert kubectl("logs talk").split() == ["err", "out", "end"]

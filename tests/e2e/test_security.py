@@ -107,9 +107,8 @@ def test_nobody_gives_away_more_than_he_has(kubectl: Kubectl) -> None:
 
 
 def test_the_kubelet_wants_the_servers_certificate(cluster: Cluster) -> None:
-    address = cluster.kubectl()(
-        "get node node-1 -o jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"
-    )
+    addresses = cluster.kubectl().get("node/node-1")["status"]["addresses"]
+    address = next(a["address"] for a in addresses if a["type"] == "InternalIP")
     context = ssl.create_default_context(cafile=str(cluster.data / "pki" / "ca.crt"))
     with pytest.raises((urllib.error.URLError, ConnectionError, ssl.SSLError)):
         urllib.request.urlopen(f"https://{address}:10250/pods", context=context, timeout=10)

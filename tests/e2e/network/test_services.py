@@ -93,10 +93,10 @@ def test_load_balancer_source_ranges(net: Net, kubectl: Kubectl, service: Make) 
     made = service(type="LoadBalancer", loadBalancerSourceRanges=[f"{machine}/32"])
     net.prober("host").reaches(balancer(made), 80, ALL)
     for name in ("client-1", "host-2"):
-        assert net.prober(name).ask(balancer(made), 80) == SILENT
+        assert net.prober(name).ask(balancer(made), 80, timeout=0.4) == SILENT
         net.prober(name).reaches(made["spec"]["clusterIP"], 80, ALL)
     made = service(type="LoadBalancer", loadBalancerSourceRanges=["203.0.113.0/24"])
-    net.prober("host").settles(balancer(made), 80, SILENT)
+    net.prober("host").settles(balancer(made), 80, SILENT, timeout=0.4)
 
 
 def test_external_ips(net: Net, service: Make) -> None:
@@ -120,7 +120,8 @@ def test_no_endpoint_is_a_refusal_at_once(net: Net, kubectl: Kubectl, service: M
             (node_ips(kubectl)[0], node_port(made)),
         ):
             assert prober.ask(address, port) == REFUSED, (prober.name, address)
-        assert prober.ask(made["spec"]["clusterIP"], 53, "UDP") == REFUSED
+        # Where the refusing rule is in the sender's own network, the kernel says EPERM.
+        assert prober.ask(made["spec"]["clusterIP"], 53, "UDP") in (REFUSED, "PermissionError")
         assert time.monotonic() - began < 1
 
 

@@ -1,0 +1,193 @@
+"""Who is seen as the caller, and where traffic may go: traffic policies, masquerading, health checks of load balancers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from harness import Kubectl, eventually
+from traffic import INSIDE, SILENT, TCP, UDP, Net, balancer, node_ip, node_port, server_pod
+
+Make = Callable[..., dict[str, Any]]
+BRIEF = 0.4  # seconds after which silence is taken for an answer
+
+
+def nodes(kubectl: Kubectl) -> dict[str, str]:
+    return {node["metadata"]["name"]: node_ip(node) for node in kubectl.items("nodes")}
+
+
+def machine_ip(kubectl: Kubectl) -> str:
+    """Of the machine among the nodes: what the Service `kubernetes` leads to."""
+    return kubectl("get endpoints kubernetes -n default -o jsonpath={.subsets[0].addresses[0].ip}")
+
+
+@pytest.fixture
+def web_on_1(net: Net, kubectl: Kubectl) -> str:
+    """A server on node-1 alone; its label app."""
+    kubectl.apply(server_pod("single", "node-1", {"app": "single"}))
+    kubectl.wait("pod/single")
+    net.learn()
+    return "single"
+
+
+def test_pods_see_each_others_addresses(net: Net) -> None:
+    for source in ("client-1", "client-2"):
+        for target in ("web-1", "web-2", "web-3"):
+            for protocol, port in (("TCP", TCP), ("UDP", UDP)):
+                assert net.prober(source).ask(net.ip(target), port, protocol) == f"{target} {net.ip(source)}"
+
+
+def test_nodes_and_machine_reach_pods_and_pods_reach_them(
+    net: Net, kubectl: Kubectl, machine_server: int
+) -> None:
+    addresses = nodes(kubectl)
+    assert net.prober("host").ask(net.ip("web-3"), TCP) == f"web-3 {machine_ip(kubectl)}"
+    for number in (1, 3):
+        assert (
+            net.prober(f"host-{number}").ask(net.ip("web-3"), TCP) == f"web-3 {addresses[f'node-{number}']}"
+        )
+    assert net.prober("client-2").ask(machine_ip(kubectl), machine_server) == f"machine {net.ip('client-2')}"
+
+
+def test_cluster_ip_keeps_the_source(net: Net, service: Make) -> None:
+    address = service()["spec"]["clusterIP"]
+    prober = net.prober("client-1")
+    prober.reaches(address, 80, ("web-1", "web-2", "web-3"))
+    for _ in range(6):
+        assert prober.ask(address, 80).split()[1] == net.ip("client-1")
+
+
+def test_node_ports_of_policy_cluster_masquerade(
+    net: Net, kubectl: Kubectl, service: Make, web_on_1: str
+) -> None:
+    port = node_port(service(type="NodePort", selector={"app": web_on_1}))
+    addresses = nodes(kubectl)
+    prober = net.prober("host")
+    prober.reaches(addresses["node-2"], port, ["single"])
+    assert prober.ask(addresses["node-2"], port) == f"single {addresses['node-2']}"
+
+
+def test_external_policy_local(net: Net, kubectl: Kubectl, service: Make, web_on_1: str) -> None:
+    made = service(type="LoadBalancer", externalTrafficPolicy="Local", selector={"app": web_on_1})
+    port, addresses, machine = node_port(made), nodes(kubectl), machine_ip(kubectl)
+    prober = net.prober("host")
+    prober.reaches(addresses["node-1"], port, ["single"])
+    assert prober.ask(addresses["node-1"], port) == f"single {machine}"
+    assert prober.ask(addresses["node-2"], port, timeout=BRIEF) == SILENT
+    assert prober.ask(balancer(made), 80) == f"single {machine}"
+    # Inside the cluster the policy does not bind.
+    for name in ("client-2", "host-2"):
+        assert net.prober(name).ask(addresses["node-2"], port).startswith("single")
+        assert net.prober(name).ask(balancer(made), 80).startswith("single")
+        assert net.prober(name).ask(made["spec"]["clusterIP"], 80).startswith("single")
+
+
+def test_external_policy_local_follows_the_pod(net: Net, kubectl: Kubectl, service: Make) -> None:
+    made = service(type="NodePort", externalTrafficPolicy="Local", selector={"app": "wanderer"})
+    port, addresses = node_port(made), nodes(kubectl)
+    for number in (1, 2):
+        kubectl.apply(server_pod("wanderer", f"node-{number}", {"app": "wanderer"}))
+        kubectl.wait("pod/wanderer")
+        net.prober("host").reaches(addresses[f"node-{number}"], port, ["wanderer"])
+        assert net.prober("host").ask(addresses[f"node-{3 - number}"], port, timeout=BRIEF) == SILENT
+        kubectl("delete pod wanderer --now")
+
+
+def test_internal_policy_local(net: Net, kubectl: Kubectl, service: Make, web_on_1: str) -> None:
+    everywhere = service(internalTrafficPolicy="Local")["spec"]["clusterIP"]
+    for number in (1, 2, 3):
+        for name in (f"client-{number}", f"host-{number}"):
+            net.prober(name).reaches(everywhere, 80, [f"web-{number}"])
+    one = net.service("only-on-1", internalTrafficPolicy="Local", selector={"app": web_on_1})["spec"][
+        "clusterIP"
+    ]
+    net.prober("client-1").reaches(one, 80, ["single"])
+    assert net.prober("client-2").ask(one, 80, timeout=BRIEF) == SILENT
+
+
+def test_health_check_node_port(net: Net, kubectl: Kubectl, service: Make, web_on_1: str) -> None:
+    """What a load balancer asks every node: are there endpoints of this Service on you?"""
+    made = service(type="LoadBalancer", externalTrafficPolicy="Local", selector={"app": web_on_1})
+    port, addresses = made["spec"]["healthCheckNodePort"], nodes(kubectl)
+
+    def check(node: str) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(f"http://{addresses[node]}:{port}/", timeout=2) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+        except OSError as error:
+            return 0, str(error)
+
+    name = {"namespace": "net", "name": made["metadata"]["name"]}
+    eventually(lambda: check("node-1")[0] == 200, "node-1 is healthy", 15)
+    assert check("node-1")[1] == {"service": name, "localEndpoints": 1, "serviceProxyHealthy": True}
+    assert check("node-2") == (503, {"service": name, "localEndpoints": 0, "serviceProxyHealthy": True})
+    kubectl("delete pod single --now")
+    eventually(lambda: check("node-1")[0] == 503, "node-1 has none left", 15)
+    kubectl(f"delete service {name['name']}")
+    eventually(lambda: check("node-1")[0] == 0, "nobody listens any more", 15)
+
+
+# Out of the cluster
+
+
+@pytest.fixture
+def machine_server() -> Iterator[int]:
+    """A server on the machine; its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", INSIDE, "serve", "machine", "18080", "18053"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    yield 18080
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def internet() -> Iterator[str]:
+    """A network namespace that stands for the world outside: 198.51.100.2, with a server; it knows no way to pods."""
+    name, link = "sampan-test-net", "sampantest0"
+
+    def ip(command: str) -> None:
+        subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    ip(f"netns add {name}")
+    ip(f"link add {link} type veth peer name eth0 netns {name}")
+    ip(f"addr add 198.51.100.1/24 dev {link}")
+    ip(f"link set {link} up")
+    for command in ("addr add 198.51.100.2/24 dev eth0", "link set eth0 up", "link set lo up"):
+        ip(f"-n {name} {command}")
+    inside = ["ip", "netns", "exec", name, sys.executable, "-c", INSIDE, "serve", "world", "8080", "8053"]
+    process = subprocess.Popen(inside, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    yield "198.51.100.2"
+    process.kill()
+    process.wait()
+    ip(f"netns del {name}")
+
+
+def test_pods_reach_the_world_when_the_machine_does(net: Net, internet: str) -> None:
+    for name in ("client-1", "client-3", "host-2", "host"):
+        assert net.prober(name).ask(internet, 8080) == "world 198.51.100.1", name
+        assert net.prober(name).ask(internet, 8053, "UDP") == "world 198.51.100.1", name
+
+
+def test_big_packets_pass_between_nodes(net: Net) -> None:
+    for source, target in (("client-1", "web-1"), ("client-1", "web-2"), ("host", "web-3")):
+        assert (
+            net.prober(source).order("send_big", address=net.ip(target), port=TCP, size=5_000_000)
+            == 5_000_000
+        )
