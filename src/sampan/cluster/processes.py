@@ -87,6 +87,15 @@ def stop(pids: Sequence[int], grace: float) -> None:
                 signal_quietly(pid, signal.SIGKILL)
 
 
+def reap() -> None:
+    """Take leave of children that have ended: not every machine's process 1 does it for us."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
 def signal_quietly(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)

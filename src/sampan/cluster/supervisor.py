@@ -141,6 +141,7 @@ class Supervisor:
             fabric.destroy(str(self.run / "fabric"), self.config["name"])
         if self.gateway:
             self.gateway.close()
+        processes.reap()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
