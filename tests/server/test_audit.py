@@ -98,3 +98,47 @@ async def test_lines_reach_the_file_in_order(tmp_path):
         log.write(b"%d" % number)
     await log.close()
     assert (tmp_path / "audit.log").read_text().split() == [str(n) for n in range(100)]
+
+
+async def audited(api, rules, *requests):
+    """The lines that requests (method, path, body, user) leave at a server."""
+    lines = []
+    policy = Policy({"omitStages": ["RequestReceived"], "rules": rules})
+    api.server.audit = Audit(policy, lines.append, api.clock, api.server.ids)
+    for method, path, body, user in requests:
+        await api.call(method, path, body, user=user)
+    return [json.loads(line) for line in lines]
+
+
+ADMIN = User("admin", ("system:masters", "system:authenticated"))
+
+
+async def test_a_server_records_what_it_answered(api):
+    body = {"metadata": {"name": "x"}}
+    lines = await audited(
+        api,
+        [{"level": "RequestResponse"}],
+        ("POST", "/api/v1/namespaces", body, ADMIN),
+        ("POST", "/api/v1/namespaces", body, ADMIN),
+        ("GET", "/api/v1/secrets", None, BOB),
+    )
+    made, again, refused = lines
+    assert made["responseStatus"]["code"] == 201
+    assert made["requestObject"]["metadata"]["name"] == made["responseObject"]["metadata"]["name"] == "x"
+    assert made["annotations"] == {"authorization.k8s.io/decision": "allow"}
+    assert (again["responseStatus"]["code"], again["responseStatus"]["reason"]) == (409, "AlreadyExists")
+    assert refused["responseStatus"]["code"] == 403
+    assert refused["annotations"] == {"authorization.k8s.io/decision": "forbid"}
+
+
+async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends(api):
+    lines = []
+    api.server.audit = Audit(
+        Policy({"rules": [{"level": "Metadata"}]}), lines.append, api.clock, api.server.ids
+    )
+    response = await api.response("GET", "/api/v1/namespaces?watch=1&timeoutSeconds=1")
+    assert [json.loads(line)["stage"] for line in lines] == ["RequestReceived", "ResponseStarted"]
+    body = aiter(response.body)
+    await anext(body)
+    await body.aclose()
+    assert json.loads(lines[-1])["stage"] == "ResponseComplete"

@@ -15,6 +15,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
+_LATE = 0.005  # seconds: no slice of the loop should take longer
+
 
 class Timer(Protocol):
     """A pending call; `cancel()` may be called at any time, more than once."""
@@ -36,8 +38,34 @@ class Clock(Protocol):
     def timeout(self, delay: float | None) -> contextlib.AbstractAsyncContextManager[Any]: ...
 
 
+class Lag:
+    """How late timers fired: what a slice of the loop that took too long costs everybody. Nothing is polled for it."""
+
+    __slots__ = ("late", "seconds", "timers", "worst")
+
+    def __init__(self) -> None:
+        self.timers = 0
+        self.late = 0  # by more than _LATE
+        self.seconds = 0.0  # summed over all timers
+        self.worst = 0.0  # since `take_worst`
+
+    def fired(self, seconds: float) -> None:
+        self.timers += 1
+        if seconds > 0.0:
+            self.seconds += seconds
+            self.late += seconds > _LATE
+            self.worst = max(self.worst, seconds)
+
+    def take_worst(self) -> float:
+        worst, self.worst = self.worst, 0.0
+        return worst
+
+
 class RealClock:
-    """The machine's clock and the running event loop's timers."""
+    """The machine's clock and the running event loop's timers; `lag` tells how late those fire."""
+
+    def __init__(self) -> None:
+        self.lag = Lag()
 
     def now(self) -> float:
         return time.time()
@@ -46,7 +74,13 @@ class RealClock:
         return time.monotonic()
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
-        return asyncio.get_running_loop().call_later(delay, callback, *args)
+        return asyncio.get_running_loop().call_later(
+            delay, self._fire, time.monotonic() + delay, callback, args
+        )
+
+    def _fire(self, due: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.lag.fired(time.monotonic() - due)
+        callback(*args)
 
     async def sleep(self, delay: float) -> None:
         await asyncio.sleep(delay)

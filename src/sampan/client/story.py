@@ -94,5 +94,8 @@ class Story:
 
 def _concerns(entry: Entry, resource: str, namespace: str, name: str) -> bool:
     own = (entry.resource, entry.key.namespace, entry.key.name)
+    if entry.resource == "*":
+        which, _, called = entry.key.name.partition("/")
+        own = (which, entry.key.namespace, called)
     everyone = [own, *(action[1:] for action in entry.actions)]
     return any(resource in ("", r) and namespace in ("", ns) and name in ("", n) for r, ns, n in everyone)

@@ -16,6 +16,7 @@ from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.client.messages import User
 from sampan.client.runner import Runner
+from sampan.cluster import debug
 from sampan.controllers import Timing
 from sampan.scheduler.run import Scheduler
 from sampan.server import bootstrap
@@ -117,6 +118,8 @@ class ControlPlane:
                 self.client(SCHEDULER, "kube-scheduler"), clock=self.clock, ids=self.ids
             )
             await self.scheduler.start()
+        self.server.documents[debug.STORY] = debug.StoryTeller(self.registry, self.runner, self.scheduler)
+        self.server.metrics.sources.append(debug.Figures(self.runner, self.clock))
 
     async def start(self) -> None:
         await self.bootstrap()

@@ -195,6 +195,7 @@ class Scheduler:
             self._queue.discard(entry.key)
             return
         decision = self._schedule(pod, self.snapshot, self._ids.choice)
+        decision.time = self._clock.now()
         self.decisions[entry.key] = decision
         if len(self.decisions) > _KEPT:
             self.decisions.popitem(last=False)

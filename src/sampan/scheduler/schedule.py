@@ -35,6 +35,7 @@ class Decision:
     victims: Victims | None = None
     claims: list[tuple[Object, Object | None]] = field(default_factory=list)
     refusals: Refusals | None = None
+    time: float = 0.0  # when it was made; the shell says
     _names: tuple[str, ...] = ()
 
     def refused(self) -> dict[str, tuple[str, ...]]:

@@ -29,6 +29,7 @@ from sampan.server import (
     respond,
     route,
     subresources,
+    usage,
     watch,
     write,
 )
@@ -43,6 +44,7 @@ from sampan.store.protocol import Item, Store, Watch
 
 if TYPE_CHECKING:
     from sampan.server.admission.attrs import Attrs
+    from sampan.server.audit import Audit
 
 Object = dict[str, Any]
 log = logging.getLogger("sampan.server")
@@ -77,7 +79,8 @@ class Config:
 class Server:
     """`handle` answers a request; everything it knows is in `store`.
 
-    Plugged in after construction: `authenticator`, `admission`, `allocators`, `tokens`, `reviews`.
+    Plugged in after construction: `authenticator`, `admission`, `allocators`, `tokens`, `audit`; `documents` are answers
+    of the composition root at paths of its own (path -> function of the query -> JSON value).
     """
 
     def __init__(
@@ -100,7 +103,10 @@ class Server:
         self.admission: Admits | None = None
         self.allocators: Any = None
         self.tokens: Any = None
+        self.audit: Audit | None = None
+        self.documents: dict[str, Callable[[route.Query], Any]] = {}
         self.nodes = self.config.nodes
+        self.usage = usage.Usage(self)
         self.frames = watch.Frames()
         self.watchers: dict[Watch, Resource] = {}
         self.metrics = Metrics()
@@ -124,9 +130,17 @@ class Server:
 
     async def _serve(self, request: Request) -> Response:
         info = route.parse(request.method, request.path, request.query)
-        user = request.user or self._authenticate(request)
+        user = asking = request.user or self._authenticate(request)
         if request.user is None and _impersonates(request.headers):
             user = self._impersonate(user, request)
+        if self.audit is not None:
+            acting = user if user is not asking else None
+            return await self.audit.around(
+                request, asking, info, acting, lambda: self._respond(request, info, user)
+            )
+        return await self._respond(request, info, user)
+
+    async def _respond(self, request: Request, info: route.RequestInfo, user: User) -> Response:
         if self.config.authorize:
             allowed, reason = self.authorizer.authorize(user, info)
             if not allowed:
@@ -154,6 +168,9 @@ class Server:
             raise method_not_allowed()
         if info.namespace and not row.namespaced and row.plural != "namespaces":
             raise no_such_path()
+        if row.group == usage.GROUP:
+            call.form = form_of(call.request.headers, listing=verb == "list")
+            return await usage.serve(call)
         if verb == "get":
             call.form = form_of(call.request.headers)
             return read.get(call)
@@ -194,6 +211,8 @@ class Server:
 
     async def _document(self, request: Request, info: route.RequestInfo, user: User) -> Response:
         """A path that names no resource: discovery, health, metrics, OpenAPI."""
+        if info.path in self.documents and request.method == "GET":
+            return respond.document(self.documents[info.path](info.query))
         answer = health.answer(self, request, info)
         if answer is None:
             answer = await discovery.answer(self, request, info)

@@ -7,7 +7,7 @@ Source: Kubernetes documentation, "Auditing"; audit.k8s.io/v1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import orjson
 import yaml
 
+from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
 from sampan.base.ids import Ids
-from sampan.client.messages import Request, User
+from sampan.client.messages import Request, Response, User
 from sampan.server.rbac import Asked
 from sampan.server.reviews import user_info
 
@@ -196,6 +197,62 @@ class Audit:
         if rule.level in ("Request", "RequestResponse") and request.body:
             event["requestObject"] = self._object(record, request.body)
         return record
+
+    async def around(
+        self,
+        request: Request,
+        user: User,
+        asked: Asked,
+        acting: User | None,
+        respond: Callable[[], Awaitable[Response]],
+    ) -> Response:
+        """The answer that `respond` makes, recorded; a stream is recorded again when it ends."""
+        record = self.begin(request, user, asked, acting)
+        if record is None:
+            return await respond()
+        try:
+            response = await respond()
+        except ApiError as error:
+            if error.code == 403:
+                record.annotations["authorization.k8s.io/decision"] = "forbid"
+            self.finish(record, error.code, status=error.status())
+            raise
+        except Exception:
+            record.event["responseStatus"] = {"metadata": {}, "code": 500}
+            self._emit(record, "Panic")
+            raise
+        record.annotations["authorization.k8s.io/decision"] = "allow"
+        if isinstance(response.body, bytes) and response.upgrade is None:
+            self.finish(record, response.status, response.body)
+        elif response.upgrade is not None:
+            self.started(record, response.status)
+            response.upgrade = self._recorded_upgrade(record, response.upgrade, response.status)
+        else:
+            self.started(record, response.status)
+            response.body = self._recorded_stream(record, response.status, response.body)
+        return response
+
+    async def _recorded_stream(
+        self, record: Record, code: int, body: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in body:
+                yield chunk
+        finally:
+            if isinstance(body, AsyncGenerator):
+                await body.aclose()
+            self.finish(record, code)
+
+    def _recorded_upgrade(
+        self, record: Record, upgrade: Callable[[Any], Awaitable[None]], code: int
+    ) -> Callable[[Any], Awaitable[None]]:
+        async def carry(raw: Any) -> None:
+            try:
+                await upgrade(raw)
+            finally:
+                self.finish(record, code)
+
+        return carry
 
     def started(self, record: Record, code: int) -> None:
         """The head of a long answer (watch, exec) was sent."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 
 class Metrics:
-    """Plain counters on the hot path; text is made only when it is asked for."""
+    """Plain counters on the hot path; text is made only when it is asked for.
+
+    `sources` are asked for the figures of other parts of the process, in the same text form, each with its line end.
+    """
 
     def __init__(self) -> None:
+        self.sources: list[Callable[[], str]] = []
         self._requests: Counter[tuple[str, str]] = Counter()
         self._refusals: Counter[int] = Counter()
 
@@ -32,4 +37,4 @@ class Metrics:
         lines += ["# TYPE apiserver_longrunning_requests gauge"]
         lines.append(f'apiserver_longrunning_requests{{verb="WATCH"}} {watchers}')
         lines += ["# TYPE sampan_store_revision gauge", f"sampan_store_revision {revision}"]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + "".join(source() for source in self.sources)

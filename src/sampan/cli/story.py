@@ -1,0 +1,66 @@
+"""`sampan story KIND/NAME`: who did what to an object, when and why, from the memory of controllers and scheduler."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+import orjson
+
+from sampan.api.status import ApiError
+from sampan.base.errors import SampanError
+from sampan.client.client import read_body
+from sampan.cluster import config as configs
+from sampan.cluster import supervision
+from sampan.cluster.debug import STORY
+from sampan.cluster.paths import Paths
+from sampan.cluster.up import admin_client
+
+
+def story(arguments: argparse.Namespace) -> int:
+    kind, slash, name = arguments.object.partition("/")
+    if not slash or not kind or not name:
+        raise SampanError(
+            f"{arguments.object!r} is not KIND/NAME", "For example: sampan story deployment/web"
+        )
+    paths = Paths.of(arguments.name, arguments.data_dir)
+    config = configs.load(paths.config)
+    if not supervision.running(paths):
+        raise SampanError(f"cluster {config.name} is not running", "Start it: sampan up")
+    query = {"resource": kind, "namespace": arguments.namespace, "name": name}
+    try:
+        told = asyncio.run(_ask(admin_client(config, paths), query))
+    except ApiError as error:
+        raise SampanError(error.message) from None
+    if not told["entries"]:
+        where = f" in namespace {told['namespace']}" if told["namespace"] else ""
+        hint = "What happened before the control plane last started, or long ago, is forgotten."
+        raise SampanError(f"nothing is known of {told['resource']} {name}{where}", hint)
+    print("\n".join(line for entry in told["entries"] for line in lines(entry, told)))
+    return 0
+
+
+async def _ask(client: Any, query: dict[str, str]) -> dict[str, Any]:
+    response = await client.request("GET", STORY, query)
+    body = await read_body(response)
+    if response.status >= 400:
+        raise ApiError.from_status(orjson.loads(body))
+    return orjson.loads(body)
+
+
+def lines(entry: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """One reconcile, as a person reads it: time and who, then what woke it, what it decided, what it did."""
+    own = all(entry[key] == told[key] for key in ("resource", "namespace", "name"))
+    subject = "" if own else f" for {entry['resource']} {entry['name']}"
+    often = f" ({entry['times']} times)" if entry["times"] > 1 else ""
+    why = f": {entry['why']}" if entry["why"] else ""
+    text = [f"{entry['time'][11:23]}  {entry['controller']}{subject}{why}{often}"]
+    text.append(f"{'':14}woken by {entry['cause']}")
+    text += [f"{'':14}-> {action}" for action in entry["actions"]]
+    text += [f"{'':14}   not {node}: {', '.join(why)}" for node, why in entry.get("refused", {}).items()]
+    if entry["outcome"] != "ok":
+        text.append(f"{'':14}!! {entry['outcome']}")
+    elif not entry["actions"] and not why:
+        text.append(f"{'':14}nothing was to be done")
+    return text
