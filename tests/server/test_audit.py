@@ -133,6 +133,7 @@ async def test_a_server_records_what_it_answered(api):
 
 async def test_a_watch_is_recorded_when_it_begins_and_when_it_ends(api):
     lines = []
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "x"}})
     api.server.audit = Audit(
         Policy({"rules": [{"level": "Metadata"}]}), lines.append, api.clock, api.server.ids
     )
