@@ -22,7 +22,7 @@ from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.client.view import CachedView
 from sampan.cluster import config as configs
-from sampan.cluster import processes
+from sampan.cluster import garbage, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.node.agent import Agent
@@ -181,6 +181,7 @@ async def run(paths: Paths, config: ClusterConfig, name: str) -> None:
     process = NodeProcess(paths, config, name)
     logging.setup(process.clock)
     await process.start()
+    garbage.settle()
     await stopped.wait()
     await process.stop()
 

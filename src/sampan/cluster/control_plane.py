@@ -21,6 +21,7 @@ from sampan.base.errors import SampanError
 from sampan.base.ids import Ids
 from sampan.client.view import CachedView
 from sampan.cluster import config as configs
+from sampan.cluster import garbage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.connector import HttpsConnector
 from sampan.cluster.paths import Paths
@@ -58,6 +59,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     log.info("the API is served", port=config.port)
     await plane.think()
     network = await _host_network(plane, config) if config.fabric else []
+    garbage.settle()
     await stopped.wait()
     log.info("stopping")
     for part in network:
