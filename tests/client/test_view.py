@@ -78,7 +78,7 @@ async def test_a_write_is_seen_at_once_and_told_once(view, client, clock):
     await clock.settle()
     assert len(heard) == 1 and view.get("pods", "a", "default") == made
     entry = view._streams["pods"].table.entries["default", "a"]
-    assert entry.line is not None
+    assert entry.value is not None
 
 
 async def test_an_answer_that_comes_late_changes_nothing(view, client, clock):

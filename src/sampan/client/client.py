@@ -6,7 +6,8 @@ entering at authorization as the given user). Objects are plain JSON values; ref
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +15,7 @@ import orjson
 
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
-from sampan.client.messages import Request, Response, Transport, User
+from sampan.client.messages import Request, Response, Transport, User, WatchEvent
 
 _PATCH_TYPES = {
     "json": "application/json-patch+json",
@@ -180,6 +181,48 @@ class Client:
         `since` is a resourceVersion; `initial=True` first sends every object as ADDED and then a bookmark with the
         annotation `k8s.io/initial-events-end` (KEP-3157). Raises ApiError (410 when `since` is too old).
         """
+        response = await self._watched(resource, namespace, since, labels, fields, initial)
+        body = response.body
+        assert not isinstance(body, bytes)
+        rest = b""
+        async with _ended(body):
+            async for chunk in body:
+                lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+                rest = lines.pop()
+                for line in lines:
+                    if line:
+                        yield line
+
+    async def events(
+        self,
+        resource: str | Resource,
+        namespace: str = "",
+        *,
+        since: str = "",
+        labels: str = "",
+        fields: str = "",
+        initial: bool = False,
+    ) -> AsyncGenerator[Sequence[WatchEvent], None]:
+        """`watch` in batches of events. Inside one process their values are the very bytes the store holds."""
+        response = await self._watched(resource, namespace, since, labels, fields, initial)
+        if response.events is not None:
+            batches = response.events()
+            async with _ended(batches):
+                async for batch in batches:
+                    yield batch
+            return
+        body = response.body
+        assert not isinstance(body, bytes)
+        rest = b""
+        async with _ended(body):
+            async for chunk in body:
+                lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+                rest = lines.pop()
+                yield [_event(line) for line in lines if line]
+
+    async def _watched(
+        self, resource: str | Resource, namespace: str, since: str, labels: str, fields: str, initial: bool
+    ) -> Response:
         query = {
             "watch": "true",
             "resourceVersion": since,
@@ -193,22 +236,25 @@ class Client:
         response = await self.request("GET", path, {k: v for k, v in query.items() if v})
         if response.status >= 400:
             raise ApiError.from_status(orjson.loads(await read_body(response)))
-        body = response.body
-        assert not isinstance(body, bytes)
-        rest = b""
-        try:
-            async for chunk in body:
-                lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
-                rest = lines.pop()
-                for line in lines:
-                    if line:
-                        yield line
-        finally:
-            close = getattr(
-                body, "aclose", None
-            )  # whoever stops reading ends the watch on the other side at once
-            if close is not None:
-                await close()
+        return response
+
+
+def _event(line: bytes) -> WatchEvent:
+    event = orjson.loads(line)
+    obj = event["object"]
+    revision = (obj.get("metadata") or {}).get("resourceVersion")
+    return WatchEvent(event["type"], int(revision or 0), orjson.dumps(obj))
+
+
+@contextlib.asynccontextmanager
+async def _ended(source: Any) -> AsyncGenerator[None, None]:
+    """Whoever stops reading ends the watch on the other side at once."""
+    try:
+        yield
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def read_body(response: Response) -> bytes:

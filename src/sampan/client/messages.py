@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,32 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: User | None = None  # None: authenticate from headers and `peer`
-    peer: Mapping[str, Any] | None = None  # the connection's certificate: {"cn": str, "o": [str], "der": bytes}
+    peer: Mapping[str, Any] | None = (
+        None  # the connection's certificate: {"cn": str, "o": [str], "der": bytes}
+    )
     remote: str = ""  # address of the caller, for audit
+
+
+class WatchEvent(NamedTuple):
+    """`kind` is ADDED, MODIFIED, DELETED, BOOKMARK or ERROR; `value` the object's JSON, shared by all who see it."""
+
+    kind: str
+    revision: int  # of the event; 0 for an ERROR
+    value: bytes
 
 
 @dataclass(slots=True)
 class Response:
-    """`body` is bytes, or chunks as they come (watch, logs). `upgrade` takes over the raw connection after 101."""
+    """`body` is bytes, or chunks as they come (watch, logs). `upgrade` takes over the raw connection after 101.
+
+    `events` are those of a watch, unframed, for a reader in the same process; it reads either them or `body`.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterator[bytes] = b""
     upgrade: Callable[[Any], Awaitable[None]] | None = None
+    events: Callable[[], AsyncIterator[Sequence[WatchEvent]]] | None = None
 
 
 class Transport(Protocol):

@@ -5,6 +5,7 @@ Everything is ordered by (namespace, name), so that what a controller sees does 
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,22 +21,41 @@ _TOMBSTONES = 10_000
 
 
 class Entry:
-    """An object at one revision. `line` is the watch event it came in, undecoded; `obj` its decoded form, if kept."""
+    """An object at one revision. `value` is its JSON, shared with whoever sent it; `obj` its decoded form, if kept."""
 
-    __slots__ = ("indexed", "key", "labels", "line", "obj", "owner", "references", "revision", "uid")
+    __slots__ = ("indexed", "key", "labels", "obj", "owner", "references", "revision", "uid", "value")
 
-    def __init__(self, obj: Object, line: bytes | None, indexes: Mapping[str, Index]) -> None:
+    def __init__(self, obj: Object, value: bytes | None, indexes: Mapping[str, Index]) -> None:
         meta = obj["metadata"]
-        self.key: ObjectKey = (meta.get("namespace", ""), meta["name"])
+        self.key: ObjectKey = (sys.intern(meta.get("namespace", "")), meta["name"])
         self.uid: str = meta.get("uid", "")
         self.revision = int(meta["resourceVersion"])
-        self.line = line  # None: the object came as a write's answer and `obj` is all there is
-        self.obj: Object | None = obj
-        self.labels: Mapping[str, str] = meta.get("labels") or {}
-        references = meta.get("ownerReferences") or ()
-        self.references = tuple(dict.fromkeys(ref["uid"] for ref in references))
-        self.owner: str = next((ref["uid"] for ref in references if ref.get("controller")), "")
-        self.indexed = {name: _values(index(obj)) for name, index in indexes.items()}
+        self.value = value  # None: the object came as a write's answer and `obj` is all there is
+        self.obj: Object | None = self.shown(obj)
+        self.labels: Mapping[str, str] = meta.get("labels") or _NO_LABELS
+        references = meta.get("ownerReferences")
+        self.references: tuple[str, ...] = ()
+        self.owner = ""
+        if references:
+            self.references = tuple(dict.fromkeys(ref["uid"] for ref in references))
+            self.owner = next((ref["uid"] for ref in references if ref.get("controller")), "")
+        self.indexed = tuple([_values(index(obj)) for index in indexes.values()]) if indexes else ()
+
+    def shown(self, obj: Object) -> Object:
+        """What of the object the view shows."""
+        return obj
+
+
+class MetadataEntry(Entry):
+    """Shows metadata only."""
+
+    __slots__ = ()
+
+    def shown(self, obj: Object) -> Object:
+        return {"apiVersion": obj.get("apiVersion"), "kind": obj.get("kind"), "metadata": obj["metadata"]}
+
+
+_NO_LABELS: Mapping[str, str] = {}
 
 
 def _values(found: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -54,13 +74,13 @@ class Decoder:
     def __call__(self, entry: Entry) -> Object:
         obj = entry.obj
         if obj is None:
-            assert entry.line is not None
-            obj = entry.obj = orjson.loads(entry.line)["object"]
+            assert entry.value is not None
+            obj = entry.obj = entry.shown(orjson.loads(entry.value))
         self.keep(entry)
         return obj
 
     def keep(self, entry: Entry) -> None:
-        if entry.line is None:
+        if entry.value is None:
             return
         kept = self._kept
         kept[entry] = None
@@ -150,6 +170,6 @@ def _links(table: Table, entry: Entry) -> Iterator[tuple[dict[Any, set[ObjectKey
     yield table._owned, entry.owner
     for uid in entry.references:
         yield table._referring, uid
-    for name, values in entry.indexed.items():
+    for name, values in zip(table.index_functions, entry.indexed, strict=True):
         for value in values:
             yield table._indexed, (name, value)

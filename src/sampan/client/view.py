@@ -19,7 +19,7 @@ from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
-from sampan.client.table import Decoder, Entry, Index, Object, Table
+from sampan.client.table import Decoder, Entry, Index, MetadataEntry, Object, Table
 
 Listener = Callable[[str, Object | None, Object | None], None]
 Objects = list[Object]
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which part of a resource a view follows; empty means all. `metadata_only` keeps no spec, status or data."""
+    """Which part of a resource a view follows; empty means all. `metadata_only` shows no spec, status or data."""
 
     namespace: str = ""
     labels: str = ""
@@ -74,7 +74,7 @@ class CachedView:
         ids: Ids | None = None,
         indexes: Mapping[str, Mapping[str, Index]] = DEFAULT_INDEXES,
         scopes: Mapping[str, Scope] | None = None,
-        decoded: int = 4096,
+        decoded: int = 1024,
     ) -> None:
         self.fetched: Mapping[tuple[str, str, str], Any] = {}
         self._client = client
@@ -181,7 +181,7 @@ class CachedView:
         initial = not stream.since
         listed: set[tuple[str, str]] | None = set() if initial else None
         scope = stream.scope
-        lines = self._client.watch(
+        batches = self._client.events(
             stream.table.resource,
             scope.namespace,
             since=stream.since,
@@ -190,46 +190,44 @@ class CachedView:
             initial=initial,
         )
         handled = 0
-        async with contextlib.aclosing(lines):
-            async for line in lines:
-                event = orjson.loads(line)
-                kind, obj = event["type"], event["object"]
-                if kind == "ERROR":
-                    raise ApiError.from_status(obj)
-                revision = int(obj["metadata"]["resourceVersion"])
-                if kind == "BOOKMARK":
-                    if listed is not None and _INITIAL_END in (obj["metadata"].get("annotations") or {}):
-                        self._prune(stream, listed, revision)
-                        listed = None
-                        stream.synced.set()
-                elif kind == "DELETED":
-                    self._deleted(stream, obj, revision)
-                else:
-                    if listed is not None:
-                        listed.add((obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
-                    self._changed(stream, obj, line)
-                if listed is None:
-                    stream.table.seen = max(stream.table.seen, revision)
-                    stream.since = str(stream.table.seen)
-                handled += 1
-                if handled % _SLICE == 0:
-                    await self._clock.sleep(0)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                for kind, revision, value in batch:
+                    obj = orjson.loads(value)
+                    if kind == "ERROR":
+                        raise ApiError.from_status(obj)
+                    if kind == "BOOKMARK":
+                        if listed is not None and _INITIAL_END in (obj["metadata"].get("annotations") or {}):
+                            self._prune(stream, listed, revision)
+                            listed = None
+                            stream.synced.set()
+                    elif kind == "DELETED":
+                        self._deleted(stream, obj, revision)
+                    else:
+                        if listed is not None:
+                            listed.add((obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
+                        self._changed(stream, obj, revision, value)
+                    if listed is None:
+                        stream.table.seen = max(stream.table.seen, revision)
+                        stream.since = str(stream.table.seen)
+                    handled += 1
+                    if handled % _SLICE == 0:
+                        await self._clock.sleep(0)
 
     # What the watch says
 
-    def _changed(self, stream: _Stream, obj: Object, line: bytes) -> None:
+    def _changed(self, stream: _Stream, obj: Object, revision: int, value: bytes) -> None:
         table = stream.table
         meta = obj["metadata"]
-        revision = int(meta["resourceVersion"])
         if table.tombstones.get(meta.get("uid", ""), 0) >= revision:
             return
         known = table.entries.get((meta.get("namespace", ""), meta["name"]))
         if known is not None and known.revision >= revision:
-            if known.line is None and known.revision == revision and not stream.scope.metadata_only:
-                known.line = line  # our own write has come back: its bytes can replace the decoded form
+            if known.value is None and known.revision == revision:
+                known.value = value  # our own write has come back: its bytes can replace the decoded form
                 self._decode.keep(known)
             return
-        self._put(stream, obj, line)
+        self._put(stream, obj, value)
 
     def _deleted(self, stream: _Stream, obj: Object, revision: int) -> None:
         meta = obj["metadata"]
@@ -275,11 +273,9 @@ class CachedView:
             stream.table.bury(known.uid, max(known.revision, revision))
             self._remove(stream, known)
 
-    def _put(self, stream: _Stream, obj: Object, line: bytes | None) -> None:
-        if stream.scope.metadata_only:
-            obj = {"apiVersion": obj.get("apiVersion"), "kind": obj.get("kind"), "metadata": obj["metadata"]}
-            line = orjson.dumps({"object": obj})
-        entry = Entry(obj, line, stream.table.index_functions)
+    def _put(self, stream: _Stream, obj: Object, value: bytes | None) -> None:
+        kind = MetadataEntry if stream.scope.metadata_only else Entry
+        entry = kind(obj, value, stream.table.index_functions)
         old = stream.table.put(entry)
         self._decode.keep(entry)
         self._notify(stream.table.resource, old, entry)

@@ -5,15 +5,16 @@ Source: API concepts, "Efficient detection of changes", "Watch bookmarks", "Stre
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
 
+from sampan.api.registry import Resource
 from sampan.api.status import gone
-from sampan.client.messages import Response
+from sampan.client.messages import Response, WatchEvent
 from sampan.server import objects, respond
 from sampan.server.call import Call
 from sampan.server.negotiate import JSON
@@ -26,8 +27,8 @@ Object = dict[str, Any]
 _CHUNK = 64 * 1024  # bytes handed to the connection at once
 _BOOKMARK = 60.0  # seconds between bookmarks
 _TIMEOUT = 1800.0  # a watch without timeoutSeconds ends after one to two times this
-_FRAMES = 4096  # shared frames kept
-_FRAME_LIMIT = 256 * 1024  # larger frames are not worth keeping
+_FRAMES = 1024  # shared frames kept
+_FRAMES_SIZE = 4 << 20  # and their bytes
 
 
 class Frames:
@@ -35,15 +36,15 @@ class Frames:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
+        self._size = 0
 
     def get(self, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
         frame = self._kept.get(key)
         if frame is None:
-            frame = make()
-            if len(frame) <= _FRAME_LIMIT:
-                self._kept[key] = frame
-                if len(self._kept) > _FRAMES:
-                    self._kept.popitem(last=False)
+            frame = self._kept[key] = make()
+            self._size += len(frame)
+            while len(self._kept) > _FRAMES or self._size > _FRAMES_SIZE:
+                self._size -= len(self._kept.popitem(last=False)[1])
         return frame
 
 
@@ -54,16 +55,8 @@ def watch(call: Call) -> Response:
     if call.form.shape == "table":
         respond.include_of(call)
     stream = _Stream(call, options, match)
-    return Response(200, {"content-type": JSON, "cache-control": "no-cache, private"}, stream.run())
-
-
-@dataclass(slots=True)
-class _Event:
-    """`kind` is ADDED, MODIFIED or DELETED; `value` the object's bytes in the stored version."""
-
-    kind: str
-    revision: int
-    value: bytes
+    headers = {"content-type": JSON, "cache-control": "no-cache, private"}
+    return Response(200, headers, stream.run(), events=stream.events)
 
 
 class _Stream:
@@ -110,36 +103,53 @@ class _Stream:
 
     async def run(self) -> AsyncIterator[bytes]:
         """Chunks of frames, each a line of JSON."""
+        async with contextlib.aclosing(self._changes()) as batches:
+            async for batch in batches:
+                if len(batch) == 1:  # the usual case: the very bytes that everybody gets
+                    yield self._frame(batch[0])
+                else:
+                    for chunk in self._batched(batch):
+                        yield chunk
+
+    async def events(self) -> AsyncIterator[Sequence[WatchEvent]]:
+        """The same for a reader in this process: values as they are stored, in the version that was asked for."""
+        row = self._call.row
+        async with contextlib.aclosing(self._changes()) as batches:
+            async for batch in batches:
+                yield [
+                    e if objects.ready(e.value, e.revision, row) else e._replace(value=_value(row, e))
+                    for e in batch
+                ]
+
+    async def _changes(self) -> AsyncGenerator[Sequence[WatchEvent], None]:
+        """What was there, then what happens: events of the stored version, never an empty batch."""
         if self._cursor is None:
-            yield self._gone(self._since, self._expired)
+            yield [self._gone(self._since, self._expired)]
             return
         server = self._call.server
         server.watchers[self._cursor] = self._call.row
         timer = None
         try:
-            for chunk in self._batched(self._initial()):
-                yield chunk
-            self._items = ()
+            initial = self._initial()
+            if initial:
+                yield initial
+            self._items = initial = ()
             timer = self._arm()
             async for batch in self._cursor:
-                if len(batch) == 1:  # the usual case: the very bytes that everybody gets
-                    event = self._event(batch[0])
-                    if event is not None:
-                        yield self._frame(event)
-                elif batch:
-                    for chunk in self._batched(self._frame(e) for e in map(self._event, batch) if e):
-                        yield chunk
+                events = [event for change in batch if (event := self._event(change)) is not None]
+                if events:
+                    yield events
                 if self._due:
                     self._due = False
                     now = server.clock.monotonic()
                     if self._bookmarks and now >= self._bookmark_at:
                         self._bookmark_at = now + server.ids.jitter(_BOOKMARK, 0.25)
-                        yield self._bookmark(self._cursor.revision)
+                        yield [self._bookmark(self._cursor.revision)]
                     if now >= self._end:
                         return
                     timer = self._arm()
         except Compacted as error:
-            yield self._gone(self._since, error)
+            yield [self._gone(self._since, error)]
         finally:
             server.watchers.pop(self._cursor, None)
             self._cursor.close()
@@ -156,19 +166,22 @@ class _Stream:
         if self._cursor is not None:
             self._cursor.poke()
 
-    def _initial(self) -> Iterator[bytes]:
+    def _initial(self) -> Sequence[WatchEvent]:
         match = self._match
-        for item in self._items:
-            if match is None or match(item):
-                yield self._frame(_Event("ADDED", item.revision, item.value))
+        events = [
+            WatchEvent("ADDED", item.revision, item.value)
+            for item in self._items
+            if match is None or match(item)
+        ]
         if self._initial_end:
-            yield self._bookmark(self._since, initial_end=True)
+            events.append(self._bookmark(self._since, initial_end=True))
+        return events
 
-    @staticmethod
-    def _batched(frames: Iterator[bytes]) -> Iterator[bytes]:
+    def _batched(self, events: Sequence[WatchEvent]) -> Iterator[bytes]:
         parts: list[bytes] = []
         size = 0
-        for frame in frames:
+        for event in events:
+            frame = self._frame(event)
             parts.append(frame)
             size += len(frame)
             if size >= _CHUNK:
@@ -177,26 +190,28 @@ class _Stream:
         if parts:
             yield b"".join(parts)
 
-    def _event(self, change: Change) -> _Event | None:
+    def _event(self, change: Change) -> WatchEvent | None:
         """What a change means to this watcher: entering its selection is ADDED, leaving it DELETED."""
         match, item, previous = self._match, change.item, change.previous
         was = previous is not None and (match is None or match(previous))
         if item is None:
-            return _Event("DELETED", change.revision, change.final) if was else None
+            return WatchEvent("DELETED", change.revision, change.final) if was else None
         if match is None or match(item):
-            return _Event("MODIFIED" if was else "ADDED", change.revision, item.value)
+            return WatchEvent("MODIFIED" if was else "ADDED", change.revision, item.value)
         if was and previous is not None:
-            return _Event("DELETED", change.revision, _at_revision(previous, change.revision))
+            return WatchEvent("DELETED", change.revision, _at_revision(previous, change.revision))
         return None
 
-    def _frame(self, event: _Event) -> bytes:
+    def _frame(self, event: WatchEvent) -> bytes:
         call = self._call
+        if event.kind in _OWN:
+            return _line(event.kind, event.value)
         if call.form.shape == "table":
             return self._table(event)
         key = (call.row.store_key, event.revision, event.kind, call.row.api_version, call.form)
         return call.server.frames.get(key, lambda: _encode(call, event))
 
-    def _table(self, event: _Event) -> bytes:
+    def _table(self, event: WatchEvent) -> bytes:
         value = objects.read(event.value, event.revision, self._call.row)
         table = respond.tabulate(self._call, self._call.row, [value], headers=not self._columns_sent)
         if self._columns_sent:
@@ -205,7 +220,7 @@ class _Stream:
         table["metadata"] = {"resourceVersion": str(event.revision)}
         return orjson.dumps({"type": event.kind, "object": table}) + b"\n"
 
-    def _bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+    def _bookmark(self, revision: int, *, initial_end: bool = False) -> WatchEvent:
         meta: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
         if initial_end:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -216,24 +231,34 @@ class _Stream:
         elif form.shape == "table":
             obj = {"kind": "Table", "apiVersion": f"meta.k8s.io/{form.version}", "metadata": meta}
             obj |= {"columnDefinitions": None, "rows": []}
-        return orjson.dumps({"type": "BOOKMARK", "object": obj}) + b"\n"
+        return WatchEvent("BOOKMARK", revision, orjson.dumps(obj))
 
-    def _gone(self, since: int, error: Compacted | None) -> bytes:
+    def _gone(self, since: int, error: Compacted | None) -> WatchEvent:
         oldest = error.oldest if error else 0
         status = gone(f"too old resource version: {since} ({oldest})").status()
-        return orjson.dumps({"type": "ERROR", "object": status}) + b"\n"
+        return WatchEvent("ERROR", 0, orjson.dumps(status))
 
 
-def _encode(call: Call, event: _Event) -> bytes:
+_OWN = ("BOOKMARK", "ERROR")  # events that are each watcher's own, in its form already
+
+
+def _encode(call: Call, event: WatchEvent) -> bytes:
     if call.form.shape == "partial":
-        value = orjson.dumps(
-            respond.partial(objects.read(event.value, event.revision, call.row), call.form.version)
-        )
-    elif objects.ready(event.value, event.revision, call.row):
-        value = event.value
-    else:
-        value = orjson.dumps(objects.read(event.value, event.revision, call.row))
-    return b'{"type":"%b","object":%b}\n' % (event.kind.encode(), value)
+        obj = objects.read(event.value, event.revision, call.row)
+        return _line(event.kind, orjson.dumps(respond.partial(obj, call.form.version)))
+    if objects.ready(event.value, event.revision, call.row):
+        return _line(event.kind, event.value)
+    return _line(event.kind, _value(call.row, event))
+
+
+def _value(row: Resource, event: WatchEvent) -> bytes:
+    if event.kind in _OWN:
+        return event.value
+    return orjson.dumps(objects.read(event.value, event.revision, row))
+
+
+def _line(kind: str, value: bytes) -> bytes:
+    return b'{"type":"%b","object":%b}\n' % (kind.encode(), value)
 
 
 def _at_revision(item: Item, revision: int) -> bytes:
