@@ -7,7 +7,19 @@ from typing import NamedTuple
 
 from sampan.api import names
 from sampan.api.registry import Resource
-from sampan.api.validate import batch, pod, workloads
+from sampan.api.validate import (
+    autoscaling,
+    batch,
+    cluster,
+    config,
+    network,
+    pod,
+    policy,
+    rbac,
+    service,
+    storage,
+    workloads,
+)
 from sampan.api.validate.base import Errors, Object, label_problems, subdomain_problems
 from sampan.api.validate.meta import NameCheck
 
@@ -70,7 +82,16 @@ _daemon_status = workloads.status_counts(
 )
 
 _CORE: dict[str, Rules] = {
-    "namespaces": Rules(name=label_problems),
+    "configmaps": Rules(config.config_map, config.config_map_update),
+    "endpoints": Rules(network.endpoints, network.endpoints_update),
+    "events": Rules(cluster.event, cluster.event_update),
+    "limitranges": Rules(policy.limit_range, policy.limit_range_update),
+    "namespaces": Rules(
+        cluster.namespace, name=label_problems, parts={"finalize": cluster.namespace_finalize}
+    ),
+    "nodes": Rules(cluster.node, cluster.node_update, cluster.node_status),
+    "persistentvolumeclaims": Rules(storage.claim, storage.claim_update),
+    "persistentvolumes": Rules(storage.volume, storage.volume_update),
     "pods": Rules(
         pod.create, pod.update, pod.status, parts={"ephemeralcontainers": pod.ephemeral, "resize": pod.resize}
     ),
@@ -78,7 +99,9 @@ _CORE: dict[str, Rules] = {
     "replicationcontrollers": Rules(
         workloads.replication_controller, workloads.replication_controller_update, _replicas
     ),
-    "services": Rules(name=label_problems),
+    "resourcequotas": Rules(policy.quota, policy.quota_update, policy.quota_status),
+    "secrets": Rules(config.secret, config.secret_update),
+    "services": Rules(service.create, service.update, service.status, name=label_problems),
 }
 _APPS: dict[str, Rules] = {
     "controllerrevisions": Rules(workloads.controller_revision, workloads.controller_revision_update),
@@ -87,22 +110,57 @@ _APPS: dict[str, Rules] = {
     "replicasets": Rules(workloads.replica_set, workloads.replica_set_update, _replicas),
     "statefulsets": Rules(workloads.stateful_set, workloads.stateful_set_update, _stateful_status),
 }
+_AUTOSCALING: dict[str, Rules] = {
+    "horizontalpodautoscalers": Rules(
+        autoscaling.autoscaler,
+        autoscaling.autoscaler_update,
+        autoscaling.autoscaler_status,
+        name=names.path_segment,
+    ),
+}
 _BATCH: dict[str, Rules] = {
     "cronjobs": Rules(batch.cron_job, batch.cron_job_update),
     "jobs": Rules(batch.job, batch.job_update, batch.job_status),
 }
+_NETWORKING: dict[str, Rules] = {
+    "ingressclasses": Rules(network.ingress_class, network.ingress_class_update),
+    "ingresses": Rules(network.ingress, network.ingress_update, network.ingress_status),
+    "ipaddresses": Rules(network.ip_address, network.ip_address_update, name=network.address_name),
+    "networkpolicies": Rules(network.network_policy, network.network_policy_update),
+    "servicecidrs": Rules(network.service_cidr, network.service_cidr_update),
+}
 _RBAC: dict[str, Rules] = {
-    "clusterrolebindings": Rules(name=names.path_segment),
-    "clusterroles": Rules(name=names.path_segment),
-    "rolebindings": Rules(name=names.path_segment),
-    "roles": Rules(name=names.path_segment),
+    "clusterrolebindings": Rules(
+        rbac.cluster_role_binding, rbac.cluster_role_binding_update, name=names.path_segment
+    ),
+    "clusterroles": Rules(rbac.cluster_role, rbac.cluster_role_update, name=names.path_segment),
+    "rolebindings": Rules(rbac.role_binding, rbac.role_binding_update, name=names.path_segment),
+    "roles": Rules(rbac.role, rbac.role_update, name=names.path_segment),
+}
+_STORAGE: dict[str, Rules] = {
+    "csidrivers": Rules(storage.csi_driver, storage.csi_driver_update),
+    "csinodes": Rules(storage.csi_node, storage.csi_node_update),
+    "csistoragecapacities": Rules(storage.storage_capacity, storage.storage_capacity_update),
+    "storageclasses": Rules(storage.storage_class, storage.storage_class_update),
+    "volumeattachments": Rules(storage.attachment, storage.attachment_update),
+    "volumeattributesclasses": Rules(storage.attributes_class, storage.attributes_class_update),
 }
 
 _GROUPS: dict[str, dict[str, Rules]] = {
     "": _CORE,
+    "apiregistration.k8s.io": {"apiservices": Rules(cluster.api_service, cluster.api_service_update)},
     "apps": _APPS,
+    "autoscaling": _AUTOSCALING,
     "batch": _BATCH,
+    "coordination.k8s.io": {"leases": Rules(cluster.lease, cluster.lease_update)},
+    "discovery.k8s.io": {"endpointslices": Rules(network.endpoint_slice, network.endpoint_slice_update)},
+    "events.k8s.io": {"events": Rules(cluster.event_new)},
+    "networking.k8s.io": _NETWORKING,
+    "node.k8s.io": {"runtimeclasses": Rules(policy.runtime_class, policy.runtime_class_update)},
+    "policy": {"poddisruptionbudgets": Rules(policy.budget, policy.budget_update, policy.budget_status)},
     "rbac.authorization.k8s.io": _RBAC,
+    "scheduling.k8s.io": {"priorityclasses": Rules(policy.priority_class, policy.priority_class_update)},
+    "storage.k8s.io": _STORAGE,
 }
 
 

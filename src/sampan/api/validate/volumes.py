@@ -559,3 +559,60 @@ def mount_names(errors: Errors, path: str, name: str, known: set[str]) -> None:
         errors.append(required(path))
     elif name not in known:
         errors.append(not_found_field(path, name))
+
+
+# PersistentVolumes
+
+
+def _csi_persistent(errors: Errors, source: Object, path: str) -> None:
+    csi_driver_name(errors, source.get("driver", ""), f"{path}.driver")
+    if not source.get("volumeHandle"):
+        errors.append(required(f"{path}.volumeHandle"))
+    for field in source:
+        ref = source[field] if field.endswith("SecretRef") else None
+        for part in ("name", "namespace"):
+            if ref is not None and not ref.get(part):
+                errors.append(required(f"{path}.{field}.{part}"))
+
+
+def _local(errors: Errors, source: Object, path: str) -> None:
+    if not source.get("path"):
+        errors.append(required(f"{path}.path"))
+    else:
+        no_back_steps(errors, f"{path}.path", source["path"])
+
+
+_ONLY_PODS = (
+    "emptyDir",
+    "gitRepo",
+    "secret",
+    "configMap",
+    "persistentVolumeClaim",
+    "downwardAPI",
+    "projected",
+    "csi",
+    "ephemeral",
+    "image",
+)
+_PERSISTENT: dict[str, Source] = {
+    **{k: v for k, v in _POD_SOURCES.items() if k not in _ONLY_PODS},
+    "local": _local,
+    "csi": _csi_persistent,
+}
+
+
+def persistent_sources(errors: Errors, spec: Object, path: str) -> bool:
+    """The one source of a PersistentVolume. Answers whether there is any."""
+    found = False
+    for kind, check in _PERSISTENT.items():
+        source = spec.get(kind)
+        if source is None:
+            continue
+        if found:
+            errors.append(forbidden_field(f"{path}.{kind}", _ONE_TYPE))
+            continue
+        found = True
+        check(errors, source, f"{path}.{kind}")
+        if kind == "local" and spec.get("nodeAffinity") is None:
+            errors.append(required(f"{path}.nodeAffinity", "Local volume requires node affinity"))
+    return found
