@@ -1,126 +1,177 @@
-"""Security without being asked for: TLS with an own CA, nobody without rights, least rights for nodes, secrets 0600."""
+"""Who may do what: nobody without a name, an account what its roles say, a node only what is its own."""
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 import stat
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
-from harness import Cluster, Kubectl, shell
+import yaml
+from harness import Cluster, Kubectl, eventually, pod, shell
 
 
-def server_of(cluster: Cluster) -> str:
-    return cluster.kubectl()("config view --minify -o jsonpath={.clusters[0].cluster.server}").strip()
+def api(kubectl: Kubectl) -> tuple[str, ssl.SSLContext, dict]:
+    """(URL, TLS settings that trust the cluster's CA, the admin's user entry) from the kubeconfig."""
+    config = yaml.safe_load(Path(kubectl.environment["KUBECONFIG"]).read_text())
+    entry = config["clusters"][0]["cluster"]
+    ca = base64.b64decode(entry["certificate-authority-data"]).decode()
+    return entry["server"], ssl.create_default_context(cadata=ca), config["users"][0]["user"]
 
 
-def ask(cluster: Cluster, path: str, token: str = "", pair: str = "") -> tuple[int, Any]:
-    """(status, body) of a GET that trusts the cluster's CA alone, with a token or a certificate of the data directory."""
-    context = ssl.create_default_context(cafile=str(cluster.data / "pki" / "ca.crt"))
-    if pair:
-        context.load_cert_chain(cluster.data / "pki" / f"{pair}.crt", cluster.data / "pki" / f"{pair}.key")
-    request = urllib.request.Request(server_of(cluster) + path)
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
+def ask(kubectl: Kubectl, path: str, token: str = "") -> tuple[int, dict]:
+    """(status code, decoded body) of a GET with a token, or with no name at all."""
+    server, context, _ = api(kubectl)
+    request = urllib.request.Request(
+        server + path, headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
     try:
         with urllib.request.urlopen(request, context=context, timeout=10) as answer:
-            return answer.status, json.loads(answer.read())
+            return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
+        return error.code, json.load(error)
 
 
-def test_a_stranger_is_refused_with_a_status(cluster: Cluster) -> None:
-    code, status = ask(cluster, "/api/v1/namespaces/default/secrets")
-    assert (code, status["reason"]) == (403, "Forbidden")
-    assert 'User "system:anonymous" cannot list resource "secrets"' in status["message"]
-    code, status = ask(cluster, "/api/v1/pods", token="nonsense")
+def test_anonymous(kubectl: Kubectl) -> None:
+    """403 with a Status that says who may not do what; health and version are for everybody."""
+    code, status = ask(kubectl, "/api/v1/namespaces/default/secrets")
+    assert (code, status["kind"], status["reason"]) == (403, "Status", "Forbidden")
+    assert status["message"] == (
+        'secrets is forbidden: User "system:anonymous" cannot list resource "secrets" in API group "" in the namespace "default"'
+    )
+    assert ask(kubectl, "/version")[0] == 200
+
+
+def test_a_wrong_token(kubectl: Kubectl) -> None:
+    code, status = ask(kubectl, "/api/v1/pods", "not-a-token")
     assert (code, status["reason"], status["message"]) == (401, "Unauthorized", "Unauthorized")
 
 
-def test_a_stranger_may_ask_for_health_and_version(cluster: Cluster) -> None:
-    assert ask(cluster, "/version")[0] == 200
+def test_plain_http_is_refused(kubectl: Kubectl) -> None:
+    server, _, _ = api(kubectl)
+    with pytest.raises((urllib.error.HTTPError, OSError)):
+        urllib.request.urlopen(server.replace("https", "http") + "/api", timeout=5)
 
 
-def test_only_the_own_authority_is_trusted(cluster: Cluster) -> None:
+def test_another_ca_is_not_trusted(kubectl: Kubectl) -> None:
+    server, _, _ = api(kubectl)
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-        urllib.request.urlopen(server_of(cluster) + "/version", timeout=10)
+        urllib.request.urlopen(server + "/version", timeout=5)
 
 
-def test_a_pod_has_a_token_that_reaches_the_api(kubectl: Kubectl) -> None:
-    mount = "/var/run/secrets/kubernetes.io/serviceaccount"
-    script = f"""
-import json, ssl, sys, urllib.error, urllib.request
-def ask(path):
-    context = ssl.create_default_context(cafile="{mount}/ca.crt")
-    request = urllib.request.Request("https://kubernetes.default.svc" + path)
-    request.add_header("Authorization", "Bearer " + open("{mount}/token").read())
-    try:
-        return urllib.request.urlopen(request, context=context, timeout=10).status
-    except urllib.error.HTTPError as error:
-        return error.code
-print(ask("/api/v1/namespaces/{kubectl.namespace}/pods"))
-"""
-    kubectl.run_pod("inside")
-    assert kubectl("exec inside -- python3 -c " + json.dumps(script).replace("\\n", "\n")).strip() == "403"
-    kubectl("create role reader --verb=list --resource=pods")
-    kubectl(f"create rolebinding reader --role=reader --serviceaccount={kubectl.namespace}:default")
-    assert kubectl("exec inside -- python3 -c " + json.dumps(script).replace("\\n", "\n")).strip() == "200"
+def test_rbac(kubectl: Kubectl) -> None:
+    """An account may what a role gives it, where it gives it, from the moment it is bound."""
+    robot = f"system:serviceaccount:{kubectl.namespace}:robot"
+    kubectl("create serviceaccount robot")
+    said = kubectl.refused(f"get pods --as={robot}")
+    assert f'pods is forbidden: User "{robot}" cannot list resource "pods" in API group ""' in said
+    kubectl("create role reader --verb=get,list --resource=pods")
+    kubectl(f"create rolebinding robot-reads --role=reader --serviceaccount={kubectl.namespace}:robot")
+    eventually(lambda: kubectl.run(f"get pods --as={robot}").returncode == 0)
+    assert kubectl.refused(f"auth can-i delete pods --as={robot}").strip() == "no"
+    assert kubectl.refused(f"auth can-i list pods -n default --as={robot}").strip() == "no"
+    assert "forbidden" in kubectl.refused(f"run x --image=localhost/host --as={robot}")
+    kubectl("delete rolebinding robot-reads")
+    eventually(lambda: kubectl.run(f"get pods --as={robot}").returncode != 0)
+    kubectl(f"create rolebinding robot-views --clusterrole=view --serviceaccount={kubectl.namespace}:robot")
+    eventually(lambda: kubectl.run(f"get pods,services --as={robot}").returncode == 0)
+    assert "forbidden" in kubectl.refused(f"get secrets --as={robot}")
 
 
-def test_a_pod_can_do_without_a_token(kubectl: Kubectl) -> None:
-    kubectl.run_pod("bare", {"automountServiceAccountToken": False, "containers": [shell("sleep infinity")]})
-    assert "No such file" in kubectl.refused("exec bare -- ls /var/run/secrets/kubernetes.io")
+def test_nobody_gives_more_than_he_has(kubectl: Kubectl) -> None:
+    kubectl("create rolebinding edits --clusterrole=admin --user=alice")
+    said = eventually(
+        lambda: (
+            (r := kubectl.run("create role all --verb=* --resource=nodes --as=alice")).returncode and r.stderr
+        )
+    )
+    assert "is attempting to grant RBAC permissions not currently held" in said
 
 
-def test_a_node_sees_its_own_things_only(cluster: Cluster, kubectl: Kubectl) -> None:
-    kubectl("create secret generic used --from-literal=a=1")
+def test_a_pod_speaks_to_the_api(kubectl: Kubectl) -> None:
+    """With the token, the CA and the address it finds in itself; its account decides what it may."""
+    kubectl("create serviceaccount robot")
+    kubectl("create role reader --verb=get,list --resource=configmaps")
+    kubectl(f"create rolebinding reads --role=reader --serviceaccount={kubectl.namespace}:robot")
+    kubectl.run_pod("inside", {"serviceAccountName": "robot", "containers": [shell("exec sleep infinity")]})
+    here = "/var/run/secrets/kubernetes.io/serviceaccount"
+    curl = (
+        f'curl -sS --cacert {here}/ca.crt -H "Authorization: Bearer $(cat {here}/token)" '
+        "https://kubernetes.default.svc/api/v1/namespaces/$(cat " + here + "/namespace)"
+    )
+    allowed = json.loads(kubectl(f"exec inside -- sh -c '{curl}/configmaps'"))
+    assert allowed["kind"] == "ConfigMapList" and "kube-root-ca.crt" in json.dumps(allowed)
+    refused = json.loads(kubectl(f"exec inside -- sh -c '{curl}/secrets'"))
+    assert (refused["code"], refused["reason"]) == (403, "Forbidden")
+
+
+def test_a_pod_without_token(kubectl: Kubectl) -> None:
+    kubectl.run_pod(
+        "mute", {"automountServiceAccountToken": False, "containers": [shell("exec sleep infinity")]}
+    )
+    assert kubectl.run("exec mute -- ls /var/run/secrets/kubernetes.io").returncode != 0
+
+
+def test_a_token_ends_with_its_pod(kubectl: Kubectl) -> None:
+    """A token that is bound to a pod is worth nothing once that pod is gone."""
+    kubectl.run_pod("short")
+    token = kubectl("exec short -- cat /var/run/secrets/kubernetes.io/serviceaccount/token")
+    path = f"/api/v1/namespaces/{kubectl.namespace}/pods"
+    assert ask(kubectl, path, token)[0] == 403
+    kubectl("delete pod short --grace-period=1")
+    eventually(lambda: ask(kubectl, path, token)[0] == 401, "the token is refused")
+
+
+def test_a_node_reads_only_its_own(kubectl: Kubectl, cluster: Cluster) -> None:
+    """A node's certificate opens the Secrets of its pods, no others."""
+    kubectl("create secret generic mine --from-literal=a=1")
     kubectl("create secret generic other --from-literal=a=1")
-    env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "used", "key": "a"}}}]
-    kubectl.run_pod("user", {"nodeName": "node-1", "containers": [shell("sleep infinity", env=env)]})
-    secrets = f"/api/v1/namespaces/{kubectl.namespace}/secrets"
-    assert ask(cluster, f"{secrets}/used", pair="nodes/node-1")[0] == 200
-    assert ask(cluster, f"{secrets}/other", pair="nodes/node-1")[0] == 403
-    assert ask(cluster, f"{secrets}/used", pair="nodes/node-2")[0] == 403
-    assert ask(cluster, "/api/v1/nodes/node-1", pair="nodes/node-1")[0] == 200
+    volume = {"name": "v", "secret": {"secretName": "mine"}}
+    kubectl.run_pod(
+        "reader", {"nodeName": "node-1", "volumes": [volume], "containers": [shell("exec sleep infinity")]}
+    )
+    node = "--as=system:node:node-1 --as-group=system:nodes"
+    assert kubectl(f"get secret mine -o name {node}") == "secret/mine\n"
+    assert "no relationship found between node" in kubectl.refused(f"get secret other {node}")
+    assert "forbidden" in kubectl.refused(f"get secret mine {node.replace('node-1', 'node-2')}")
 
 
-def test_rights_of_the_default_roles(kubectl: Kubectl) -> None:
-    kubectl("create serviceaccount viewer")
-    kubectl(f"create rolebinding viewer --clusterrole=view --serviceaccount={kubectl.namespace}:viewer")
-    viewer = f"--as=system:serviceaccount:{kubectl.namespace}:viewer"
-    assert kubectl(f"get pods {viewer}") == ""
-    assert "cannot list resource" in kubectl.refused(f"get secrets {viewer}")
-    assert "cannot create resource" in kubectl.refused(f"create configmap x {viewer}")
-
-
-def test_nobody_gives_away_more_than_he_has(kubectl: Kubectl) -> None:
-    kubectl("create serviceaccount deputy")
-    kubectl("create role manager --verb=create,get --resource=roles,rolebindings")
-    kubectl(f"create rolebinding manager --role=manager --serviceaccount={kubectl.namespace}:deputy")
-    deputy = f"--as=system:serviceaccount:{kubectl.namespace}:deputy"
-    said = kubectl.refused(f"create role mighty --verb=* --resource=secrets {deputy}")
-    assert "attempting to grant RBAC permissions not currently held" in said
-
-
-def test_the_kubelet_wants_the_servers_certificate(cluster: Cluster) -> None:
-    addresses = cluster.kubectl().get("node/node-1")["status"]["addresses"]
-    address = next(a["address"] for a in addresses if a["type"] == "InternalIP")
-    context = ssl.create_default_context(cafile=str(cluster.data / "pki" / "ca.crt"))
-    with pytest.raises((urllib.error.URLError, ConnectionError, ssl.SSLError)):
-        urllib.request.urlopen(f"https://{address}:10250/pods", context=context, timeout=10)
-
-
-def test_keys_on_disk_are_their_owners_alone(cluster: Cluster, kubectl: Kubectl) -> None:
-    kubectl("create secret generic hidden --from-literal=word=xyzzy-plugh")
-    keys = list((cluster.data / "pki").rglob("*.key"))
-    assert len(keys) >= 6
-    for path in [*keys, cluster.data / "cluster.json", Path(cluster.kubeconfig)]:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+def test_secrets_on_disk(kubectl: Kubectl, cluster: Cluster) -> None:
+    """Keys, the store and the kubeconfig are for their owner only; so is the directory of all."""
+    kubectl("create secret generic treasure --from-literal=where=under-the-palm")
+    kubectl.run_pod(
+        "holder",
+        {
+            "volumes": [{"name": "v", "secret": {"secretName": "treasure"}}],
+            "containers": [shell("exec sleep infinity", volumeMounts=[{"name": "v", "mountPath": "/v"}])],
+        },
+    )
     assert stat.S_IMODE(cluster.data.stat().st_mode) == 0o700
-    for path in cluster.data.rglob("*"):
-        if path.is_file() and path.stat().st_mode & 0o004 and path.stat().st_size < 1 << 22:
-            assert b"xyzzy-plugh" not in path.read_bytes(), path
+    assert stat.S_IMODE(cluster.kubeconfig.stat().st_mode) == 0o600
+    loose = [
+        str(path)
+        for pattern in ("pki/**/*.key", "store/*.log", "pki/sa.*")
+        for path in cluster.data.glob(pattern)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
+    assert loose == []
+
+
+def test_a_forbidden_pod(kubectl: Kubectl) -> None:
+    """A namespace may refuse pods that ask for too much (Pod Security Standards)."""
+    kubectl(f"label namespace {kubectl.namespace} pod-security.kubernetes.io/enforce=restricted")
+    said = kubectl.refused(
+        "apply -f -", input=json.dumps(pod("bold", {"hostNetwork": True, "containers": [shell("true")]}))
+    )
+    assert 'violates PodSecurity "restricted:latest"' in said and "host namespaces" in said
+
+
+def test_quota(kubectl: Kubectl) -> None:
+    kubectl("create quota small --hard=configmaps=2,pods=1")
+    eventually(lambda: kubectl.get("resourcequota small").get("status", {}).get("used"))
+    kubectl("create configmap one")
+    assert "exceeded quota: small" in kubectl.refused("create configmap two")
