@@ -37,8 +37,7 @@ async def test_a_deployments_story_tells_who_made_its_replicaset():
         status, body = await ask(cluster, debug.STORY, "resource=deploy&namespace=default&name=web")
         told = orjson.loads(body)
         assert status == 200 and told["resource"] == "deployments.apps"
-        first = told["entries"][0]
-        assert first["controller"] == "deployment-controller"
+        first = next(e for e in told["entries"] if e["controller"] == "deployment-controller")
         assert first["cause"] == "deployments.apps default/web created"
         assert any(action.startswith("create replicasets.apps default/web-") for action in first["actions"])
         text = "\n".join(line for entry in told["entries"] for line in cli.lines(entry, told))

@@ -113,6 +113,11 @@ class Plan:
     rescue: list[Step] = field(default_factory=list)
     why: str = ""  # one line for `sampan story`
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is to be read, written or told."""
+        return not (self.reads or self.events or any(self.phases))
+
     def then(self, *steps: Step) -> Plan:
         """Adds a phase after those there are."""
         if steps:

@@ -5,6 +5,7 @@ Failures wait exponentially longer (5 ms doubling to 1000 s); news of a key brin
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from sampan.base.clock import Clock, Timer
@@ -12,10 +13,14 @@ from sampan.base.ids import Ids
 from sampan.client.plan import Key
 
 FIRST_DELAY, LAST_DELAY = 0.005, 1000.0
+_TURN = 16  # keys handed out before other tasks get their turn
 
 
 class Queue:
-    """`ready(key, cause)` is called for a key that may be worked on; `done(key)` must follow when it was."""
+    """`ready(key, cause)` is called for a key that may be worked on; `done(key)` must follow when it was.
+
+    Never from within `add`: what comes together in one turn of the event loop wakes a key once.
+    """
 
     def __init__(
         self, ready: Callable[[Key, str], None], *, clock: Clock, ids: Ids, concurrency: int = 8
@@ -30,6 +35,7 @@ class Queue:
         self._timers: dict[Key, Timer] = {}
         self._failures: dict[Key, int] = {}
         self._open = False
+        self._called = False  # a turn is due
         self.added = 0
         self.retried = 0
 
@@ -48,7 +54,7 @@ class Queue:
     def open(self) -> None:
         """Begin to hand out keys; those added before are waiting."""
         self._open = True
-        self._next()
+        self._call()
 
     def close(self) -> None:
         self._open = False
@@ -62,7 +68,7 @@ class Queue:
         elif key not in self._waiting:
             self._waiting[key] = cause
             self.added += 1
-            self._next()
+            self._call()
 
     def add_later(self, key: Key, delay: float, cause: str) -> None:
         """The latest word counts: an earlier timer of this key is forgotten."""
@@ -101,11 +107,21 @@ class Queue:
         if cause is not None:
             self._waiting[key] = cause
             self.added += 1
-        self._next()
+        self._call()
 
-    def _next(self) -> None:
-        while self._open and self._waiting and len(self._working) < self._concurrency:
+    def _call(self) -> None:
+        if self._open and self._waiting and not self._called:
+            self._called = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        left = _TURN
+        while left and self._open and self._waiting and len(self._working) < self._concurrency:
+            left -= 1
             key = next(iter(self._waiting))
             cause = self._waiting.pop(key)
             self._working.add(key)
             self._ready(key, cause)
+        self._called = False
+        if not left:
+            self._call()

@@ -46,8 +46,8 @@ class Runner:
     """`await start()`, then controllers act until `await stop()`.
 
     `client_for(controller name)` gives each controller its own identity. `view` is shared when given (it must follow the
-    resources of all controllers); otherwise one is made. `effects` answer `effect:NAME` reads. `concurrency` is how many
-    keys of one controller are worked on at once.
+    resources of all controllers); otherwise one is made, which follows the resources `also`, too, for others to share.
+    `effects` answer `effect:NAME` reads. `concurrency` is how many keys of one controller are worked on at once.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Runner:
         clock: Clock,
         ids: Ids,
         view: CachedView | None = None,
+        also: Iterable[str] = (),
         effects: Mapping[str, Effect] | None = None,
         client_for: Callable[[str], Client] | None = None,
         concurrency: int = 8,
@@ -67,7 +68,11 @@ class Runner:
         self._controllers = list(controllers)
         self._own_view = view is None
         self.view = view or CachedView(
-            client, _resources(self._controllers), clock=clock, ids=ids, indexes=_indexes(self._controllers)
+            client,
+            [*_resources(self._controllers), *also],
+            clock=clock,
+            ids=ids,
+            indexes=_indexes(self._controllers),
         )
         self.story = story or Story()
         self._works: list[_Work] = []
@@ -147,46 +152,64 @@ class Runner:
         mapper: Callable[[Object, View], Iterable[Key]],
         old: Object | None,
         new: Object | None,
-    ) -> list[Key]:
+    ) -> Iterable[Key]:
         keys: dict[Key, None] = {}
         for obj in (old, new):
             if obj is not None:
                 try:
-                    keys.update(dict.fromkeys(mapper(obj, self.view)))
+                    for key in mapper(obj, self.view):
+                        keys[key] = None
                 except Exception:
                     log.exception("%s: which keys a change concerns", work.controller.name)
-        return list(keys)
+        return keys
 
     # What is done for a key
 
     def _starter(self, work: _Work) -> Callable[[Key, str], None]:
         def start(key: Key, cause: str) -> None:
-            task = asyncio.get_running_loop().create_task(self._work(work, key, cause))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            """Decides at once; most decisions are that there is nothing to do, and need no task."""
+            began = self._clock.monotonic()
+            controller = work.controller
+            entry = Entry(self._clock.now(), controller.name, controller.resource, key, cause)
+            try:
+                plan = self._decide(controller, key, {})
+            except Exception as error:
+                self._failed(work, key, entry, error)
+            else:
+                if not plan.idle:
+                    task = asyncio.get_running_loop().create_task(self._work(work, key, entry, plan, began))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                    return
+                self._succeeded(work, key, entry, plan)
+            self._ended(work, key, entry, began)
 
         return start
 
-    async def _work(self, work: _Work, key: Key, cause: str) -> None:
-        began = self._clock.monotonic()
-        controller = work.controller
-        entry = Entry(self._clock.now(), controller.name, controller.resource, key, cause)
+    async def _work(self, work: _Work, key: Key, entry: Entry, plan: Plan, began: float) -> None:
         try:
-            plan = await self._reconcile(work, key, entry)
+            plan = await self._carry_out(work, key, entry, plan)
         except asyncio.CancelledError:
             entry.outcome = "stopped"
             raise
         except Exception as error:
             self._failed(work, key, entry, error)
         else:
-            work.queue.succeeded(key)
-            work.queue.forget_timer(key)
-            if plan.requeue_after is not None:
-                work.queue.add_later(key, plan.requeue_after, "its own timer")
+            self._succeeded(work, key, entry, plan)
         finally:
-            work.queue.done(key)
-            work.figures.reconciled(entry.outcome, self._clock.monotonic() - began)
-            self.story.add(entry)
+            self._ended(work, key, entry, began)
+
+    def _succeeded(self, work: _Work, key: Key, entry: Entry, plan: Plan) -> None:
+        entry.why = plan.why
+        work.queue.succeeded(key)
+        work.queue.forget_timer(key)
+        if plan.requeue_after is not None:
+            work.queue.add_later(key, plan.requeue_after, "its own timer")
+
+    def _ended(self, work: _Work, key: Key, entry: Entry, began: float) -> None:
+        work.queue.done(key)
+        work.figures.reconciled(entry.outcome, self._clock.monotonic() - began)
+        self.story.add(entry)
 
     def _failed(self, work: _Work, key: Key, entry: Entry, error: Exception) -> None:
         conflict = isinstance(error, ApiError) and error.code == 409
@@ -198,15 +221,16 @@ class Runner:
         else:
             log.error("%s failed; again in %.3f s", who, delay, exc_info=error)
 
-    async def _reconcile(self, work: _Work, key: Key, entry: Entry) -> Plan:
+    async def _carry_out(self, work: _Work, key: Key, entry: Entry, plan: Plan) -> Plan:
+        """Reads what the plan asks for and decides again until it has all; then does it. Returns the last plan."""
         reads: dict[tuple[str, str, str], Any] = {}
         for _ in range(_READS):
-            plan = self._decide(work.controller, key, reads)
             missing = [read for read in plan.reads if read not in reads]
             if not missing:
                 break
             for read in missing:
                 reads[read] = await work.executor.fetch(read)
+            plan = self._decide(work.controller, key, reads)
         else:
             raise RuntimeError(f"{work.controller.name} never has enough reads: {missing}")
         entry.why = plan.why

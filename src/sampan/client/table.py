@@ -65,7 +65,7 @@ def _values(found: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 class Decoder:
-    """Decoded objects of all tables; the longest unused lose their decoded form, never their bytes."""
+    """Decoded objects of all tables; those decoded first lose that form first, but never their bytes."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -76,7 +76,7 @@ class Decoder:
         if obj is None:
             assert entry.value is not None
             obj = entry.obj = entry.shown(orjson.loads(entry.value))
-        self.keep(entry)
+            self.keep(entry)
         return obj
 
     def keep(self, entry: Entry) -> None:
@@ -84,7 +84,6 @@ class Decoder:
             return
         kept = self._kept
         kept[entry] = None
-        kept.move_to_end(entry)
         if len(kept) > self._size:
             kept.popitem(last=False)[0].obj = None
 

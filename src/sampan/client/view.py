@@ -302,7 +302,8 @@ class CachedView:
         return self._decode(entry) if entry else None
 
     def list(self, resource: str, namespace: str | None = None) -> Objects:
-        return self._decoded(self._table(resource).within(namespace))
+        table = self._table(resource)
+        return self._decoded(table.within(namespace)) if table.entries else []
 
     def selected(self, resource: str, namespace: str, selector: Any) -> Objects:
         return self._decoded(e for e in self._table(resource).within(namespace) if selector.matches(e.labels))

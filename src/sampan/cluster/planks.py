@@ -18,7 +18,7 @@ from sampan.client.messages import User
 from sampan.client.runner import Runner
 from sampan.cluster import debug
 from sampan.controllers import Timing
-from sampan.scheduler.run import Scheduler
+from sampan.scheduler import run as scheduler
 from sampan.server import bootstrap
 from sampan.server.admission import Admission, Context
 from sampan.server.allocators import Allocators
@@ -76,7 +76,7 @@ class ControlPlane:
             )
         )
         self.runner: Runner | None = None
-        self.scheduler: Scheduler | None = None
+        self.scheduler: scheduler.Scheduler | None = None
 
     def client(self, user: User = MASTERS, agent: str = "sampan") -> Client:
         """A client inside the process, acting as `user`."""
@@ -111,11 +111,15 @@ class ControlPlane:
                 clock=self.clock,
                 ids=self.ids,
                 client_for=self.controller_client,
+                also=scheduler.RESOURCES,
             )
             await self.runner.start()
         if self.options.scheduler:
-            self.scheduler = Scheduler(
-                self.client(SCHEDULER, "kube-scheduler"), clock=self.clock, ids=self.ids
+            self.scheduler = scheduler.Scheduler(
+                self.client(SCHEDULER, "kube-scheduler"),
+                self.runner.view if self.runner else None,
+                clock=self.clock,
+                ids=self.ids,
             )
             await self.scheduler.start()
         self.server.documents[debug.STORY] = debug.StoryTeller(self.registry, self.runner, self.scheduler)
