@@ -1,0 +1,537 @@
+"""From `ast` to closures: types are checked and code made in one walk.
+
+A closure takes the frame, a list: cost so far, its limit, then variables by number. What a part surely costs is summed
+up here and paid once; only branches, loops and costs that depend on sizes are counted while running. Where types are
+known the overload is chosen here, otherwise by the values. Source: CEL specification; cost as cel-go counts it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sampan.api.cel import comprehend, types
+from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, MapOf, Name, Select
+from sampan.api.cel.functions import FUNCTIONS, METHODS, Family, Overload
+from sampan.api.cel.lib_standard import SIMPLE, TYPE_NAMES, quick_equals
+from sampan.api.cel.lib_text import contains
+from sampan.api.cel.types import BOOL, DYN, INT, KINDS, STRING, TYPE, Type
+from sampan.api.cel.values import NONE, CelError, Optional, UInt
+
+Frame = list[Any]
+Run = Callable[[Frame], Any]
+COST, LIMIT, FIRST = 0, 1, 2  # of a frame
+FAILURES = comprehend.FAILURES
+_NOTHING = object()
+_CONST_TYPES = {bool: BOOL, int: INT, str: STRING}
+
+
+class Code:
+    """A part made ready: what it gives, how, and what it always costs. `const` and `slot` allow shorter closures."""
+
+    __slots__ = ("const", "cost", "run", "slot", "type")
+
+    def __init__(self, type: Type, run: Run, cost: int = 0, const: Any = _NOTHING, slot: int = 0) -> None:
+        self.type, self.run, self.cost, self.const, self.slot = type, run, cost, const, slot
+
+
+class Compiler:
+    """`problems` are (offset, message); code is only good when there are none."""
+
+    def __init__(self, variables: Mapping[str, Type]) -> None:
+        self.problems: list[tuple[int, str]] = []
+        self.used: set[str] = set()
+        self._scope: dict[str, tuple[int, Type]] = {}
+        self.slots = FIRST
+        self._mixed = False  # literals here may have members of several types
+        for name, kind in variables.items():
+            self._scope[name] = (self.slots, kind)
+            self.slots += 1
+
+    def problem(self, at: int, message: str) -> Code:
+        self.problems.append((at, message))
+        return Code(DYN, lambda _: None)
+
+    def visit(self, node: Expr) -> Code:
+        match node:
+            case Const():
+                return self._const(node.value)
+            case Name():
+                return self._name(node)
+            case Select():
+                return self._select(node)
+            case Call():
+                return self._call(node)
+            case Logic():
+                return self._logic(node)
+            case Choice():
+                return self._choice(node)
+            case ListOf():
+                return self._list(node)
+            case MapOf():
+                return self._map(node)
+            case Macro():
+                return comprehend.macro(self, node)
+        raise AssertionError(node)
+
+    def declare(self, name: str, kind: Type) -> tuple[int, Any]:
+        """A variable of a macro: (its number, what `forget` needs)."""
+        before = self._scope.get(name, _NOTHING)
+        slot = self.slots
+        self.slots += 1
+        self._scope[name] = (slot, kind)
+        return slot, before
+
+    def forget(self, name: str, before: Any) -> None:
+        if before is _NOTHING:
+            del self._scope[name]
+        else:
+            self._scope[name] = before
+
+    # Leaves
+
+    def _const(self, value: Any) -> Code:
+        kind = _CONST_TYPES.get(type(value)) or types.read(KINDS[type(value)])
+        return Code(kind, lambda _: value, 0, value)
+
+    def _name(self, node: Name) -> Code:
+        known = self._scope.get(node.name)
+        if known is not None:
+            slot, kind = known
+            self.used.add(node.name)
+            return Code(kind, lambda fr: fr[slot], 1, slot=slot)
+        if node.name in TYPE_NAMES:
+            value = TYPE_NAMES[node.name]
+            return Code(TYPE, lambda _: value, 0, value)
+        return self.problem(node.at, f"undeclared reference to '{node.name}' (in container '')")
+
+    # Fields
+
+    def _select(self, node: Select) -> Code:
+        dotted = _dotted(node)
+        if dotted in TYPE_NAMES and dotted.partition(".")[0] not in self._scope:
+            value = TYPE_NAMES[dotted]
+            return Code(TYPE, lambda _: value, 0, value)
+        operand = self.visit(node.operand)
+        holder = operand.type.params[0] if operand.type.kind == "optional" else operand.type
+        through = operand.type.kind == "optional" or node.optional
+        key, kind = node.field, DYN
+        if holder.kind == "object":
+            field = holder.fields.get(node.field)
+            if field is None:
+                return self.problem(node.at, f"undefined field '{node.field}'")
+            key, kind = field.key, field.type
+        elif holder.kind == "map":
+            kind = holder.params[1]
+        elif holder.kind not in ("dyn", "param"):
+            return self.problem(node.at, f"type '{holder}' does not support field selection")
+        cost = operand.cost + 1
+        if node.test:
+            return Code(BOOL, _has(operand.run, key), cost)
+        if through:
+            return Code(types.optional_of(kind), _maybe_field(operand.run, key), cost)
+        if operand.slot:
+            return Code(kind, _field_of(operand.slot, key), cost)
+        return Code(kind, _field(operand.run, key), cost)
+
+    # Calls
+
+    def _call(self, node: Call) -> Code:
+        if node.target is not None:
+            qualified = f"{_dotted(node.target)}.{node.function}"
+            family = FUNCTIONS.get(qualified)
+            if family is not None and qualified.partition(".")[0] not in self._scope:
+                return self._apply(node, family, [self.visit(a) for a in node.args])
+            operand = self.visit(node.target)
+            family = METHODS.get(node.function)
+            before, self._mixed = self._mixed, self._mixed or node.function == "format"
+            args = [operand, *(self.visit(a) for a in node.args)]
+            self._mixed = before
+        else:
+            family = FUNCTIONS.get(node.function)
+            args = [self.visit(a) for a in node.args]
+        if family is None:
+            return self.problem(node.at, f"undeclared reference to '{node.function}' (in container '')")
+        return self._apply(node, family, args)
+
+    def _apply(self, node: Call, family: Family, args: list[Code]) -> Code:
+        kinds = [a.type for a in args]
+        fitting = family.fitting(kinds)
+        if not fitting:
+            shown = [str(k) for k in kinds]
+            member = f"{shown.pop(0)}." if family is METHODS.get(node.function) else ""
+            what = f"found no matching overload for '{family.name}' applied to '{member}({', '.join(shown)})'"
+            return self.problem(node.at, what)
+        result = _result(fitting, kinds)
+        fixed = sum(a.cost for a in args)
+        if any(k.kind in ("dyn", "param") for k in kinds) and not _generic(fitting):
+            return Code(result, _dispatch(family, [a.run for a in args]), fixed)
+        quick = _quick(family.name, args)
+        if quick is not None:
+            return Code(result, quick, fixed + 1)
+        overload = fitting[0]
+        if isinstance(overload.cost, int):
+            return Code(result, _direct(overload.function, args), fixed + overload.cost)
+        if family.name in ("_==_", "_!=_") and all(k.kind in SIMPLE - {"string", "bytes"} for k in kinds):
+            return Code(result, _direct(overload.function, args), fixed + 1)
+        return Code(result, _counted(overload.function, overload.cost, [a.run for a in args]), fixed)
+
+    # Branches
+
+    def condition(self, node: Expr, where: str) -> Code:
+        """A part that must be a bool."""
+        code = self.visit(node)
+        if code.type.kind not in ("bool", "dyn", "param"):
+            self.problem(node.at, where.format(code.type))
+        return code
+
+    def _logic(self, node: Logic) -> Code:
+        name = "_&&_" if node.conjunction else "_||_"
+        parts = [self.visit(p) for p in node.parts]
+        for number, part in enumerate(parts):
+            if part.type.kind not in ("bool", "dyn", "param"):
+                pair = ("bool", part.type) if number else (part.type, parts[1].type)
+                shown = f"({pair[0]}, {pair[1]})"
+                return self.problem(node.at, f"found no matching overload for '{name}' applied to '{shown}'")
+        if len(parts) == 2:
+            make = _both if node.conjunction else _either
+            return Code(BOOL, make(parts[0].run, parts[1].run, parts[1].cost), parts[0].cost)
+        steps = [(p.run, p.cost if i else 0) for i, p in enumerate(parts)]
+        return Code(BOOL, _chain(steps, not node.conjunction), parts[0].cost)
+
+    def _choice(self, node: Choice) -> Code:
+        test = self.visit(node.condition)
+        yes, no = self.visit(node.then), self.visit(node.otherwise)
+        mixed = {yes.type.kind, no.type.kind}
+        kind = types.join(yes.type, no.type)
+        clash = kind.kind == "dyn" and not mixed & {"dyn", "param", "null"}
+        if test.type.kind not in ("bool", "dyn", "param") or clash:
+            shown = f"({test.type}, {yes.type}, {no.type})"
+            return self.problem(node.at, f"found no matching overload for '_?_:_' applied to '{shown}'")
+        return Code(kind, _branch(test.run, yes, no), test.cost)
+
+    # Aggregates
+
+    def _same(self, node: Expr, found: Type | None, code: Code, optional: bool) -> Type:
+        """Members of a list or map literal have one type."""
+        kind = code.type
+        if optional:
+            kind = kind.params[0] if kind.kind == "optional" else DYN
+        if found is None:
+            return kind
+        joined = types.join(found, kind)
+        if (
+            joined.kind == "dyn"
+            and not self._mixed
+            and not {found.kind, kind.kind} & {"dyn", "param", "null"}
+        ):
+            self.problem(node.at, f"expected type '{found}' but found '{kind}'")
+        return joined
+
+    def _list(self, node: ListOf) -> Code:
+        kind: Type | None = None
+        items = []
+        for item, optional in node.items:
+            code = self.visit(item)
+            kind = self._same(item, kind, code, optional)
+            items.append((code, optional))
+        made = types.list_of(kind or DYN)
+        cost = 10 + sum(c.cost for c, _ in items)
+        if all(c.const is not _NOTHING and not optional for c, optional in items):
+            value = [c.const for c, _ in items]
+            return Code(made, lambda _: value, cost, value)
+        if any(optional for _, optional in items):
+            return Code(made, _optional_list([(c.run, o) for c, o in items]), cost)
+        runs = [c.run for c, _ in items]
+        return Code(made, lambda fr: [run(fr) for run in runs], cost)
+
+    def _map(self, node: MapOf) -> Code:
+        key_type: Type | None = None
+        value_type: Type | None = None
+        entries = []
+        cost = 30
+        for key, value, optional in node.entries:
+            key_code, value_code = self.visit(key), self.visit(value)
+            key_type = self._same(key, key_type, key_code, False)
+            value_type = self._same(value, value_type, value_code, optional)
+            entries.append((key_code.run, value_code.run, optional))
+            cost += key_code.cost + value_code.cost
+        return Code(types.map_of(key_type or DYN, value_type or DYN), _map_of(entries), cost)
+
+
+def _dotted(node: Expr) -> str:
+    if isinstance(node, Name):
+        return node.name
+    if isinstance(node, Select) and not node.optional and not node.test:
+        holder = _dotted(node.operand)
+        return f"{holder}.{node.field}" if holder else ""
+    return ""
+
+
+def _result(fitting: list[Overload], kinds: list[Type]) -> Type:
+    results = []
+    for overload in fitting:
+        bound: dict[str, Type] = {}
+        for wanted, given in zip(overload.params, kinds, strict=True):
+            types.assignable(wanted, given, bound)
+        results.append(types.resolve(overload.result, bound))
+    first = results[0]
+    return first if all(r.kind == first.kind for r in results) else DYN
+
+
+def _generic(fitting: list[Overload]) -> bool:
+    """Whether the only overload takes values of any type."""
+    return len(fitting) == 1 and all(p.kind in ("dyn", "param") for p in fitting[0].params)
+
+
+# Closures
+
+
+def _no_key(holder: Any, key: str) -> Any:
+    if isinstance(holder, Optional):
+        return _maybe_value(holder, key)
+    if isinstance(holder, dict) or holder is None:
+        raise CelError(f"no such key: {key}")
+    raise CelError("no such overload")
+
+
+def _field_of(slot: int, key: str) -> Run:
+    def run(fr: Frame) -> Any:
+        try:
+            return fr[slot][key]
+        except (KeyError, TypeError):
+            return _no_key(fr[slot], key)
+
+    return run
+
+
+def _field(operand: Run, key: str) -> Run:
+    def run(fr: Frame) -> Any:
+        holder = operand(fr)
+        try:
+            return holder[key]
+        except (KeyError, TypeError):
+            return _no_key(holder, key)
+
+    return run
+
+
+def _has(operand: Run, key: str) -> Run:
+    def run(fr: Frame) -> bool:
+        holder = operand(fr)
+        if isinstance(holder, Optional):
+            if not holder.present:
+                return False
+            holder = holder.value
+        if isinstance(holder, dict):
+            return key in holder
+        raise CelError("no such overload")
+
+    return run
+
+
+def _maybe_value(holder: Any, key: str) -> Optional:
+    if isinstance(holder, Optional):
+        if not holder.present:
+            return NONE
+        holder = holder.value
+    if not isinstance(holder, dict):
+        raise CelError("no such overload")
+    return Optional(holder[key]) if key in holder else NONE
+
+
+def _maybe_field(operand: Run, key: str) -> Run:
+    return lambda fr: _maybe_value(operand(fr), key)
+
+
+def _direct(function: Callable[..., Any], args: list[Code]) -> Run:
+    runs = [a.run for a in args]
+    if len(runs) == 1:
+        (one,) = runs
+        return lambda fr: function(one(fr))
+    if len(runs) == 2:
+        left, right = runs
+        if args[1].const is not _NOTHING:
+            value = args[1].const
+            return lambda fr: function(left(fr), value)
+        return lambda fr: function(left(fr), right(fr))
+    return lambda fr: function(*[run(fr) for run in runs])
+
+
+def _counted(function: Callable[..., Any], cost: Callable[..., int], runs: list[Run]) -> Run:
+    def run(fr: Frame) -> Any:
+        values = [r(fr) for r in runs]
+        fr[0] += cost(*values)
+        return function(*values)
+
+    return run
+
+
+def _dispatch(family: Family, runs: list[Run]) -> Run:
+    seen = family.seen
+
+    def run(fr: Frame) -> Any:
+        values = [r(fr) for r in runs]
+        overload = seen.get(tuple(map(type, values))) or family.find(*values)
+        cost = overload.cost
+        fr[0] += cost if isinstance(cost, int) else cost(*values)
+        return overload.function(*values)
+
+    return run
+
+
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "_==_": operator.eq,
+    "_!=_": operator.ne,
+    "_<_": operator.lt,
+    "_<=_": operator.le,
+    "_>_": operator.gt,
+    "_>=_": operator.ge,
+}
+_NUMBERS = frozenset(("int", "uint", "double"))
+
+
+def _quick(name: str, args: list[Code]) -> Run | None:
+    """Comparisons of numbers and of short constant text, which cost 1 whatever the values are; None for others."""
+    compare = _COMPARISONS.get(name)
+    if compare is None:
+        return None
+    left, right = args
+    if quick_equals(left.type, right.type) and left.type.kind == "string":
+        short = any(isinstance(a.const, str) and len(a.const) <= 10 for a in args)
+        if not short or (isinstance(left.const, str) and not left.const) or right.const == "":
+            return None
+    elif not (left.type.kind in _NUMBERS and right.type.kind in _NUMBERS):
+        return None
+    run, value = left.run, right.const
+    if value is _NOTHING:
+        other = right.run
+        return lambda fr: compare(run(fr), other(fr))
+    match name:
+        case "_==_":
+            return lambda fr: run(fr) == value
+        case "_!=_":
+            return lambda fr: run(fr) != value
+        case "_<_":
+            return lambda fr: run(fr) < value
+        case "_<=_":
+            return lambda fr: run(fr) <= value
+        case "_>_":
+            return lambda fr: run(fr) > value
+    return lambda fr: run(fr) >= value
+
+
+def _both(left: Run, right: Run, cost: int) -> Run:
+    """&&: false decides from either side, whatever happened on the other."""
+
+    def run(fr: Frame) -> bool:
+        try:
+            first = left(fr)
+        except FAILURES as error:
+            first = error
+        if first is False:
+            return False
+        fr[0] += cost
+        second = right(fr)
+        if second is False:
+            return False
+        if first is True and second is True:
+            return True
+        raise first if isinstance(first, Exception) else CelError("no such overload")
+
+    return run
+
+
+def _either(left: Run, right: Run, cost: int) -> Run:
+    def run(fr: Frame) -> bool:
+        try:
+            first = left(fr)
+        except FAILURES as error:
+            first = error
+        if first is True:
+            return True
+        fr[0] += cost
+        second = right(fr)
+        if second is True:
+            return True
+        if first is False and second is False:
+            return False
+        raise first if isinstance(first, Exception) else CelError("no such overload")
+
+    return run
+
+
+def _chain(steps: list[tuple[Run, int]], decisive: bool) -> Run:
+    """Many parts of one && or ||: the first that equals `decisive` ends it."""
+
+    def run(fr: Frame) -> bool:
+        failure: Exception | None = None
+        for part, cost in steps:
+            fr[0] += cost
+            try:
+                value = part(fr)
+            except FAILURES as error:
+                failure = failure or error
+                continue
+            if value is decisive:
+                return decisive
+            if value is not (not decisive):
+                failure = failure or CelError("no such overload")
+        if failure is not None:
+            raise failure
+        return not decisive
+
+    return run
+
+
+def _branch(test: Run, yes: Code, no: Code) -> Run:
+    then, otherwise, then_cost, otherwise_cost = yes.run, no.run, yes.cost, no.cost
+
+    def run(fr: Frame) -> Any:
+        decided = test(fr)
+        if decided is True:
+            fr[0] += then_cost
+            return then(fr)
+        if decided is False:
+            fr[0] += otherwise_cost
+            return otherwise(fr)
+        raise CelError("no such overload")
+
+    return run
+
+
+def _optional_list(items: list[tuple[Run, bool]]) -> Run:
+    def run(fr: Frame) -> list[Any]:
+        result = []
+        for item, optional in items:
+            value = item(fr)
+            if not optional:
+                result.append(value)
+            elif value.present:
+                result.append(value.value)
+        return result
+
+    return run
+
+
+def _map_of(entries: list[tuple[Run, Run, bool]]) -> Run:
+    def run(fr: Frame) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        for key_run, value_run, optional in entries:
+            key, value = key_run(fr), value_run(fr)
+            if optional:
+                if not value.present:
+                    continue
+                value = value.value
+            if not isinstance(key, str | int | UInt | bool):
+                raise CelError(f"unsupported key type: {KINDS.get(type(key), 'dyn')}")
+            if key in result:
+                raise CelError(f"Failed with repeated key: {key}")
+            result[key] = value
+        return result
+
+    return run
+
+
+__all__ = ["Code", "Compiler", "contains"]
