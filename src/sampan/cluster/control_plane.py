@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from sampan.base import collector, logging, pki
+from sampan.base import logging, pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.base.ids import Ids
@@ -58,7 +58,6 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     _report_ready()
     log.info("the API is served", port=config.port)
     await plane.think()
-    collector.tune()
     network = await _host_network(plane, config) if config.fabric else []
     garbage.settle()
     await stopped.wait()
