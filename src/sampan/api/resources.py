@@ -288,6 +288,12 @@ _SMALL = [
     ),
 ]
 
+# Answered from what nodes measure, never stored (`server.usage`).
+_METRICS = [
+    _row("metrics.k8s.io/v1beta1", "NodeMetrics", "nodes", cluster=True, verbs=READ_ONLY),
+    _row("metrics.k8s.io/v1beta1", "PodMetrics", "pods", verbs=READ_ONLY),
+]
+
 BUILTIN = Registry(
     _CORE
     + _APIREGISTRATION
@@ -304,6 +310,7 @@ BUILTIN = Registry(
     + _ADMISSION
     + _APIEXTENSIONS
     + _SMALL
+    + _METRICS
 )
 
 

@@ -20,7 +20,9 @@ from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.events import NodeEvents
 from sampan.node.heartbeat import Heartbeat
 from sampan.node.hooks import HookRunner
+from sampan.node.housekeeping import Housekeeping, Observe, observe
 from sampan.node.logrotate import LogRotator
+from sampan.node.meter import Meter
 from sampan.node.pods.addresses import AddressPool
 from sampan.node.pods.kit import Kit, Prober, Volumes
 from sampan.node.pods.manager import PodManager, follow
@@ -38,6 +40,7 @@ class Agent:
     """One node. `await start()` returns when it is registered and follows its pods; `await close()` lets go of them.
 
     client: with the identity system:node:NAME. volumes, prober: for nodes that have no files or processes.
+    measure_machine: how much memory, disk and processes are left.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Agent:
         hooks: NodeHooks | None = None,
         volumes: Volumes | None = None,
         prober: Prober | None = None,
+        measure_machine: Observe = observe,
     ) -> None:
         self.client, self.runtime, self.images = client, runtime, images
         self.name, self.config, self.hooks = node_name, config, hooks or NodeHooks()
@@ -79,6 +83,11 @@ class Agent:
             host_ips=list(config.addresses or (config.address,)),
         )
         self.manager = PodManager(self.kit, node_name)
+        self.meter = Meter(runtime, clock, alone=bool(config.root))
+        self.housekeeping = Housekeeping(
+            self.kit, self.manager, self.meter, self.heartbeat, clock, config, measure_machine
+        )
+        self.started_at = clock.now()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ranges: list[str] = []
 
@@ -99,6 +108,7 @@ class Agent:
             loops.append(self._watch_node)
         if self.config.root:
             loops.append(LogRotator(self.manager, self.runtime, self._clock).run)
+            loops.append(self.housekeeping.run)
         for loop in loops:
             self._spawn(self._forever(loop))
         self._images_changed()

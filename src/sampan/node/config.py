@@ -48,6 +48,18 @@ class AgentConfig:
     static_pods: str = ""  # directory of static pod manifests
     events: bool = True
     max_pods: int = 110
+    housekeeping: float = 10.0  # seconds between two looks at resources
+    # Kubelet's own 10 and 15 percent of a disk are much where somebody tries a cluster on a well filled machine.
+    eviction_hard: str = (
+        "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%,"
+        "imagefs.available<1Gi,imagefs.inodesFree<5%,pid.available<5%"
+    )
+    eviction_soft: str = ""
+    eviction_soft_grace: str = ""
+    eviction_max_pod_grace: float = 0.0
+    pressure_transition: float = 300.0
+    image_gc_high: float = 85.0  # percent of the images' file system; unused images go until `low` is reached
+    image_gc_low: float = 80.0
     conditions: Sequence[Mapping[str, str]] = ()  # further node conditions, e.g. what rootless costs
     drain: float = 0.5  # seconds between an endpoint's withdrawal and SIGTERM
     watch_node: bool = True  # follow the own Node object

@@ -35,6 +35,11 @@ def _meminfo() -> dict[str, int]:
         return {line.split(":")[0]: int(line.split()[1]) for line in file if ":" in line}
 
 
+def memory_total() -> int:
+    """Bytes."""
+    return _meminfo().get("MemTotal", 0) * 1024
+
+
 def memory_available() -> int:
     """Bytes that can be had without swapping."""
     return _meminfo().get("MemAvailable", 0) * 1024

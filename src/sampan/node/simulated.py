@@ -9,6 +9,7 @@ How a container behaves is read from its pod's annotations, else guessed from it
     start=DURATION          latency of a start      stop=DURATION        time between SIGTERM and the end
     error=TEXT              cannot be started       log=TEXT             a line of output
     reason=OOMKilled        reason of the exit      message=TEXT         termination message
+    cpu=QUANTITY            what it uses            memory=QUANTITY      (kubectl top, autoscalers)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from sampan.api import quantity
 from sampan.base.clock import Clock, rfc3339_micro
 from sampan.node.runtime import (
     ContainerConfig,
@@ -116,6 +118,7 @@ class SimulatedRuntime:
         self._containers: dict[str, ContainerStatus] = {}
         self._timers: dict[str, Any] = {}
         self._logs: dict[str, list[bytes]] = {}
+        self._use: dict[str, dict[str, str]] = {}
         self._on_exit: Callable[[str], None] = lambda _: None
 
     async def start(self, on_exit: Callable[[str], None]) -> None:
@@ -206,6 +209,7 @@ class SimulatedRuntime:
         timer = self._timers.pop(container_id, None)
         if timer:
             timer.cancel()
+        self._use.pop(container_id, None)
         status = self._containers.pop(container_id, None)
         if status:
             self._logs.pop(status.config.log_path, None)
@@ -239,10 +243,27 @@ class SimulatedRuntime:
             self._containers[container_id] = dataclasses.replace(status, config=config)
 
     async def stats(self) -> Mapping[str, Mapping[str, float]]:
+        now = self._clock.now()
         return {
-            c: {"cpu_seconds": 0.0, "memory_working_set": float(1 << 20), "memory_rss": float(1 << 20)}
-            for c, status in self._containers.items()
-            if status.state == "running"
+            c: self._used(status, now) for c, status in self._containers.items() if status.state == "running"
+        }
+
+    def use(self, container_id: str, *, cpu: str = "", memory: str = "") -> None:
+        """From now on the container uses so much (quantities)."""
+        self._use.setdefault(container_id, {}).update(
+            {k: v for k, v in (("cpu", cpu), ("memory", memory)) if v}
+        )
+
+    def _used(self, status: ContainerStatus, now: float) -> dict[str, float]:
+        words = behaviour(status.config) | self._use.get(status.config.id, {})
+        cores = quantity.milli(words.get("cpu", "0")) / 1000
+        memory = float(quantity.value(words.get("memory", "1Mi")))
+        return {
+            "cpu_seconds": cores * (now - status.started_at),
+            "cores": cores,
+            "memory_working_set": memory,
+            "memory_rss": memory,
+            "pids": 1.0,
         }
 
     async def logs(self, path: str) -> AsyncIterator[bytes]:

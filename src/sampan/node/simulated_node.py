@@ -117,6 +117,14 @@ class SimulatedNode:
             if container in ("", status.config.name):
                 self.runtime.kill(status.config.id, code, "Completed" if code == 0 else "Error")
 
+    def use(
+        self, pod: str, container: str = "", *, cpu: str = "", memory: str = "", namespace: str = "default"
+    ) -> None:
+        """From now on a pod's containers use so much each (quantities): seen by `kubectl top` and autoscalers."""
+        for status in self._driver(pod, namespace).world.running():
+            if container in ("", status.config.name):
+                self.runtime.use(status.config.id, cpu=cpu, memory=memory)
+
     def _driver(self, pod: str, namespace: str) -> Any:
         assert self.agent is not None, "the node is stopped"
         for driver in self.agent.manager.drivers.values():
@@ -147,6 +155,9 @@ class SimulatedVolumes:
 
     def know(self, pod: Object) -> None:
         pass
+
+    def disk_paths(self, pod: Object) -> dict[str, str]:
+        return {}
 
     async def remove_logs(self, pod: Object) -> None:
         pass

@@ -73,7 +73,7 @@ def _rbac(
 def _cluster_roles() -> Iterator[Object]:
     for name, text in roles.CLUSTER_ROLES.items():
         target = name.removeprefix("system:aggregate-to-")
-        labels = {_AGGREGATE + target: "true"} if target != name else {}
+        labels = {_AGGREGATE + target: "true"} if target != name else dict(roles.LABELLED.get(name, {}))
         yield _rbac("ClusterRole", name, labels=labels, rules=roles.rules(text))
     yield _rbac("ClusterRole", "system:node", rules=roles.NODE)
     for name, (target, own) in roles.AGGREGATED.items():
@@ -89,6 +89,9 @@ def _aggregated(name: str) -> list[Object]:
     lower = {"admin": "edit", "edit": "view"}.get(name)
     found = _aggregated(lower) if lower else []
     own = roles.rules(roles.CLUSTER_ROLES[f"system:aggregate-to-{name}"])
+    for other, labels in roles.LABELLED.items():
+        if _AGGREGATE + name in labels:
+            own += roles.rules(roles.CLUSTER_ROLES[other])
     return [*found, *(r for r in own if r not in found)]
 
 

@@ -109,6 +109,7 @@ create authentication.k8s.io selfsubjectreviews
     "system:aggregate-to-admin": _ADMIN,
     "system:aggregate-to-edit": _EDIT,
     "system:aggregate-to-view": _VIEW,
+    "system:aggregated-metrics-reader": "get,list,watch metrics.k8s.io nodes,pods",
     "system:heapster": """
 read core events,namespaces,nodes,pods
 read extensions deployments
@@ -225,6 +226,11 @@ AGGREGATED = {
     "admin": ("admin", ()),
     "edit": ("edit", ("admin",)),
     "view": ("view", ("edit",)),
+}
+
+# Roles that take part in aggregation though their names do not say so (metrics-server brings this one elsewhere).
+LABELLED = {
+    "system:aggregated-metrics-reader": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
 }
 
 # Rules of the controllers, each bound to the service account of its name in kube-system.

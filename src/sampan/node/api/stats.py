@@ -2,64 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sampan.base.clock import rfc3339
 from sampan.node.agent import Agent
+from sampan.node.meter import Measured
 from sampan.node.pods.driver import PodDriver
 
 Object = dict[str, Any]
 
 
 async def summary(agent: Agent, now: float) -> Object:
-    """The stats/v1alpha1 Summary."""
-    used = await agent.runtime.stats()
+    """The stats/v1alpha1 Summary. Rates are over `windowSeconds`, an addition of ours."""
+    drivers = list(agent.manager.drivers.values())
+    started = {s.config.id: s.started_at for d in drivers for s in d.world.running()}
+    used = await agent.meter.measure(started)
     stamp = rfc3339(now)
-    pods = [_pod(driver, used, stamp) for driver in agent.manager.drivers.values()]
+    everything = list(used.values())
+    own = agent.meter.own()
+    node: Object = {
+        "nodeName": agent.name,
+        "startTime": rfc3339(agent.started_at),
+        **_usage([*everything, own], stamp),
+        **await agent.housekeeping.node_stats(stamp),
+    }
+    system = [
+        {"name": "kubelet", "startTime": rfc3339(agent.started_at), **_usage([own], stamp)},
+        {"name": "pods", "startTime": rfc3339(agent.started_at), **_usage(everything, stamp)},
+    ]
     return {
-        "node": {
-            "nodeName": agent.name,
-            "startTime": stamp,
-            **_usage(
-                sum(p["cpu"]["usageCoreNanoSeconds"] for p in pods) / 1e9,
-                sum(p["memory"]["workingSetBytes"] for p in pods),
-                sum(p["memory"]["rssBytes"] for p in pods),
-                stamp,
-            ),
-        },
-        "pods": pods,
+        "node": node | {"systemContainers": system},
+        "pods": [_pod(driver, used, stamp) for driver in drivers],
     }
 
 
-def _pod(driver: PodDriver, used: Any, stamp: str) -> Object:
+def _pod(driver: PodDriver, used: Mapping[str, Measured], stamp: str) -> Object:
     meta = driver.pod["metadata"]
-    containers = []
-    for status in driver.world.running():
-        one = used.get(status.config.id)
-        if one is not None:
-            usage = _usage(
-                one.get("cpu_seconds", 0), one.get("memory_working_set", 0), one.get("memory_rss", 0), stamp
-            )
-            containers.append({"name": status.config.name, "startTime": rfc3339(status.started_at), **usage})
-    cpu = sum(c["cpu"]["usageCoreNanoSeconds"] for c in containers) / 1e9
-    working = sum(c["memory"]["workingSetBytes"] for c in containers)
-    rss = sum(c["memory"]["rssBytes"] for c in containers)
+    found = [(s, used[s.config.id]) for s in driver.world.running() if s.config.id in used]
+    containers = [
+        {"name": s.config.name, "startTime": rfc3339(s.started_at), **_usage([one], stamp)}
+        for s, one in found
+    ]
     return {
         "podRef": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
         "startTime": rfc3339(driver.world.first_seen),
         "containers": containers,
-        **_usage(cpu, working, rss, stamp),
+        **_usage([one for _, one in found], stamp),
+        "process_stats": {"process_count": sum(one.processes for _, one in found)},
     }
 
 
-def _usage(cpu: float, working: float, rss: float, stamp: str) -> Object:
+def _usage(parts: Iterable[Measured], stamp: str) -> Object:
+    """cpu and memory of several together."""
+    parts = list(parts)
     return {
-        "cpu": {"time": stamp, "usageCoreNanoSeconds": int(cpu * 1e9)},
+        "cpu": {
+            "time": stamp,
+            "usageNanoCores": int(sum(p.cores for p in parts) * 1e9),
+            "usageCoreNanoSeconds": int(sum(p.cpu_seconds for p in parts) * 1e9),
+            "windowSeconds": round(min((p.window for p in parts), default=0.0), 3),
+        },
         "memory": {
             "time": stamp,
-            "workingSetBytes": int(working),
-            "usageBytes": int(working),
-            "rssBytes": int(rss),
+            "usageBytes": sum(p.usage for p in parts),
+            "workingSetBytes": sum(p.working_set for p in parts),
+            "rssBytes": sum(p.rss for p in parts),
         },
     }
 
@@ -67,9 +75,12 @@ def _usage(cpu: float, working: float, rss: float, stamp: str) -> Object:
 async def resource_metrics(agent: Agent, now: float) -> bytes:
     """/metrics/resource: CPU seconds and working sets, by container, pod and node."""
     data = await summary(agent, now)
-    cpu, memory = [], []
+    cpu, memory, pod_cpu, pod_memory = [], [], [], []
     for pod in data["pods"]:
         ref = pod["podRef"]
+        whole = f'namespace="{ref["namespace"]}",pod="{ref["name"]}"'
+        pod_cpu.append(f"pod_cpu_usage_seconds_total{{{whole}}} {_seconds(pod)}")
+        pod_memory.append(f"pod_memory_working_set_bytes{{{whole}}} {_bytes(pod)}")
         for container in pod["containers"]:
             labels = f'container="{container["name"]}",namespace="{ref["namespace"]}",pod="{ref["name"]}"'
             cpu.append(f"container_cpu_usage_seconds_total{{{labels}}} {_seconds(container)}")
@@ -79,6 +90,10 @@ async def resource_metrics(agent: Agent, now: float) -> bytes:
         *cpu,
         "# TYPE container_memory_working_set_bytes gauge",
         *memory,
+        "# TYPE pod_cpu_usage_seconds_total counter",
+        *pod_cpu,
+        "# TYPE pod_memory_working_set_bytes gauge",
+        *pod_memory,
         "# TYPE node_cpu_usage_seconds_total counter",
         f"node_cpu_usage_seconds_total {_seconds(data['node'])}",
         "# TYPE node_memory_working_set_bytes gauge",

@@ -75,6 +75,10 @@ class ImageService:
         name = ref if ref.startswith("sha256:") else canonical(ref)
         await asyncio.to_thread(self.store.remove, name)
 
+    async def in_use(self, image: Image) -> bool:
+        """Whether a container of any node of this machine runs from it."""
+        return await asyncio.to_thread(self.store.in_use, image)
+
     async def collect(self) -> int:
         """Remove layers nothing needs; returns how many."""
         return await asyncio.to_thread(self.store.collect)

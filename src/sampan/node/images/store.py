@@ -149,6 +149,10 @@ class Store:
             self._collect(index)
         return bool(names)
 
+    def in_use(self, image: Image) -> bool:
+        """Whether all its layers are locked by shims (then it, or an image built on it, runs somewhere)."""
+        return all(_is_locked(path) for path in image.layers)
+
     def collect(self) -> int:
         """Remove layers that no image names and no container uses; returns how many."""
         with self.locked():
@@ -181,3 +185,18 @@ class Store:
         """(used, capacity) in bytes of the file system that holds the images."""
         status = os.statvfs(self.directory)
         return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_blocks * status.f_frsize
+
+
+def _is_locked(path: str) -> bool:
+    """Whether somebody uses this layer."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -428,6 +428,11 @@ class NativeRuntime:
             "pid": record.state["pid"],
             "pid_start": record.state["pid_start"],
             "spec": {**record.spec, "config": None, "mounts": [], "layers": []},
+    def writable_layer(self, container_id: str) -> str:
+        """The directory of what the container has written outside its volumes, "" when there is none."""
+        record = self._containers.get(container_id)
+        return f"{record.directory}/rw" if record else ""
+
             "procs": cgroups.procs(group, record.spec["limits"]) if group else [],
             "args": list(args),
             "tty": tty,

@@ -97,11 +97,21 @@ class PodDriver:
             self._begin_end()
         self.kick()
 
-    def evict(self, reason: str, message: str) -> None:
-        """End the pod as Failed: node pressure, shutdown, refusal at admission."""
-        self.world.verdict = (reason, message)
+    def evict(
+        self, reason: str, message: str, *, grace: float | None = None, disruption: bool = False
+    ) -> None:
+        """End the pod as Failed: node pressure, shutdown. See `World` for `grace` and `disruption`."""
+        if self.world.verdict is None:
+            self.world.verdict, self.world.verdict_grace = (reason, message), grace
+            self.world.disruption = disruption
         self._begin_end()
         self.kick()
+
+    def reject(self, reason: str, message: str) -> None:
+        """The node does not take the pod: nothing of it begins."""
+        self.record("Warning", reason, message)
+        self.world.rejected = True
+        self.evict(reason, f"Pod was rejected: {message}")
 
     def exited(self, container_id: str) -> None:
         """The runtime saw a container end."""

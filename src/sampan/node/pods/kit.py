@@ -33,6 +33,10 @@ class Volumes(Protocol):
         """A new version of a pod whose volumes are set up."""
         ...
 
+    def disk_paths(self, pod: Object) -> Mapping[str, str]:
+        """Where the pod's emptyDir volumes on disk lie, by name."""
+        ...
+
     async def remove_logs(self, pod: Object) -> None: ...
 
     async def sweep(self, present: Set[str]) -> None:

@@ -73,6 +73,8 @@ def is_ready(container: Object, world: World) -> bool:
 def pod_status(pod: Object, world: World, now: float) -> tuple[Object, bool]:
     """The status fields a node owns, and whether the pod is over by itself (all containers done, none restarts)."""
     why = verdict(pod, world, now)
+    if world.rejected and why:
+        return _rejected(pod, why, now), False
     over = _over(pod, world)
     finished = (over or why is not None or deleting(pod)) and not world.running()
     phase = _phase(pod, world, over, why is not None, finished)
@@ -100,6 +102,13 @@ def pod_status(pod: Object, world: World, now: float) -> tuple[Object, bool]:
     if "qosClass" in pod.get("status", {}):
         status["qosClass"] = pod["status"]["qosClass"]
     return status, over
+
+
+def _rejected(pod: Object, why: tuple[str, str], now: float) -> Object:
+    """Of a pod the node did not take there is nothing else to say."""
+    status: Object = {"phase": "Failed", "reason": why[0], "message": why[1], "conditions": []}
+    status["startTime"] = pod.get("status", {}).get("startTime") or rfc3339(now)
+    return status
 
 
 def _over(pod: Object, world: World) -> bool:
@@ -144,6 +153,8 @@ def _conditions(pod: Object, world: World, phase: str, status: Object, now: floa
         ("ContainersReady", *containers_ready),
         ("PodScheduled", True, "", ""),
     ]
+    if world.disruption and world.verdict:
+        wanted.append(("DisruptionTarget", True, "TerminationByKubelet", world.verdict[1]))
     old = {c["type"]: c for c in pod.get("status", {}).get("conditions") or ()}
     result = []
     for kind, value, reason, message in wanted:

@@ -229,7 +229,7 @@ def _end(pod: Object, world: World, now: float, out: Step) -> None:
         if not world.cleaned or deleting(pod):
             out.actions.append(Cleanup(delete=deleting(pod)))
         return
-    grace = grace_period(pod) if deleting(pod) else _deadline_grace(pod)
+    grace = grace_period(pod) if deleting(pod) else _verdict_grace(pod, world)
     since = world.ending_since if world.ending_since is not None else now
     if deleting(pod) and world.was_ready and not world.withdrawn and grace > 1:
         out.actions.append(Withdraw(limit=grace / 2))
@@ -247,7 +247,9 @@ def _end(pod: Object, world: World, now: float, out: Step) -> None:
         out.actions.append(StopContainer(status.config.id, name, left, f"Stopping container {name}", key))
 
 
-def _deadline_grace(pod: Object) -> float:
+def _verdict_grace(pod: Object, world: World) -> float:
+    if world.verdict_grace is not None:
+        return world.verdict_grace
     return float(pod["spec"].get("terminationGracePeriodSeconds", 30))
 
 

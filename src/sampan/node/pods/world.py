@@ -48,6 +48,9 @@ class World:
 
     ending_since: when the pod's end began (deletion, deadline, eviction).
     verdict: (reason, message) of an end that is not a deletion: Evicted, ...; the phase becomes Failed.
+    verdict_grace: seconds it leaves the pod; None: what its spec says.
+    disruption: the verdict is the node's doing (pressure, shutdown), so that workloads need not count it as a failure.
+    rejected: the verdict was given before anything of the pod began.
     busy: keys of the actions that are under way.
     """
 
@@ -62,6 +65,9 @@ class World:
     busy: set[str] = field(default_factory=set)
     ending_since: float | None = None
     verdict: tuple[str, str] | None = None
+    verdict_grace: float | None = None
+    disruption: bool = False
+    rejected: bool = False
     was_ready: bool = False
     withdrawn: bool = False
     cleaned: bool = False

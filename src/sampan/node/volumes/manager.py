@@ -241,6 +241,15 @@ class VolumeManager:
         log_path = self.log_path(pod, container["name"], attempt)
         return await asyncio.to_thread(_message, path, log_path if fallback else "")
 
+    def disk_paths(self, pod: Object) -> dict[str, str]:
+        """Where the pod's emptyDir volumes on disk lie, by name."""
+        paths = self._paths.get(pod["metadata"]["uid"], {})
+        volumes = pod["spec"].get("volumes") or ()
+        on_disk = [
+            v["name"] for v in volumes if "emptyDir" in v and (v["emptyDir"] or {}).get("medium") != "Memory"
+        ]
+        return {name: paths[name] for name in on_disk if name in paths}
+
     # Taking down
 
     async def unmount(self, pod_uid: str) -> None:

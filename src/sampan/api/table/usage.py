@@ -1,0 +1,25 @@
+"""Columns of metrics.k8s.io, as metrics-server has them: what a node or a pod uses, and over which time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api import quantity
+from sampan.api.table.cells import Object, name
+
+
+def _cells(obj: Object, now: float) -> list[Any]:
+    parts = [c["usage"] for c in obj["containers"]] if "containers" in obj else [obj["usage"]]
+    total = {
+        key: sum(
+            (quantity.parse(part.get(key, "0")) for part in parts[1:]), quantity.parse(parts[0].get(key, "0"))
+        )
+        for key in ("cpu", "memory")
+    }
+    return [name(obj), str(total["cpu"]), str(total["memory"]), obj.get("window", "")]
+
+
+COLUMNS = {
+    "nodes.metrics.k8s.io": ("Name|cpu|memory|Window", _cells),
+    "pods.metrics.k8s.io": ("Name|cpu|memory|Window", _cells),
+}
