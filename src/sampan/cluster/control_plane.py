@@ -80,6 +80,9 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         timing=Timing(monitor_grace=config.node_monitor_grace_period, started=clock.now()),
         toleration_seconds=int(config.pod_eviction_timeout),
         dns_ip=config.dns_ip,
+        dns_on_nodes=True,
+        volumes=paths.volumes,
+        signer=pki.CA(pki.KeyPair.load(paths.pki / "ca.crt", paths.pki / "ca.key")),
     )
 
 

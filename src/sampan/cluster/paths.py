@@ -54,6 +54,10 @@ class Paths:
         return self.data / "store"
 
     @property
+    def volumes(self) -> Path:
+        return self.data / "volumes"
+
+    @property
     def pki(self) -> Path:
         return self.data / "pki"
 

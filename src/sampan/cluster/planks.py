@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sampan import controllers
 from sampan.api.resources import BUILTIN
+from sampan.api.status import ApiError
+from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
+from sampan.client.execute import Effect
 from sampan.client.messages import User
 from sampan.client.runner import Runner
-from sampan.cluster import debug
+from sampan.cluster import debug, dns, effects
 from sampan.controllers import Timing
+from sampan.controllers.persistentvolume import LOCAL_PATH
 from sampan.scheduler import run as scheduler
 from sampan.server import bootstrap
 from sampan.server.admission import Admission, Context
@@ -44,6 +49,9 @@ class Options:
     load_balancer_pool: str = ""
     advertise: tuple[str, int] | None = None  # address and port behind the Service `kubernetes`
     dns_ip: str = "10.96.0.10"
+    dns_on_nodes: bool = False  # whether every node answers DNS at its own address
+    volumes: Path | None = None  # where the default storage class keeps volumes; None: there is no such class
+    signer: pki.CA | None = None  # signs approved certificate requests; None: nobody does
     timing: Timing = field(default_factory=Timing)
     toleration_seconds: int = 300  # how long pods bear a lost node
     nodes: NodeConnector | None = None
@@ -91,7 +99,9 @@ class ControlPlane:
         """What must exist before anyone is served: namespaces, default roles, the API's own Service."""
         masters = self.client()
         await bootstrap.ensure(masters, bootstrap.objects((self.options.service_cidr,)))
-        await bootstrap.ensure(masters, [dns_service(self.options.dns_ip)])
+        await bootstrap.ensure(masters, [dns.service(self.options.dns_ip)])
+        if self.options.volumes:
+            await _create(masters, "storageclasses.storage.k8s.io", storage_class())
         if self.options.advertise:
             service_ip = self.server.allocators.address(1)
             await bootstrap.ensure(masters, bootstrap.kubernetes_service(*self.options.advertise, service_ip))
@@ -104,12 +114,15 @@ class ControlPlane:
                 cluster_ca=self.options.cluster_ca,
                 load_balancer_pool=self.options.load_balancer_pool,
                 timing=self.options.timing,
+                volumes=str(self.options.volumes or ""),
+                sign=self.options.signer is not None,
             )
             self.runner = Runner(
                 self.client(),
-                controllers.build(config),
+                [*controllers.build(config), *([dns.rule()] if self.options.dns_on_nodes else [])],
                 clock=self.clock,
                 ids=self.ids,
+                effects=self._effects(),
                 client_for=self.controller_client,
                 also=scheduler.RESOURCES,
             )
@@ -125,6 +138,17 @@ class ControlPlane:
         self.server.documents[debug.STORY] = debug.StoryTeller(self.registry, self.runner, self.scheduler)
         self.server.metrics.sources.append(debug.Figures(self.runner, self.clock))
 
+    def _effects(self) -> dict[str, Effect]:
+        found: dict[str, Effect] = {}
+        if self.options.volumes:
+            found |= effects.volumes(self.options.volumes)
+        if self.options.signer:
+            lookup = self.server.lookup
+            found["sign"] = effects.signer(
+                self.options.signer, lambda name: lookup.get(effects.CSRS, name), self.clock
+            )
+        return found
+
     async def start(self) -> None:
         await self.bootstrap()
         await self.think()
@@ -137,19 +161,24 @@ class ControlPlane:
         await self.server.close()
 
 
-def dns_service(address: str) -> dict[str, object]:
-    """The Service `kube-dns`: every node answers at its address itself, so it selects no pods."""
-    ports = [
-        {"name": name, "port": 53, "protocol": protocol, "targetPort": 53}
-        for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))
-    ]
+async def _create(client: Client, resource: str, obj: dict[str, object]) -> None:
+    try:
+        await client.create(resource, obj)
+    except ApiError as error:
+        if error.code != 409:
+            raise
+
+
+def storage_class() -> dict[str, object]:
+    """The default class: directories of the node on which a claim's first pod runs."""
     return {
-        "apiVersion": "v1",
-        "kind": "Service",
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
         "metadata": {
-            "name": "kube-dns",
-            "namespace": "kube-system",
-            "labels": {"k8s-app": "kube-dns"},
+            "name": "local-path",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
         },
-        "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ports": ports},
+        "provisioner": LOCAL_PATH,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
     }

@@ -47,9 +47,7 @@ class Config:
     registry: Registry
     cluster_ca: str = ""  # PEM, for kube-root-ca.crt in every namespace
     load_balancer_pool: str = ""  # CIDR or first-last; empty: services of type LoadBalancer stay pending
-    volumes: str = (
-        "/var/lib/sampan/volumes"  # directory on the nodes for volumes of the local-path provisioner
-    )
+    volumes: str = ""  # directory for volumes of the local-path provisioner; empty: nobody provisions them
     sign: bool = False  # whether the runner has the effect `sign` for certificates
     timing: Timing = field(default_factory=Timing)
     disabled: frozenset[str] = frozenset()  # controller names

@@ -19,19 +19,24 @@ _PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 _NONE = "kubernetes.io/no-provisioner"
 _PVC_HELD, _PV_HELD = "kubernetes.io/pvc-protection", "kubernetes.io/pv-protection"
 LOCAL_PATH = "sampan.io/local-path"
+_AGAIN = 15.0  # seconds until a directory that could not be made or removed is tried again
 
 
 def rules(directory: str) -> list[Rule]:
-    """`directory` is where nodes keep volumes of the local-path provisioner."""
+    """`directory` is where nodes keep volumes of the local-path provisioner; the runner's effects `make-volume` and
+    `remove-volume` make and remove what is in it. Without one, provisioning and removing are others' work."""
 
     def bind(claim: Object, view: View, now: float) -> Plan:
         return reconcile_claim(claim, view, now, directory)
+
+    def keep(volume: Object, view: View, now: float) -> Plan:
+        return reconcile_volume(volume, view, now, directory)
 
     return [
         Rule(
             "persistent-volume-binder", _PVC, bind, {_PV: _claims_for, _CLASSES: _pending}, reads=("nodes",)
         ),
-        Rule("persistent-volume-binder/volumes", _PV, reconcile_volume, {_PVC: _volume_of}),
+        Rule("persistent-volume-binder/volumes", _PV, keep, {_PVC: _volume_of}),
         Rule("pvc-protection-controller", _PVC, protect_claim, {"pods": _claims_of}),
         Rule("pv-protection-controller", _PV, protect_volume),
     ]
@@ -153,7 +158,7 @@ def _provision(plan: Plan, claim: Object, storage: Object | None, view: View, di
     if meta.annotations(claim).get(_PROVISIONER) != provisioner:
         patch = {"metadata": {"annotations": {_PROVISIONER: provisioner}}}
         plan.then(Patch(_PVC, meta.name(claim), patch, meta.namespace(claim)))
-    if provisioner != LOCAL_PATH:
+    if provisioner != LOCAL_PATH or not directory:
         text = f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator."
         plan.events.append(Event(claim, "Normal", "ExternalProvisioning", text))
         return plan
@@ -161,6 +166,12 @@ def _provision(plan: Plan, claim: Object, storage: Object | None, view: View, di
     if not node:
         return plan
     made = _local_volume(claim, storage, node, directory)
+    read = ("effect:make-volume", "", meta.name(made))
+    if read not in view.fetched:
+        return Plan(reads=[read])
+    if error := (view.fetched[read] or {}).get("error"):
+        plan.events.append(Event(claim, "Warning", "ProvisioningFailed", error))
+        return plan.requeue(_AGAIN)
     plan.why = f"makes {meta.name(made)} on {node}"
     text = f"Successfully provisioned volume {meta.name(made)}"
     plan.events.append(Event(claim, "Normal", "ProvisioningSucceeded", text))
@@ -185,7 +196,7 @@ def _local_volume(claim: Object, storage: Object, node: str, directory: str) -> 
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
 
 
-def reconcile_volume(volume: Object, view: View, now: float) -> Plan:
+def reconcile_volume(volume: Object, view: View, now: float, directory: str = "") -> Plan:
     """Available without a claim, Bound with one, Released after it; then what the reclaim policy says."""
     plan, ref = Plan(), volume["spec"].get("claimRef") or {}
     status = volume.get("status", {})
@@ -206,10 +217,23 @@ def reconcile_volume(volume: Object, view: View, now: float) -> Plan:
     if (
         volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
         and made_here
+        and directory
         and not meta.deleted(volume)
     ):
-        plan.then(Delete(_PV, meta.name(volume), uid=meta.uid(volume)))
+        return _remove(plan, volume, view)
     return plan
+
+
+def _remove(plan: Plan, volume: Object, view: View) -> Plan:
+    """What a volume holds goes first: a crash between the two is repaired by trying again."""
+    read = ("effect:remove-volume", "", meta.name(volume))
+    if read not in view.fetched:
+        return Plan(reads=[read])
+    if error := (view.fetched[read] or {}).get("error"):
+        plan.events.append(Event(volume, "Warning", "VolumeFailedDelete", error))
+        status = volume.get("status", {}) | {"phase": "Failed", "message": error}
+        return plan.then(*status_patch(_PV, volume, status)).requeue(_AGAIN)
+    return plan.then(Delete(_PV, meta.name(volume), uid=meta.uid(volume)))
 
 
 def _claims_of(pod: Object, view: View) -> list[Key]:
