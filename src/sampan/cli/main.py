@@ -64,6 +64,12 @@ def _up(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--token-auth-file", metavar="FILE", help='static tokens: lines of token,user,uid,"group,group"'
     )
+    sub.add_argument(
+        "--audit-policy-file", metavar="FILE", help="an audit.k8s.io/v1 Policy: what is recorded"
+    )
+    sub.add_argument(
+        "--audit-log-path", metavar="FILE", help="where (default: audit.log among the cluster's logs)"
+    )
     periods = sub.add_argument_group("periods of node failure, in seconds")
     periods.add_argument(
         "--node-monitor-grace-period",

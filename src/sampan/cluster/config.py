@@ -43,6 +43,8 @@ class ClusterConfig:
     load_balancer_cidr: str = "10.97.255.0/24"
     fabric: str = ""  # network of the nodes and the host's leaf, e.g. 10.89.7.0/24
     token_auth_file: str = ""
+    audit_policy_file: str = ""
+    audit_log_path: str = ""
     node_monitor_grace_period: float = 40.0
     node_status_update_frequency: float = 10.0
     node_lease_duration: float = 40.0
@@ -78,16 +80,31 @@ class ClusterConfig:
 def load(path: Path) -> ClusterConfig:
     """Raises SampanError when there is no such cluster or a newer sampan wrote it."""
     try:
-        raw: dict[str, Any] = json.loads(path.read_text())
+        raw = json.loads(path.read_text())
+        if not isinstance(raw, dict):
+            raise TypeError("it holds no object")
+        if raw.get("format", 0) > FORMAT:
+            hint = "Use that version, or remove the cluster with it."
+            raise SampanError(f"{path} was written by a newer sampan (format {raw['format']})", hint)
+        return _read(raw)
     except FileNotFoundError:
         raise SampanError("there is no such cluster on this machine", "Make one: sampan up") from None
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise SampanError(f"{path} is damaged: {error}", "Remove the cluster with: sampan down") from None
-    if raw.get("format", 0) > FORMAT:
-        raise SampanError(f"{path} was written by a newer sampan (format {raw['format']})", "Upgrade sampan.")
-    nodes = [NodeConfig(**node) for node in raw.pop("nodes", [])]
-    known = {f.name for f in fields(ClusterConfig)}
-    return ClusterConfig(**{k: v for k, v in raw.items() if k in known}, nodes=nodes)
+
+
+def _read(raw: dict[str, Any]) -> ClusterConfig:
+    """Raises TypeError or KeyError for what is no configuration. Unknown fields are passed over."""
+    nodes = [NodeConfig(str(n["name"]), int(n["index"]), bool(n["stopped"])) for n in raw["nodes"]]
+    known: dict[str, Any] = {}
+    for one in fields(ClusterConfig):
+        if one.name == "nodes" or one.name not in raw:
+            continue
+        value, default = raw[one.name], "" if one.name == "name" else one.default
+        if not isinstance(value, int | float if isinstance(default, float) else type(default)):
+            raise TypeError(f"{one.name} is {value!r}")
+        known[one.name] = value
+    return ClusterConfig(**known, nodes=nodes)
 
 
 def save(config: ClusterConfig, path: Path) -> None:

@@ -33,7 +33,7 @@ from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.rootless import RootlessNetwork
 from sampan.node.network.routes import NodeRoutes
 from sampan.node.network.ruleset import Config as ProxyConfig
-from sampan.server import http
+from sampan.server import audit, http
 from sampan.server.authenticate import read_token_file
 from sampan.store.open import open_store
 
@@ -50,6 +50,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     store = open_store(paths.store, clock=clock)
     plane = ControlPlane(store, clock, ids, _options(paths, config, clock))
     plane.server.nodes = HttpsConnector(paths.pki, clock, lambda name: plane.server.lookup.get("nodes", name))
+    audit_log = _audit(plane, config)
     context = pki.server_context(
         paths.pki / "apiserver.crt", paths.pki / "apiserver.key", (paths.pki / "ca.crt").read_bytes()
     )
@@ -66,7 +67,18 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
         await part.stop()
     await plane.stop()
     await listener.close()
+    if audit_log:
+        await audit_log.close()
     await store.close()
+
+
+def _audit(plane: ControlPlane, config: ClusterConfig) -> audit.Log | None:
+    if not config.audit_policy_file:
+        return None
+    written = audit.Log(Path(config.audit_log_path))
+    policy = audit.Policy.load(Path(config.audit_policy_file))
+    plane.server.audit = audit.Audit(policy, written.write, plane.clock, plane.ids)
+    return written
 
 
 def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:

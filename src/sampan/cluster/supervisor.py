@@ -7,6 +7,7 @@ library and `sampan.node`'s light modules are imported: it is there all the time
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sampan.cluster import processes, rootless
+from sampan.cluster import ports, processes, rootless
 from sampan.node.native import init
 from sampan.node.network import fabric
 
@@ -141,6 +142,7 @@ class Supervisor:
             fabric.destroy(str(self.run / "fabric"), self.config["name"])
         if self.gateway:
             self.gateway.close()
+            self.gateway = None
         processes.reap()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -277,7 +279,12 @@ class Supervisor:
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ports.taken(port, host) from None
     listener.listen(1024)
     listener.setblocking(False)
     return listener

@@ -6,10 +6,9 @@ import asyncio
 import fcntl
 import json
 import os
-import socket
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from sampan.base.errors import SampanError
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.cluster import config as configs
-from sampan.cluster import credentials, kubeconfig, supervision
+from sampan.cluster import credentials, kubeconfig, ports, supervision
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.paths import Paths, is_root, make_private
 
@@ -34,6 +33,8 @@ class Wishes:
     nodes: int | None = None
     port: int = 0
     token_auth_file: str | None = None
+    audit_policy_file: str | None = None
+    audit_log_path: str | None = None
     kubeconfig: str | None = None
     node_monitor_grace_period: float | None = None
     node_status_update_frequency: float | None = None
@@ -114,7 +115,7 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
     else:
         rootless = not is_root()
         config = ClusterConfig(paths.name, run=str(paths.run), images=str(paths.images), rootless=rootless)
-        config.port = wishes.port or _free_port(DEFAULT_PORT)
+        config.port = _port(wishes.port)
         config.fabric = _fabric_network(paths)
         _choose_ranges(config, paths)
     if wishes.port and wishes.port != config.port:
@@ -125,12 +126,41 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         value = getattr(wishes, name)
         if value is not None:
             setattr(config, name, value)
-    if wishes.token_auth_file:
-        config.token_auth_file = str(Path(wishes.token_auth_file).absolute())
+    _take_files(config, paths, wishes)
     count = wishes.nodes if wishes.nodes is not None else len(config.nodes) if paths.config.exists() else 1
     for index in range(len(config.nodes), count):
         add_node(config, f"node-{index + 1}")
     return config
+
+
+def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
+    """Files the control plane reads each time it starts: what is wrong with them is said now. Raises SampanError."""
+    if not (wishes.token_auth_file or wishes.audit_policy_file or wishes.audit_log_path):
+        return
+    import yaml
+
+    from sampan.server.audit import Policy
+    from sampan.server.authenticate import read_token_file
+
+    try:
+        if wishes.token_auth_file:
+            config.token_auth_file = str(Path(wishes.token_auth_file).absolute())
+            read_token_file(Path(config.token_auth_file))
+        if wishes.audit_policy_file:
+            config.audit_policy_file = str(Path(wishes.audit_policy_file).absolute())
+            Policy.load(Path(config.audit_policy_file))
+    except FileNotFoundError as error:
+        raise SampanError(f"there is no {error.filename}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise SampanError(str(error)) from None
+    if wishes.audit_log_path:
+        config.audit_log_path = str(Path(wishes.audit_log_path).absolute())
+    if config.audit_log_path and not config.audit_policy_file:
+        raise SampanError(
+            "--audit-log-path needs an --audit-policy-file: without a policy nothing is recorded"
+        )
+    if config.audit_policy_file and not config.audit_log_path:
+        config.audit_log_path = str(paths.log("audit"))
 
 
 def add_node(config: ClusterConfig, name: str) -> NodeConfig:
@@ -146,25 +176,30 @@ def add_node(config: ClusterConfig, name: str) -> NodeConfig:
     return node
 
 
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return probe.getsockname()[1]
-    raise SampanError("no free port for the API on 127.0.0.1")
+def _port(wanted: int) -> int:
+    """The one asked for or none; without a wish the usual one, or any."""
+    if wanted:
+        if not ports.free(wanted):
+            raise ports.taken(wanted)
+        return wanted
+    return ports.free(DEFAULT_PORT) or ports.free(0)
+
+
+def _neighbours(paths: Paths) -> list[ClusterConfig]:
+    """The other clusters in this place, as far as their configuration can be read."""
+    found = []
+    for file in paths.data.parent.glob("*/cluster.json"):
+        with suppress(SampanError):
+            found.append(configs.load(file))
+    return found
 
 
 def _fabric_network(paths: Paths) -> str:
     """A /24 of 10.89.0.0/16 that no route of this machine and no other cluster uses, starting from the name's hash."""
     taken = {line.split()[1] for line in Path("/proc/net/route").read_text().splitlines()[1:]}
-    for other in paths.data.parent.glob("*/cluster.json"):
-        fabric = json.loads(other.read_text()).get("fabric", "")
-        if fabric:
-            taken.add(_route_form(int(fabric.split(".")[2])))
+    for other in _neighbours(paths):
+        if other.fabric:
+            taken.add(_route_form(int(other.fabric.split(".")[2])))
     start = zlib.crc32(f"{os.getuid()}/{paths.name}".encode()) % 256
     for step in range(256):
         third = (start + step) % 256
@@ -175,7 +210,7 @@ def _fabric_network(paths: Paths) -> str:
 
 def _choose_ranges(config: ClusterConfig, paths: Paths) -> None:
     """Pods and Services of all clusters of this machine have ranges of their own: the host reaches every one of them."""
-    others = [configs.load(file) for file in paths.data.parent.glob("*/cluster.json")]
+    others = _neighbours(paths)
     taken = {
         int(cidr.split(".")[1]) for c in others for cidr in (c.pod_cidr, c.service_cidr)
     } | _routed_tens()

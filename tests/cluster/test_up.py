@@ -1,0 +1,131 @@
+import json
+import os
+import socket
+
+import pytest
+
+from sampan.base.errors import SampanError
+from sampan.cluster import config as configs
+from sampan.cluster import up
+from sampan.cluster.paths import Paths
+from sampan.cluster.up import Wishes
+
+
+@pytest.fixture
+def paths(tmp_path):
+    (tmp_path / "clusters" / "a").mkdir(parents=True)
+    return Paths("a", tmp_path / "clusters" / "a", tmp_path / "run" / "a", tmp_path / "images")
+
+
+def decided(paths, **wishes):
+    config = up._decide(paths, Wishes(**wishes))
+    configs.save(config, paths.config)
+    return config
+
+
+def test_a_new_cluster_has_one_node_and_repeating_changes_nothing(paths):
+    first = decided(paths)
+    assert [node.name for node in first.nodes] == ["node-1"]
+    assert decided(paths) == first
+    assert [node.name for node in decided(paths, nodes=3).nodes] == ["node-1", "node-2", "node-3"]
+    assert len(decided(paths, nodes=1).nodes) == 3, "nodes go by `sampan node delete` only"
+
+
+def test_no_node_at_all_stays_so(paths):
+    assert decided(paths, nodes=0).nodes == []
+    assert decided(paths).nodes == []
+
+
+def test_periods_are_kept_until_changed(paths):
+    assert decided(paths, node_monitor_grace_period=4).node_monitor_grace_period == 4
+    assert decided(paths).node_monitor_grace_period == 4
+
+
+def test_clusters_of_one_machine_do_not_share_addresses(paths, tmp_path):
+    first = decided(paths)
+    (tmp_path / "clusters" / "b").mkdir()
+    second = decided(Paths("b", tmp_path / "clusters" / "b", tmp_path / "run" / "b", tmp_path / "images"))
+    for name in ("fabric", "pod_cidr", "service_cidr", "dns_ip", "load_balancer_cidr"):
+        assert getattr(first, name) != getattr(second, name)
+
+
+def test_a_taken_port_is_told_when_it_was_asked_for(paths):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SampanError, match=f"port {port} of 127.0.0.1 is taken"):
+            up._decide(paths, Wishes(port=port))
+    assert decided(paths, port=port).port == port
+    with pytest.raises(SampanError, match="stays so"):
+        decided(paths, port=port + 1)
+
+
+def test_a_port_nobody_asked_for_is_another_when_the_usual_one_is_taken(paths, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(up, "DEFAULT_PORT", other.getsockname()[1])
+        assert decided(paths).port not in (0, other.getsockname()[1])
+
+
+def test_another_users_cluster_is_refused(paths):
+    config = decided(paths)
+    config.rootless = not config.rootless
+    configs.save(config, paths.config)
+    with pytest.raises(SampanError, match="was made by"):
+        decided(paths)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"name": "a"}', "is damaged"),
+        ('{"name": "a", "port": "x", "format": 1}', "is damaged"),
+        ('{"name": "a", "format": 99}', "newer sampan"),
+        ('{"name": "a", "format": 1, "nodes": [{"nom": 1}]}', "is damaged"),
+    ],
+)
+def test_a_damaged_configuration_is_named(paths, text, said):
+    paths.config.write_text(text)
+    with pytest.raises(SampanError, match=said):
+        decided(paths)
+
+
+def test_an_unknown_field_of_a_configuration_is_passed_over(paths):
+    config = decided(paths)
+    raw = json.loads(paths.config.read_text()) | {"later": 1}
+    paths.config.write_text(json.dumps(raw))
+    assert configs.load(paths.config) == config
+
+
+def test_only_one_command_at_a_time(paths):
+    with up.exclusive(paths), pytest.raises(SampanError, match="another sampan command"), up.exclusive(paths):
+        pass
+
+
+POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n"
+
+
+def test_audit_files_are_looked_at_before_anything_starts(paths, tmp_path):
+    policy = tmp_path / "policy.yaml"
+    with pytest.raises(SampanError, match="there is no"):
+        decided(paths, audit_policy_file=str(policy))
+    policy.write_text("kind: Policy\nrules: [{level: All}]")
+    with pytest.raises(SampanError, match='unknown audit level "All"'):
+        decided(paths, audit_policy_file=str(policy))
+    with pytest.raises(SampanError, match="needs an --audit-policy-file"):
+        decided(paths, audit_log_path="x")
+    policy.write_text(POLICY)
+    assert decided(paths, audit_policy_file=str(policy)).audit_log_path == str(paths.logs / "audit.log")
+
+
+def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    configs.write_atomic(path, "old")
+
+    def fail(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        configs.write_atomic(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
