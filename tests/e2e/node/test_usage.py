@@ -1,0 +1,50 @@
+"""What pods use: `kubectl top`, and the limits of local storage that cost a pod its place."""
+
+from __future__ import annotations
+
+import re
+
+from harness import Kubectl, eventually, shell
+
+
+def test_top_shows_what_pods_and_nodes_use(kubectl: Kubectl) -> None:
+    kubectl.run_pod("busy", "while :; do :; done")
+    kubectl.run_pod("idle")
+
+    def rows(what: str) -> dict[str, list[str]]:
+        lines = kubectl(f"top {what} --no-headers").splitlines()
+        return {line.split()[0]: line.split() for line in lines}
+
+    def busy() -> bool:
+        used = rows("pods")
+        return int(used["busy"][1].removesuffix("m")) > 50 + int(used["idle"][1].removesuffix("m"))
+
+    eventually(busy, "busy uses a processor")
+    nodes = rows("nodes")
+    assert len(nodes) == 2
+    assert all(re.fullmatch(r"\d+m", row[1]) and re.fullmatch(r"\d+Mi", row[3]) for row in nodes.values())
+    assert "busy" in kubectl("get pods.metrics.k8s.io")
+    (container,) = kubectl.get("podmetrics/busy")["containers"]
+    assert container["name"] == "main" and container["usage"]["memory"].endswith("Ki")
+
+
+def test_a_pod_that_fills_its_volume_beyond_the_limit_is_evicted(kubectl: Kubectl) -> None:
+    fill = "dd if=/dev/zero of=/data/file bs=1M count=8 2>/dev/null; sleep infinity"
+    writes = shell(fill, volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    volume = {"name": "data", "emptyDir": {"sizeLimit": "4Mi"}}
+    kubectl.run_pod("full", {"containers": [writes], "volumes": [volume]})
+    status = kubectl.phase("full", "Failed")["status"]
+    assert status["reason"] == "Evicted"
+    assert status["message"] == 'Usage of EmptyDir volume "data" exceeds the limit "4Mi". '
+    assert any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status["conditions"])
+    assert "Evicted" in kubectl.events_of("full")
+
+
+def test_a_container_that_writes_beyond_its_limit_is_evicted(kubectl: Kubectl) -> None:
+    fill = "dd if=/dev/zero of=/tmp/file bs=1M count=8 2>/dev/null; sleep infinity"
+    limits = {"limits": {"ephemeral-storage": "4Mi"}}
+    kubectl.run_pod(
+        "full", {"containers": [shell(fill, resources=limits), {"name": "x", **shell("sleep infinity")}]}
+    )
+    status = kubectl.phase("full", "Failed")["status"]
+    assert status["message"] == 'Container main exceeded its local ephemeral storage limit "4Mi". '
