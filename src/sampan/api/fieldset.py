@@ -6,6 +6,7 @@ member when its trie is empty or holds `.`. None stands for the empty set. Sourc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,6 +146,11 @@ def whole(value: Any, node: Node | None) -> Trie:
     if isinstance(value, dict):
         if not value or (node is not None and node.map_type == "atomic"):
             return _MEMBER
+        for item in value.values():
+            if type(item) is dict or type(item) is list:
+                break
+        else:
+            return _flat(tuple(value))
         fields: Trie = {".": _MEMBER}
         if node is None:
             for key, item in value.items():
@@ -163,6 +169,12 @@ def whole(value: Any, node: Node | None) -> Trie:
     return _MEMBER
 
 
+@functools.lru_cache(maxsize=4096)
+def _flat(keys: tuple[str, ...]) -> Trie:
+    """A map of nothing but scalars, such as most variables, ports and resource lists: shared by all that look alike."""
+    return {".": _MEMBER, **{"f:" + key: _MEMBER for key in keys}}
+
+
 Changes = tuple[Trie | None, Trie | None, Trie | None]
 
 
@@ -171,13 +183,31 @@ def compare(old: Any, new: Any, node: Node | None) -> Changes:
     if old is new or old == new:
         return None, None, None
     if isinstance(old, dict) and isinstance(new, dict) and not is_atomic(new, node):
-        return _compare_maps(old, new, node)
+        return _compare_maps(old, new, node) if old else _all_new(new, node)
     if isinstance(old, list) and isinstance(new, list) and not is_atomic(new, node):
         assert node is not None
         before = {element(item, node): item for item in old}
         after = {element(item, node): item for item in new}
         return _compare_children(before, after, {key: node.items for key in (*before, *after)})
     return None, _MEMBER, None
+
+
+def _all_new(new: Trie, node: Node | None) -> Changes:
+    """`_compare_maps` with nothing: what every create needs, in a quarter of the time."""
+    properties, other = (node.properties, node.additional) if node is not None else ({}, None)
+    modified: Trie = {}
+    added: Trie = {}
+    for key, item in new.items():
+        child = properties.get(key) or other
+        if key in _ALWAYS_THERE and key in properties and isinstance(item, dict | list):
+            _, changed, fresh = compare(type(item)(), item, child)
+            if changed is not None:
+                modified["f:" + key] = changed
+            if fresh is not None:
+                added["f:" + key] = fresh
+        else:
+            added["f:" + key] = whole(item, child)
+    return None, modified or None, added or None
 
 
 def _compare_maps(old: Trie, new: Trie, node: Node | None) -> Changes:
@@ -228,6 +258,10 @@ def element(item: Any, node: Node) -> str:
     if node.list_type == "set":
         return "v:" + orjson.dumps(item).decode()
     items = node.items
+    if len(node.map_keys) == 1 and isinstance(item, dict):
+        key = node.map_keys[0]
+        if item.get(key) is not None:
+            return f'k:{{"{key}":{orjson.dumps(item[key]).decode()}}}'
     keys = {}
     for key in node.map_keys:
         value = item.get(key) if isinstance(item, dict) else None

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 SIZE = 16 << 20  # bytes of a segment
 _ZEROS = bytes(1 << 20)
+# A write returns when it is on disk: one call, so that the thread gives up and regains the interpreter only once.
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_DSYNC
 
 
 class Segment(NamedTuple):
@@ -54,7 +56,7 @@ class Segments:
             return
         self._number = number_of(path)
         self._path, self._offset = path, offset
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._fd = os.open(path, _FLAGS)
         os.ftruncate(self._fd, offset)
         if offset < self._size:
             os.posix_fallocate(self._fd, offset, self._size - offset)
@@ -71,7 +73,6 @@ class Segments:
             written = os.pwrite(self._fd, view, self._offset)
             self._offset += written
             view = view[written:]
-        os.fdatasync(self._fd)
         self._last = sequence
 
     def drop(self, last: int) -> None:
@@ -105,9 +106,9 @@ class Segments:
         spare = self._directory / "spare.tmp"
         if spare.exists():
             spare.rename(self._path)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = os.open(self._path, _FLAGS)
         else:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
             os.posix_fallocate(self._fd, 0, self._size)
         sync_directory(self._directory)
         self._offset = 0
