@@ -24,21 +24,15 @@ from sampan.client.view import CachedView
 from sampan.cluster import config as configs
 from sampan.cluster import garbage, processes
 from sampan.cluster.config import ClusterConfig
+from sampan.cluster.node_network import NodeNetwork
 from sampan.cluster.paths import Paths
 from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
-from sampan.node.dns.server import DnsServer
-from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.images.service import ImageService
 from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
-from sampan.node.network.controller import ProxyController
-from sampan.node.network.node import prepare_node
-from sampan.node.network.pod import PodNetwork
-from sampan.node.network.proxy import ServiceProxy
-from sampan.node.network.routes import NodeRoutes
-from sampan.node.network.ruleset import Config as ProxyConfig
+from sampan.node.network.enforcement import POLICIES
 
 log = logging.logger("agent")
 
@@ -57,9 +51,6 @@ class NodeProcess:
     def __init__(self, paths: Paths, config: ClusterConfig, name: str) -> None:
         self.paths, self.config, self.name = paths, config, name
         self.clock, self.ids = RealClock(), Ids()
-        node = config.node(name)
-        self.address = config.fabric_address(node.index)
-        self.pod_cidr = pod_range(config, node.index)
         pki = paths.pki
         self.transport = HttpsTransport(
             f"https://{config.server_address}:{config.port}",
@@ -69,60 +60,34 @@ class NodeProcess:
             clock=self.clock,
         )
         self.client = Client(self.transport, BUILTIN, agent="kubelet")
-        resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
+        resources = ("services", "endpointslices.discovery.k8s.io", "nodes", "namespaces")
         self.view = CachedView(self.client, resources, clock=self.clock, ids=self.ids)
+        self.runtime = str(paths.node(name) / "runtime")
+        policies = CachedView(self.client, (POLICIES,), clock=self.clock, ids=self.ids)
+        self.network = NodeNetwork(config, name, self.runtime, self.view, policies, self.clock)
 
     async def start(self) -> None:
-        prepare_node([self.config.dns_ip])
         await self.view.start()
-        await self._start_proxy()
-        await self._start_dns()
+        await self.network.start()
         await self._start_agent()
-
-    async def _start_proxy(self) -> None:
-        config = self.config
-        settings = ProxyConfig(
-            node=self.name,
-            pods=(config.pod_cidr,),
-            services=(config.service_cidr,),
-            egress=(self.pod_cidr,),
-            inside=(config.pod_cidr, config.service_cidr, config.fabric),
-            served_here=frozenset({config.dns_ip}),
-        )
-        self.proxy = ProxyController(
-            self.view, ServiceProxy(settings), self.clock, NodeRoutes("eth0", source=self.address)
-        )
-        await self.proxy.start()
-
-    async def _start_dns(self) -> None:
-        # A user namespace has no resolver in reach but the one its control plane runs for it.
-        resolvers = [self.config.server_address] if self.config.rootless else machine_resolvers()
-        self.dns = DnsServer(
-            self.view,
-            self.clock,
-            [self.config.dns_ip],
-            Upstream(resolvers, self.clock),
-            networks=(self.config.service_cidr, self.config.pod_cidr),
-        )
-        await self.dns.start()
 
     async def _start_agent(self) -> None:
         directory, run = self.paths.node(self.name), self.paths.run / "nodes" / self.name
-        self.network = PodNetwork([self.pod_cidr], node_ips=[self.address])
+        address, pods = self.network.address, self.network.pods
         group = processes.cgroup(self.config.name, self.name)
         limited = await asyncio.to_thread(cgroups.usable, group)
         runtime = NativeRuntime(
-            str(directory / "runtime"),
+            self.runtime,
             str(run / "zygote.sock"),
             self.clock,
-            self.network,
+            pods,
             cgroup=group if limited else None,
         )
         settings = AgentConfig(
             root=str(directory),
-            address=self.address,
+            address=address,
             hostname=self.name,
-            pod_cidr=self.pod_cidr,
+            pod_cidr=self.network.pod_cidr,
             lease_period=self.config.node_status_update_frequency,
             lease_duration=int(self.config.node_lease_duration),
             cluster_dns=(self.config.dns_ip,),
@@ -130,9 +95,9 @@ class NodeProcess:
         )
         hooks = NodeHooks(
             addresses=None,
-            sandbox_addresses=self.network.addresses,
-            pod_ranges=self.network.set_cidrs,
-            withdrawn=self.proxy.withdrawn,
+            sandbox_addresses=pods.addresses,
+            pod_ranges=pods.set_cidrs,
+            withdrawn=self.network.proxy.withdrawn,
             services=lambda namespace: self.view.list("services", namespace),
         )
         self.agent = Agent(
@@ -149,28 +114,21 @@ class NodeProcess:
         pki = self.paths.pki
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(
-            self.address,
+            address,
             settings.port,
             cert=pki / "nodes" / f"{self.name}-serving.crt",
             key=pki / "nodes" / f"{self.name}-serving.key",
             client_ca=pki / "ca.crt",
         )
-        log.info("node is up", node=self.name, address=self.address, pods=self.pod_cidr)
+        log.info("node is up", node=self.name, address=address, pods=self.network.pod_cidr)
 
     async def stop(self) -> None:
         """Containers go on."""
         await self.api.close()
         await self.agent.close()
-        await self.proxy.stop()
-        await self.dns.stop()
+        await self.network.stop()
         await self.view.stop()
         await self.transport.close()
-
-
-def pod_range(config: ClusterConfig, index: int) -> str:
-    """The node's /24 of the cluster's pod range."""
-    first, second, *_ = config.pod_cidr.split(".")
-    return f"{first}.{second}.{index}.0/24"
 
 
 async def run(paths: Paths, config: ClusterConfig, name: str) -> None:

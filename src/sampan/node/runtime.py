@@ -71,6 +71,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class PortMapping:
+    """A port of the node that leads into the sandbox (hostPort). `host_ip` "" is every address of the node."""
+
+    protocol: str  # TCP, UDP or SCTP
+    host_port: int
+    container_port: int
+    host_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxConfig:
     """One pod's surroundings. `ip` is given by the node's address pool; "" with host_network."""
 
@@ -89,6 +99,7 @@ class SandboxConfig:
     cgroup: str = ""  # e.g. "burstable/pod<uid>"
     limits: Limits = Limits()
     labels: Mapping[str, str] = field(default_factory=dict)
+    ports: Sequence[PortMapping] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 
 def plain(address):
@@ -176,6 +176,19 @@ class Prober:
                 return channel.recv(65535).hex()
         except OSError as error:
             return type(error).__name__
+
+    def later(self, order):
+        """Another order after `delay` seconds; `fetch` gives its result."""
+        done = self.kept[order["key"]] = Future()
+
+        def work():
+            time.sleep(order["delay"])
+            done.set_result(getattr(self, order["order"]["op"])(order["order"]))
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def fetch(self, order):
+        return self.kept.pop(order["key"]).result(30)
 
     def resolve(self, order):
         """As a program does: through resolv.conf and its search list."""

@@ -50,7 +50,8 @@ async def test_addresses_survive_a_restart_of_the_agent(machine):
     first = await machine.pod("a", 0)
     second = await machine.pod("b", 0)
     restarted = PodNetwork(["10.244.0.0/24"], netns=machine.node(0))
-    restarted.adopt(sandbox("a", first))
+    assert await restarted.adopt(machine.pods["a"], sandbox("a", first)) == first
+    assert restarted.addresses("a") == machine.networks[0].addresses("a")
     namespace.create(f"{machine.directory}/pod-c")
     machine.pods["c"] = f"{machine.directory}/pod-c"
     third = await restarted.attach(machine.pods["c"], sandbox("c"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from sampan.node.native import syscalls
@@ -17,6 +17,7 @@ from sampan.node.runtime import (
     Image,
     Limits,
     Mount,
+    PortMapping,
     SandboxConfig,
     SandboxStatus,
 )
@@ -32,7 +33,9 @@ def encode(config: SandboxConfig | ContainerConfig) -> dict[str, Any]:
 def decode_sandbox(data: dict[str, Any]) -> SandboxConfig:
     """The inverse of encode(); fields of a newer version are ignored."""
     known = _known(SandboxConfig, data)
-    return SandboxConfig(**{**known, "limits": Limits(**_known(Limits, known["limits"]))})
+    known["limits"] = Limits(**_known(Limits, known["limits"]))
+    known["ports"] = [PortMapping(**_known(PortMapping, one)) for one in known.get("ports", ())]
+    return SandboxConfig(**known)
 
 
 def decode_container(data: dict[str, Any]) -> ContainerConfig:
@@ -56,6 +59,16 @@ def read_json(path: str) -> dict[str, Any] | None:
             return json.load(file)
     except (OSError, ValueError):
         return None
+
+
+def sandboxes_in(directory: str) -> list[SandboxConfig]:
+    """What a runtime's `directory` says of sandboxes, before the runtime starts."""
+    try:
+        names = sorted(os.listdir(f"{directory}/sandboxes"))
+    except FileNotFoundError:
+        return []
+    found = [read_json(f"{directory}/sandboxes/{name}/sandbox.json") for name in names]
+    return [decode_sandbox(record["config"]) for record in found if record]
 
 
 class Container:
@@ -133,7 +146,7 @@ class Sandbox:
         record = read_json(f"{directory}/sandbox.json")
         if record is None:
             return None
-        config = decode_sandbox(record["config"])
+        config = replace(decode_sandbox(record["config"]), ip=_read_text(f"{directory}/ip"))
         sandbox = cls(directory, config, record["created_at"], own_namespaces(config))
         sandbox.record = record
         mounted = all(is_mounted(f"{directory}/{name}") for name in sandbox.own)
@@ -146,6 +159,15 @@ class Sandbox:
 
     def status(self) -> SandboxStatus:
         return SandboxStatus(self.config, self.ready, self.created_at)
+
+
+def _read_text(path: str) -> str:
+    """What a small file says, "" when it is absent."""
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def own_namespaces(config: SandboxConfig) -> list[str]:

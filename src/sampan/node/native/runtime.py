@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from sampan.node.runtime import (
     SandboxStatus,
 )
 
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _AT_ONCE = 2 * (os.cpu_count() or 1)  # starts under way: more would only wait for the processor
 
@@ -38,6 +40,10 @@ class SandboxNetwork(Protocol):
 
     async def attach(self, netns_path: str, config: SandboxConfig) -> str:
         """Returns the pod's address."""
+        ...
+
+    async def adopt(self, netns_path: str, config: SandboxConfig) -> str:
+        """The same for a sandbox a former agent left, with `config.ip`."""
         ...
 
     async def detach(self, config: SandboxConfig) -> None: ...
@@ -77,6 +83,7 @@ class NativeRuntime:
     async def start(self, on_exit: Callable[[str], None]) -> None:
         self._on_exit = on_exit
         await asyncio.to_thread(self._load)
+        await self._adopt_sandboxes()
         for id_, record in self._containers.items():
             self._ended[id_] = asyncio.Event()
             if record.exit is not None:
@@ -98,9 +105,8 @@ class NativeRuntime:
             if sandbox is None:
                 self._erase(f"{self._directory}/sandboxes/{entry}")
                 continue
-            needs_address = self._network is not None and not sandbox.config.host_network
-            if needs_address and not os.path.exists(f"{sandbox.directory}/ip"):
-                sandbox.ready = False
+            if self._network is not None and not sandbox.config.host_network and not sandbox.config.ip:
+                sandbox.ready = False  # it was being made
             self._sandboxes[entry] = sandbox
         for entry in sorted(os.listdir(f"{self._directory}/containers")):
             record = Container.load(f"{self._directory}/containers/{entry}")
@@ -108,6 +114,18 @@ class NativeRuntime:
                 self._erase(f"{self._directory}/containers/{entry}")
             else:
                 self._containers[entry] = record
+
+    async def _adopt_sandboxes(self) -> None:
+        for sandbox in self._sandboxes.values():
+            if self._network is None or sandbox.config.host_network or not sandbox.ready:
+                continue
+            try:
+                address = await self._network.adopt(f"{sandbox.directory}/net", sandbox.config)
+            except OSError as error:
+                log.warning("sandbox %s has no network any more: %s", sandbox.config.id, error)
+                sandbox.ready = False
+            else:
+                sandbox.config = replace(sandbox.config, ip=address)
 
     async def _until_started(self, record: Container) -> None:
         """The agent died while this one was being made: its shim is about to finish that."""
@@ -410,6 +428,11 @@ class NativeRuntime:
         without = {id_: one.state["pid"] for id_, one in running.items() if not one.spec.get("cgroup")}
         return result | (usage.by_tree(without) if without else {})
 
+    def writable_layer(self, container_id: str) -> str:
+        """The directory of what the container has written outside its volumes, "" when there is none."""
+        record = self._containers.get(container_id)
+        return f"{record.directory}/rw" if record else ""
+
     def logs(self, path: str) -> AsyncIterator[bytes]:
         """The raw log file (CRI lines) and what is appended to it, until the caller stops."""
         return streams.follow(path)
@@ -428,11 +451,6 @@ class NativeRuntime:
             "pid": record.state["pid"],
             "pid_start": record.state["pid_start"],
             "spec": {**record.spec, "config": None, "mounts": [], "layers": []},
-    def writable_layer(self, container_id: str) -> str:
-        """The directory of what the container has written outside its volumes, "" when there is none."""
-        record = self._containers.get(container_id)
-        return f"{record.directory}/rw" if record else ""
-
             "procs": cgroups.procs(group, record.spec["limits"]) if group else [],
             "args": list(args),
             "tty": tty,

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 
 
-class PoolExhausted(Exception):
+class PoolExhausted(OSError):
     """No address is free; the text names the range."""
 
 

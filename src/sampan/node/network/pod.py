@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from sampan.node.network import namespace, rtnetlink
+from sampan.node.network.hostports import HostPorts
 from sampan.node.network.ipam import AddressPool
 from sampan.node.network.netlink import Message, NetlinkSocket
 from sampan.node.runtime import SandboxConfig
@@ -25,7 +26,7 @@ class PodNetwork:
     """Attaches the sandboxes of one node. Lives in the node's network namespace, or is told it as `netns`.
 
     `cidrs` are the node's pod ranges (spec.podCIDRs): one, or one of each IP family. `node_ips` become the source
-    of the node's own traffic to pods (probes).
+    of the node's own traffic to pods (probes). `ports` opens host ports.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class PodNetwork:
         node_ips: Sequence[str] = (),
         mtu: int = 1500,
         netns: namespace.Netns | None = None,
+        ports: HostPorts | None = None,
     ) -> None:
         self._netns = netns
         self._mtu = mtu
+        self._ports = ports
         self._sources = {ipaddress.ip_address(ip).version: ip for ip in node_ips}
         self._attached: dict[str, tuple[str, ...]] = {}
         self._pools: list[AddressPool] = []
@@ -82,23 +85,46 @@ class PodNetwork:
             self._release(addresses)
             raise
         self._attached[sandbox_config.id] = tuple(addresses)
+        if self._ports:
+            await self._ports.publish(sandbox_config, addresses)
         return addresses[0]
 
     async def detach(self, sandbox_config: SandboxConfig) -> None:
         """Takes cable, routes and addresses away; a sandbox that has none is fine."""
         name = veth_name(sandbox_config.id)
+        if self._ports:
+            await self._ports.withdraw(sandbox_config)
         addresses = self._attached.pop(sandbox_config.id, None)
         found = await asyncio.to_thread(self._cut, name)
         self._release(addresses or found or ([sandbox_config.ip] if sandbox_config.ip else []))
 
-    def adopt(self, sandbox_config: SandboxConfig, addresses: Iterable[str] = ()) -> None:
-        """After a restart: this sandbox is still there with `config.ip` (and these further addresses)."""
-        own = tuple(dict.fromkeys([a for a in (sandbox_config.ip, *addresses) if a]))
-        if own:
-            self._attached[sandbox_config.id] = own
-            for pool in self._pools:
-                for address in own:
-                    pool.take(address)
+    async def adopt(self, netns_path: str, sandbox_config: SandboxConfig) -> str:
+        """After a restart: this sandbox is still there. Gives its address.
+
+        What it has is read from the kernel; a cable that is gone is laid anew with `config.ip`. Raises OSError.
+        """
+        found = await asyncio.to_thread(self._found, veth_name(sandbox_config.id))
+        if not found:
+            return await self.attach(netns_path, sandbox_config)
+        own = tuple(dict.fromkeys([a for a in (sandbox_config.ip,) if a in found] + found))
+        self._attached[sandbox_config.id] = own
+        for pool in self._pools:
+            for address in own:
+                pool.take(address)
+        if self._ports:
+            await self._ports.publish(sandbox_config, own)
+        return own[0]
+
+    def left(self, sandboxes: Iterable[SandboxConfig]) -> dict[str, tuple[SandboxConfig, list[str]]]:
+        """Those of a former agent's sandboxes that still have a cable, with their addresses."""
+        found = {config.id: (config, self._found(veth_name(config.id))) for config in sandboxes}
+        return {id_: entry for id_, entry in found.items() if entry[1]}
+
+    def _found(self, name: str) -> list[str]:
+        """The addresses behind a cable, IPv4 first."""
+        with rtnetlink.connect(self._netns) as nl:
+            link = rtnetlink.link_named(nl, name)
+            return _behind(nl, link.index) if link else []
 
     def _release(self, addresses: Iterable[str]) -> None:
         for address in addresses:
@@ -142,13 +168,9 @@ class PodNetwork:
             link = rtnetlink.link_named(nl, name)
             if link is None:
                 return []
-            found = [
-                route
-                for route in rtnetlink.routes(nl, protocol=rtnetlink.PROTOCOL)
-                if route.link == link.index
-            ]
+            found = _behind(nl, link.index)
             nl.run(rtnetlink.delete_link(link.index))
-            return [route.destination.split("/")[0] for route in found]
+            return found
 
 
 def _pod_side(link: int, addresses: Sequence[str]) -> list[Message]:
@@ -163,6 +185,11 @@ def _pod_side(link: int, addresses: Sequence[str]) -> list[Message]:
             rtnetlink.add_route("0.0.0.0/0" if version == 4 else "::/0", gateway=gateway, link=link),
         ]
     return result
+
+
+def _behind(nl: NetlinkSocket, link: int) -> list[str]:
+    found = rtnetlink.routes(nl, protocol=rtnetlink.PROTOCOL)
+    return [route.destination.split("/")[0] for route in found if route.link == link]
 
 
 def _pod_addresses(nl: NetlinkSocket) -> list[str]:

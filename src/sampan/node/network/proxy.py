@@ -45,6 +45,10 @@ class ServiceProxy:
         if damaged:
             self._watcher = DamageWatcher(self.config.table, self._nl.port, self._netns, damaged)
 
+    def expect(self, wanted: Mapping[str, Entries]) -> None:
+        """Before `start`: elements that shall be in the table from the first."""
+        self._state.change(wanted)
+
     def close(self) -> None:
         """Stops programming; the rules stay in force (connections outlive a restart of the agent)."""
         if self._watcher:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.api import quantity
 from sampan.node import qos
 from sampan.node.pods import env, security, users
 from sampan.node.pods.kit import Kit
-from sampan.node.runtime import ContainerConfig, Image, SandboxStatus
+from sampan.node.pods.podspec import all_containers
+from sampan.node.runtime import ContainerConfig, Image, PortMapping, SandboxStatus
 
 Object = dict[str, Any]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,6 +34,15 @@ def simulation_labels(pod: Object) -> dict[str, str]:
     """Annotations that tell a simulated runtime how to behave."""
     annotations = pod["metadata"].get("annotations") or {}
     return {k: v for k, v in annotations.items() if k.startswith(SIMULATE)}
+
+
+def host_ports(pod: Object) -> Iterable[PortMapping]:
+    """The ports of the node that the pod's containers ask for."""
+    for container in all_containers(pod):
+        for port in container.get("ports") or ():
+            if port.get("hostPort"):
+                protocol, host_ip = port.get("protocol") or "TCP", port.get("hostIP") or ""
+                yield PortMapping(protocol, port["hostPort"], port["containerPort"], host_ip)
 
 
 async def container_config(

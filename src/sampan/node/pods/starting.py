@@ -72,6 +72,7 @@ def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:
         cgroup=qos.cgroup(pod),
         limits=qos.pod_limits(pod),
         labels=spec.simulation_labels(pod),
+        ports=[] if body.get("hostNetwork") else list(spec.host_ports(pod)),
     )
 
 
