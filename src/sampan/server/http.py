@@ -24,7 +24,7 @@ from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock, Timer
 from sampan.client.messages import Request, Response
-from sampan.server.respond import refusal
+from sampan.server.respond import JSON_HEADERS, refusal
 
 Handle = Callable[[Request], Awaitable[Response]]
 log = logging.getLogger("sampan.http")
@@ -42,6 +42,16 @@ _LINGER = 5.0  # seconds that running requests have at shutdown
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# The usual answers and header names, made once.
+_JSON_HEADS = {status: _STATUS_LINES[status] + b"content-type: application/json\r\n" for status in (200, 201)}
+_NAMES = {
+    spelling: name.lower()
+    for name in (
+        *("Host", "User-Agent", "Accept", "Accept-Encoding", "Authorization", "Connection"),
+        *("Content-Type", "Content-Length", "Kubectl-Command", "Kubectl-Session"),
+    )
+    for spelling in (name.encode(), name.lower().encode())
+}
 
 
 class RawConnection:
@@ -226,7 +236,8 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         now = self._now
         assert now is not None
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key = _NAMES.get(name) or name.decode("latin-1").lower()
+        text = value.decode("latin-1")
         now.size += len(name) + len(value)
         if now.size > HEADER_LIMIT and now.error is None:
             now.error = ApiError(431, "BadRequest", "the request's headers are too large")
@@ -283,7 +294,7 @@ class _Connection(asyncio.Protocol):
                 self._transport.close()
             return
         incoming = self._waiting.popleft()
-        self._task = asyncio.get_running_loop().create_task(self._run(incoming))
+        self._task = self._listener.loop.create_task(self._run(incoming))
 
     async def _run(self, incoming: _Incoming) -> None:
         try:
@@ -330,9 +341,12 @@ class _Connection(asyncio.Protocol):
         )
 
     async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
-        head = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
-        for name, value in response.headers.items():
-            head.append(f"{name}: {value}\r\n".encode("utf-8", "replace"))
+        if response.headers is JSON_HEADERS and response.status in _JSON_HEADS:
+            head = [_JSON_HEADS[response.status]]
+        else:
+            head = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
+            for name, value in response.headers.items():
+                head.append(f"{name}: {value}\r\n".encode("utf-8", "replace"))
         if close:
             head.append(b"connection: close\r\n")
         body = response.body
@@ -464,6 +478,7 @@ class Listener:
     def __init__(self, handle: Handle, clock: Clock) -> None:
         self.handle = handle
         self.clock = clock
+        self.loop = asyncio.get_running_loop()  # asked once: asking costs a call to the kernel
         self.connections: set[_Connection] = set()
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
