@@ -35,7 +35,7 @@ def create(server: Server, row: Resource, obj: Object) -> list[FieldError]:
 
         return _metadata(rules, row, obj, None) + custom.validate(row, obj, None)
     if rules is not None:
-        return rules.validate_create(row, obj)
+        return rules.validate_create(row, obj) + _expressions(row, obj, None)
     return _name_errors(obj, row)
 
 
@@ -47,7 +47,16 @@ def update(server: Server, row: Resource, new: Object, old: Object, subresource:
 
         return _metadata(rules, row, new, old) + custom.validate(row, new, old, subresource)
     if rules is not None:
-        return rules.validate_update(row, new, old, subresource)
+        return rules.validate_update(row, new, old, subresource) + _expressions(row, new, old)
+    return []
+
+
+def _expressions(row: Resource, obj: Object, old: Object | None) -> list[FieldError]:
+    """What is wrong with the expressions in an object; the interpreter is loaded when there are any."""
+    if row.plural == "customresourcedefinitions" and "x-kubernetes-validations" in str(obj.get("spec")):
+        from sampan.api import cel
+
+        return cel.definition_errors(obj, old)
     return []
 
 

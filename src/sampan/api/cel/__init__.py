@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sampan.api.cel.definitions import definition_errors
 from sampan.api.cel.program import CALL_LIMIT, CompileError, Program
+from sampan.api.cel.rules import validate_rules
 from sampan.api.cel.types import DYN, Type, declared, object_of
 from sampan.api.cel.values import CelError, CostExceeded
 
@@ -25,7 +27,9 @@ __all__ = [
     "Type",
     "compile",
     "declared",
+    "definition_errors",
     "object_of",
+    "validate_rules",
 ]
 
 

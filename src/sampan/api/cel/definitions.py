@@ -1,0 +1,143 @@
+"""Rules in a CustomResourceDefinition before it is accepted: every expression must compile against its schema.
+
+Source: apiextensions.k8s.io/v1 ValidationRule; wording of the original's validation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api import schema
+from sampan.api.cel.program import CompileError
+from sampan.api.cel.rules import Rule, message_program, path_names
+from sampan.api.cel.types import Type, declared, optional_of
+from sampan.api.schema import Node
+from sampan.api.status import FieldError, invalid_value, not_supported, required
+
+Object = dict[str, Any]
+_REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
+_KEY = "x-kubernetes-validations"
+
+
+def definition_errors(obj: Object, old: Object | None = None) -> list[FieldError]:
+    """What is wrong with the rules of a definition; schemas that were stored before are not judged again."""
+    errors: list[FieldError] = []
+    before = {v.get("name"): v.get("schema") for v in ((old or {}).get("spec") or {}).get("versions") or ()}
+    versions = (obj.get("spec") or {}).get("versions") or ()
+    one = (
+        len({str(v.get("schema")) for v in versions}) == 1
+    )  # the original's internal form has them at the top then
+    for number, version in enumerate(versions):
+        text = (version.get("schema") or {}).get("openAPIV3Schema")
+        if not isinstance(text, dict) or version.get("schema") == before.get(version.get("name")):
+            continue
+        path = "spec.validation.openAPIV3Schema" if one else f"spec.versions[{number}].schema.openAPIV3Schema"
+        _walk(text, schema.from_openapi(text), path, errors, True, "")
+        if one:
+            break
+    return errors
+
+
+def _walk(raw: Object, node: Node, path: str, errors: list[FieldError], root: bool, loose: str) -> None:
+    """`loose` is the path of a list above whose items cannot be told apart between two writes."""
+    rules = raw.get(_KEY) or ()
+    if rules:
+        kind = declared(node, root=root)
+        for number, rule in enumerate(rules):
+            _rule(rule, node, kind, f"{path}.{_KEY}[{number}]", errors, loose)
+    for key, child in (raw.get("properties") or {}).items():
+        below = node.properties.get(key)
+        if isinstance(child, dict) and below is not None and below.custom:
+            _walk(child, below, f"{path}.properties[{key}]", errors, False, loose)
+    additional = raw.get("additionalProperties")
+    if isinstance(additional, dict) and node.additional is not None:
+        _walk(additional, node.additional, f"{path}.additionalProperties", errors, False, loose)
+    items = raw.get("items")
+    if isinstance(items, dict) and node.items is not None:
+        inner = loose if node.list_type == "map" else loose or path
+        _walk(items, node.items, f"{path}.items", errors, False, inner)
+
+
+def _rule(
+    rule: Object, node: Node, kind: Type | None, path: str, errors: list[FieldError], loose: str
+) -> None:
+    found = len(errors)
+    _texts(rule, path, errors)
+    if len(errors) == found and (problem := _field_path_problem(rule.get("fieldPath") or "", node)):
+        detail = f"fieldPath must be a valid path: {problem}"
+        errors.append(invalid_value(f"{path}.fieldPath", rule["fieldPath"], detail))
+    if len(errors) > found or kind is None:
+        return
+    try:
+        made = Rule({**rule, "messageExpression": "", "fieldPath": ""}, kind)
+    except CompileError as error:
+        text = str(error)
+        detail = f"compilation failed: {text}" if text.startswith("ERROR") else text
+        errors.append(_invalid(f"{path}.rule", rule, detail))
+        return
+    if made.uses_old and loose:
+        detail = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}"
+        errors.append(invalid_value(f"{path}.rule", rule.get("rule"), detail))
+    if not made.uses_old and rule.get("optionalOldSelf") is not None:
+        detail = "may not be set if oldSelf is not used in rule"
+        errors.append(invalid_value(f"{path}.optionalOldSelf", rule["optionalOldSelf"], detail))
+    if expression := (rule.get("messageExpression") or "").strip():
+        try:
+            message_program(
+                expression, {"self": kind, "oldSelf": optional_of(kind) if made.optional_old else kind}
+            )
+        except CompileError as error:
+            text = str(error)
+            detail = f"messageExpression compilation failed: {text}" if text.startswith("ERROR") else text
+            errors.append(_invalid(f"{path}.messageExpression", rule, detail))
+
+
+def _texts(rule: Object, path: str, errors: list[FieldError]) -> None:
+    """What can be said without compiling."""
+    text, message = (rule.get("rule") or "").strip(), rule.get("message") or ""
+    if not text:
+        errors.append(required(f"{path}.rule", "rule is not specified"))
+    elif message and not message.strip():
+        errors.append(invalid_value(f"{path}.message", message, "message must be non-empty if specified"))
+    elif "\n" in message.strip():
+        errors.append(invalid_value(f"{path}.message", message, "message must not contain line breaks"))
+    elif "\n" in text and not message.strip():
+        errors.append(required(f"{path}.message", "message must be specified if rule contains line breaks"))
+    expression = rule.get("messageExpression") or ""
+    if expression and not expression.strip():
+        errors.append(
+            required(f"{path}.messageExpression", "messageExpression must be non-empty if specified")
+        )
+    if rule.get("reason") is not None and rule["reason"] not in _REASONS:
+        errors.append(not_supported(f"{path}.reason", rule["reason"], _REASONS))
+    field = rule.get("fieldPath") or ""
+    if field and not field.strip():
+        errors.append(invalid_value(f"{path}.fieldPath", field, "fieldPath must be non-empty if specified"))
+    elif "\n" in field:
+        errors.append(invalid_value(f"{path}.fieldPath", field, "fieldPath must not contain line breaks"))
+
+
+def _field_path_problem(text: str, node: Node) -> str:
+    try:
+        names = path_names(text)
+    except CompileError as error:
+        return str(error)
+    here: Node | None = node
+    for name in names:
+        here = here.child(name) if here is not None else None
+        if here is None:
+            return f"does not refer to a valid field: {name}"
+    return ""
+
+
+def _invalid(path: str, rule: Object, detail: str) -> FieldError:
+    """The original shows the whole rule, with the names of its internal form."""
+    shown = {
+        "Rule": rule.get("rule", ""),
+        "Message": rule.get("message", ""),
+        "MessageExpression": rule.get("messageExpression", ""),
+        "Reason": rule.get("reason"),
+        "FieldPath": rule.get("fieldPath", ""),
+        "OptionalOldSelf": rule.get("optionalOldSelf"),
+    }
+    return invalid_value(path, shown, detail)
