@@ -6,6 +6,7 @@ A reader sees the old files or the new ones, never a mixture (the way ConfigMap 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -53,8 +54,7 @@ def _write_file(root: str, path: str, file: File, group: int | None) -> None:
     mode = file.mode | 0o440 if group is not None else file.mode
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(file.data)
-        with contextlib.suppress(PermissionError):
-            os.fchown(out.fileno(), -1 if file.uid is None else file.uid, -1 if group is None else group)
+        give(out.fileno(), -1 if file.uid is None else file.uid, -1 if group is None else group)
         os.fchmod(out.fileno(), mode)
 
 
@@ -63,8 +63,17 @@ def _own(root: str, group: int | None) -> None:
         for name in [".", *directories]:
             os.chmod(f"{base}/{name}", 0o755)
             if group is not None:
-                with contextlib.suppress(PermissionError):
-                    os.chown(f"{base}/{name}", -1, group)
+                give(f"{base}/{name}", -1, group)
+
+
+def give(path: str | int, uid: int, gid: int) -> None:
+    """chown where we may. An id that does not exist in an ordinary user's namespace (EINVAL) has no files: whoever
+    runs as it is refused when the container starts, with words that say so."""
+    try:
+        os.chown(path, uid, gid)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
 
 
 def _target(directory: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from sampan.api import quantity
 from sampan.node.pods.problems import VolumeError
 from sampan.node.volumes import mounting
+from sampan.node.volumes.atomic import give
 
 Object = dict[str, Any]
 _CHECKS = {
@@ -79,12 +80,12 @@ def give_group(directory: str, group: int | None, change: str = "Always") -> Non
         return
     with contextlib.suppress(PermissionError):
         for base, _, names in os.walk(directory):
-            _give(base, group, 0o2770)
+            _share(base, group, 0o2770)
             for name in names:
                 if not os.path.islink(f"{base}/{name}"):
-                    _give(f"{base}/{name}", group, 0o660)
+                    _share(f"{base}/{name}", group, 0o660)
 
 
-def _give(path: str, group: int, mode: int) -> None:
-    os.chown(path, -1, group)
+def _share(path: str, group: int, mode: int) -> None:
+    give(path, -1, group)
     os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | mode)
