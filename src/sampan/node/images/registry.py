@@ -38,11 +38,13 @@ _HUB = "registry-1.docker.io"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator says about registries. `mirrors`: host -> base URLs tried first; `insecure`: hosts that may be
-    asked over plain HTTP or with an unverified certificate; `authorities`: host -> PEM file of its CA."""
+    asked over plain HTTP or with an unverified certificate; `authorities`: host -> PEM file of its CA; `credentials`:
+    host -> a login that is tried after those of the pod."""
 
     mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     insecure: Sequence[str] = ()
     authorities: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class PullError(Exception):
@@ -70,7 +72,7 @@ def pull(
     transient = True
     with store.adding():
         for base in _endpoints(ref.host, settings):
-            for login in _logins(credentials, ref.host):
+            for login in _logins([*credentials, *_own_logins(settings, ref.host)], ref.host):
                 remote = _Remote(base, ref.repository, login, settings)
                 try:
                     return _Pull(store, ref, remote, progress).run()
@@ -89,7 +91,7 @@ def pull(
 def _endpoints(host: str, settings: Settings) -> list[str]:
     own = _HUB if host == "docker.io" else host
     bases = [one.rstrip("/") for one in settings.mirrors.get(host, ())] + [f"https://{own}"]
-    if own in settings.insecure or _loopback(own):
+    if own in settings.insecure or (_loopback(own) and host not in settings.authorities):
         bases.append(f"http://{own}")
     return bases
 
@@ -97,6 +99,10 @@ def _endpoints(host: str, settings: Settings) -> list[str]:
 def _loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     return name == "localhost" or name.startswith("127.") or name == "[::1]"
+
+
+def _own_logins(settings: Settings, host: str) -> list[Mapping[str, Any]]:
+    return [settings.credentials[host]] if host in settings.credentials else []
 
 
 def _logins(credentials: Sequence[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
@@ -107,7 +113,7 @@ def _logins(credentials: Sequence[Mapping[str, Any]], host: str) -> list[dict[st
             for where, entry in (one["auths"] or {}).items():
                 if _same_registry(where, host):
                     found.append(_login(entry))
-        else:
+        elif _same_registry(one.get("registry") or host, host):  # never to another registry than its own
             found.append(_login(one))
     return [one for one in found if one] or [{}]
 

@@ -9,17 +9,18 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sampan.node.images import host, reference, registry
+from sampan.node.images import configured, host, reference, registry
 from sampan.node.images.store import Store
 from sampan.node.runtime import Image, ImageError
 
 
 class ImageService:
-    """`directory` is the machine's image directory, the same for every node on it."""
+    """`directory` is the machine's image directory, the same for every node on it. Without `settings` the operator's
+    file about registries holds (see `configured`)."""
 
     def __init__(self, directory: str, settings: registry.Settings | None = None) -> None:
         self.store = Store(directory)
-        self._settings = settings or registry.Settings()
+        self._settings = settings
         self._pulls: dict[str, asyncio.Task[Image]] = {}
 
     async def find(self, ref: str) -> Image | None:
@@ -55,8 +56,9 @@ class ImageService:
                 "ErrImagePull", f'failed to pull "{name}": it is local to this machine and not loaded here'
             )
         try:
-            await asyncio.to_thread(registry.pull, self.store, parsed, credentials, self._settings)
-        except registry.PullError as error:
+            settings = self._settings or await asyncio.to_thread(configured.read, parsed.host)
+            await asyncio.to_thread(registry.pull, self.store, parsed, credentials, settings)
+        except (registry.PullError, ValueError) as error:
             raise ImageError("ErrImagePull", str(error)) from None
         except OSError as error:
             raise ImageError("ErrImagePull", f'failed to pull and unpack image "{name}": {error}') from None
