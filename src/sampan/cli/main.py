@@ -88,16 +88,21 @@ def _up(sub: argparse.ArgumentParser) -> None:
 def _node(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
 ) -> None:
-    node = commands.add_parser("node", help="add, stop, start or delete a node")
-    verbs = node.add_subparsers(dest="node_verb", metavar="add|stop|start|delete", required=True)
+    node = commands.add_parser("node", help="add, stop, start or delete a node, or cut it off")
+    metavar = "add|stop|start|delete|partition|heal"
+    verbs = node.add_subparsers(dest="node_verb", metavar=metavar, required=True)
     for verb, text in (
         ("add", "add a node to the cluster"),
         ("stop", "stop a node at once, as if it had lost its power"),
         ("start", "start a stopped node"),
         ("delete", "remove a node for good"),
+        ("partition", "cut two nodes from each other, or a node from the control-plane"),
+        ("heal", "undo a partition"),
     ):
         sub = verbs.add_parser(verb, parents=[common], help=text, description=text)
         sub.add_argument("node", metavar="NAME")
+        if verb in ("partition", "heal"):
+            sub.add_argument("other", metavar="OTHER", help="another node, or control-plane")
         sub.set_defaults(command=f"node:{verb}")
 
 

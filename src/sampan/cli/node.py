@@ -6,11 +6,14 @@ import argparse
 import asyncio
 
 from sampan.api.status import ApiError
+from sampan.base.errors import SampanError
 from sampan.cluster import config as configs
 from sampan.cluster import credentials, supervision
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.cluster.up import add_node, admin_client, exclusive
+
+CONTROL_PLANE = "control-plane"
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -51,6 +54,34 @@ def delete(arguments: argparse.Namespace) -> int:
         supervision.ask(paths, "node-remove", name=arguments.node)
     print(f"node {arguments.node} is gone")
     return 0
+
+
+def partition(arguments: argparse.Namespace) -> int:
+    first, second = _cut(arguments, "partition")
+    print(f"{first} and {second} no longer reach each other; undo it: sampan node heal {first} {second}")
+    return 0
+
+
+def heal(arguments: argparse.Namespace) -> int:
+    first, second = _cut(arguments, "heal")
+    print(f"{first} and {second} reach each other")
+    return 0
+
+
+def _cut(arguments: argparse.Namespace, op: str) -> tuple[str, str]:
+    """Both names, a node first. Raises SampanError when they are no two ends of the network."""
+    paths = Paths.of(arguments.name, arguments.data_dir)
+    config = configs.load(paths.config)
+    first, second = sorted((arguments.node, arguments.other), key=lambda name: name == CONTROL_PLANE)
+    if first == second:
+        raise SampanError(
+            f"{first} cannot be cut from itself", "Name two nodes, or a node and control-plane."
+        )
+    for name in (first, second):
+        if name != CONTROL_PLANE:
+            config.node(name)
+    supervision.ask(paths, op, a=first, b="" if second == CONTROL_PLANE else second)
+    return first, second
 
 
 async def _delete_object(paths: Paths, config: ClusterConfig, name: str) -> None:

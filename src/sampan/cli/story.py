@@ -37,8 +37,21 @@ def story(arguments: argparse.Namespace) -> int:
         where = f" in namespace {told['namespace']}" if told["namespace"] else ""
         hint = "What happened before the control plane last started, or long ago, is forgotten."
         raise SampanError(f"nothing is known of {told['resource']} {name}{where}", hint)
-    print("\n".join(line for entry in told["entries"] for line in lines(entry, told)))
+    print("\n".join(tell(told)))
     return 0
+
+
+def tell(told: dict[str, Any]) -> list[str]:
+    """What happened, oldest first; who only looked is named at the end."""
+    idle = [e for e in told["entries"] if not e["actions"] and not e["why"] and e["outcome"] == "ok"]
+    text = [line for entry in told["entries"] if entry not in idle for line in lines(entry, told)]
+    looked: dict[str, int] = {}
+    for entry in idle:
+        looked[entry["controller"]] = looked.get(entry["controller"], 0) + entry["times"]
+    if looked:
+        listed = ", ".join(f"{who} ({times})" for who, times in sorted(looked.items()))
+        text.append(f"looked and had nothing to do: {listed}")
+    return text
 
 
 async def _ask(client: Any, query: dict[str, str]) -> dict[str, Any]:
@@ -51,8 +64,8 @@ async def _ask(client: Any, query: dict[str, str]) -> dict[str, Any]:
 
 def lines(entry: dict[str, Any], told: dict[str, Any]) -> list[str]:
     """One reconcile, as a person reads it: time and who, then what woke it, what it decided, what it did."""
-    own = all(entry[key] == told[key] for key in ("resource", "namespace", "name"))
-    subject = "" if own else f" for {entry['resource']} {entry['name']}"
+    who = f"{entry['resource']} {entry['name']}".removeprefix("* ").replace("/", " ", 1)
+    subject = "" if who == f"{told['resource']} {told['name']}" else f" for {who}"
     often = f" ({entry['times']} times)" if entry["times"] > 1 else ""
     why = f": {entry['why']}" if entry["why"] else ""
     text = [f"{entry['time'][11:23]}  {entry['controller']}{subject}{why}{often}"]
@@ -61,6 +74,4 @@ def lines(entry: dict[str, Any], told: dict[str, Any]) -> list[str]:
     text += [f"{'':14}   not {node}: {', '.join(why)}" for node, why in entry.get("refused", {}).items()]
     if entry["outcome"] != "ok":
         text.append(f"{'':14}!! {entry['outcome']}")
-    elif not entry["actions"] and not why:
-        text.append(f"{'':14}nothing was to be done")
     return text

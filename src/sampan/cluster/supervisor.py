@@ -230,6 +230,8 @@ class Supervisor:
                 "node-start": self._op_node_start,
                 "node-stop": self._op_node_stop,
                 "node-remove": self._op_node_remove,
+                "partition": lambda request: self._op_cut(request, fabric.partition),
+                "heal": lambda request: self._op_cut(request, fabric.heal),
                 "reload": self._op_reload,
                 "shutdown": self._op_shutdown,
             }
@@ -270,6 +272,20 @@ class Supervisor:
         self.stop_node(request["name"])
         shutil.rmtree(self.data / "nodes" / request["name"], ignore_errors=True)
         return self._op_reload(request)
+
+    def _op_cut(self, request: dict[str, Any], act: Callable[..., None]) -> dict[str, Any]:
+        """Cuts two nodes from each other, or a node from the control plane (`b` empty), or undoes that."""
+        a, b = request["a"], request["b"]
+        for name in (a, b):
+            if name and name not in self.nodes:
+                raise ValueError(f"node {name} does not run")
+        index = {node["name"]: node["index"] for node in self.config["nodes"]}
+        first, here = f"/proc/{self.nodes[a]}/ns/net", self.address(index[a])
+        if b:
+            act(first, f"/proc/{self.nodes[b]}/ns/net", here, self.address(index[b]))
+        else:
+            act(first, None, here, self.address(0), b_link=fabric.host_link(self.config["name"]))
+        return {}
 
     def _op_shutdown(self, request: dict[str, Any]) -> dict[str, Any]:
         self.stop_all()

@@ -135,18 +135,25 @@ def join_host(
             nl.run(rtnetlink.add_route("0.0.0.0/0", link=1, source=address))
 
 
-def partition(a: namespace.Netns, b: namespace.Netns, a_ip: str, b_ip: str) -> None:
-    """Cuts two nodes from each other, both ways: each believes the other to be at a MAC address nobody has."""
-    for netns, other in ((a, b_ip), (b, a_ip)):
+def partition(
+    a: namespace.Netns | None, b: namespace.Netns | None, a_ip: str, b_ip: str, *, b_link: str = _NODE_LINK
+) -> None:
+    """Cuts two nodes from each other, both ways: each believes the other to be at a MAC address nobody has.
+
+    `b` may be the host (None: the caller's namespace), with its own `b_link`.
+    """
+    for netns, link, other in ((a, _NODE_LINK, b_ip), (b, b_link, a_ip)):
         with rtnetlink.connect(netns) as nl:
-            nl.run(rtnetlink.neighbour(rtnetlink.link_index(nl, _NODE_LINK), other, _NOWHERE_MAC))
+            nl.run(rtnetlink.neighbour(rtnetlink.link_index(nl, link), other, _NOWHERE_MAC))
 
 
-def heal(a: namespace.Netns, b: namespace.Netns, a_ip: str, b_ip: str) -> None:
+def heal(
+    a: namespace.Netns | None, b: namespace.Netns | None, a_ip: str, b_ip: str, *, b_link: str = _NODE_LINK
+) -> None:
     """Undoes `partition`."""
-    for netns, other in ((a, b_ip), (b, a_ip)):
+    for netns, link, other in ((a, _NODE_LINK, b_ip), (b, b_link, a_ip)):
         with rtnetlink.connect(netns) as nl:
-            nl.run(rtnetlink.delete_neighbour(rtnetlink.link_index(nl, _NODE_LINK), other))
+            nl.run(rtnetlink.delete_neighbour(rtnetlink.link_index(nl, link), other))
 
 
 def _plug(path: str, leaf: namespace.Netns | None, port: str, inner: str, cidr: str, mtu: int) -> int:
