@@ -10,6 +10,7 @@ from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.native import records
 from sampan.node.network.controller import ProxyController
 from sampan.node.network.enforcement import PolicyEnforcer
+from sampan.node.network.health import HealthChecks
 from sampan.node.network.hostports import HostPorts
 from sampan.node.network.node import prepare_node
 from sampan.node.network.pod import PodNetwork
@@ -48,7 +49,8 @@ class NodeNetwork:
         services = ServiceProxy(settings)
         self._ports = HostPorts(services)
         self.pods = PodNetwork([self.pod_cidr], node_ips=[self.address], ports=self._ports)
-        self.proxy = ProxyController(view, services, clock, NodeRoutes("eth0", source=self.address))
+        ways = NodeRoutes("eth0", source=self.address)
+        self.proxy = ProxyController(view, services, clock, ways, HealthChecks(clock))
         self._policy_view = policies
         self.policies = PolicyEnforcer(policies, clock, name)
         # A user namespace has no resolver in reach but the one its control plane runs for it.

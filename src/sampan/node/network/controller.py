@@ -14,7 +14,8 @@ from typing import Any
 
 from sampan.base.clock import Clock, Timer
 from sampan.client.plan import View
-from sampan.node.network import routes
+from sampan.node.network import health, routes
+from sampan.node.network.health import HealthChecks
 from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.services import Entries, entries, service_key
 from sampan.node.network.slices import SLICES, SliceIndex
@@ -30,18 +31,24 @@ Object = dict[str, Any]
 
 
 class ProxyController:
-    """Connects a view of the cluster with a `ServiceProxy` and, if given, `NodeRoutes`.
+    """Connects a view of the cluster with a `ServiceProxy` and, if given, `NodeRoutes` and `HealthChecks`.
 
     `view` follows services, endpointslices.discovery.k8s.io and, for routes, nodes; `start` when it is in sync.
     """
 
     def __init__(
-        self, view: Any, proxy: ServiceProxy, clock: Clock, node_routes: routes.NodeRoutes | None = None
+        self,
+        view: Any,
+        proxy: ServiceProxy,
+        clock: Clock,
+        node_routes: routes.NodeRoutes | None = None,
+        health: HealthChecks | None = None,
     ) -> None:
         self._view: View = view
         self._proxy = proxy
         self._clock = clock
         self._routes = node_routes
+        self._health = health
         self._slices: SliceIndex | None = None
         self._dirty: set[str] = set()
         self._nodes_dirty = False
@@ -65,6 +72,7 @@ class ProxyController:
         ready = self._ready_addresses(set(services) | self._slices.services())
         await self._proxy.start(await self._wanted(services), damaged=self._damaged)
         self._in_force(ready)
+        await self._tell_health(services)
         await self._sync_routes()
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="service proxy")
 
@@ -77,6 +85,8 @@ class ProxyController:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._proxy.close()
+        if self._health:
+            await self._health.close()
 
     async def settled(self) -> None:
         """Waits until everything noticed so far is in the kernel."""
@@ -163,11 +173,23 @@ class ProxyController:
             ready = self._ready_addresses(keys)
             await self._proxy.change(await self._wanted(keys))
             self._in_force(ready)
+            await self._tell_health(keys)
         if resync:
             await self._proxy.resync()
         if self._nodes_dirty:
             self._nodes_dirty = False
             await self._sync_routes()
+
+    async def _tell_health(self, keys: Iterable[str]) -> None:
+        if self._health is None:
+            return
+        node = self._proxy.config.node
+        found = {}
+        for key in keys:
+            namespace, name = key.split("/", 1)
+            port = health.port_of(self._view.get(SERVICES, name, namespace) or {})
+            found[key] = port, health.local_endpoints(self._slices_of(key), node) if port else 0
+        await self._health.update(found)
 
     async def _sync_routes(self) -> None:
         if self._routes is None:
