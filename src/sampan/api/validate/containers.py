@@ -476,9 +476,10 @@ def _against_limit(
 
 def resource_name(errors: Errors, path: str, name: str) -> None:
     """Any resource: a standard one or one with a domain."""
-    for problem in key_problems(name):
+    problems = key_problems(name)
+    for problem in problems:
         errors.append(invalid_value(path, name, problem))
-    if "/" not in name and not is_standard(name):
+    if not problems and "/" not in name and not is_standard(name):
         errors.append(invalid_value(path, name, "must be a standard resource type or fully qualified"))
 
 

@@ -193,8 +193,13 @@ def limit_range(errors: Errors, obj: Object) -> None:
     kinds: set[str] = set()
     for index, item in enumerate((obj.get("spec") or NONE).get("limits") or ()):
         at, kind = f"spec.limits[{index}]", item.get("type", "")
+        before = len(errors)
         qualified(errors, f"{at}.type", kind)
-        if "/" not in kind and kind not in ("Container", "Pod", "PersistentVolumeClaim"):
+        if (
+            len(errors) == before
+            and "/" not in kind
+            and kind not in ("Container", "Pod", "PersistentVolumeClaim")
+        ):
             errors.append(
                 invalid_value(f"{at}.type", kind, "must be a standard limit type or fully qualified")
             )

@@ -8,10 +8,14 @@ from typing import NamedTuple
 from sampan.api import names
 from sampan.api.registry import Resource
 from sampan.api.validate import (
+    admissionregistration,
     autoscaling,
     batch,
+    certificates,
     cluster,
     config,
+    crd,
+    flowcontrol,
     network,
     pod,
     policy,
@@ -146,15 +150,55 @@ _STORAGE: dict[str, Rules] = {
     "volumeattributesclasses": Rules(storage.attributes_class, storage.attributes_class_update),
 }
 
+_ADMISSION: dict[str, Rules] = {
+    "mutatingadmissionpolicies": Rules(admissionregistration.policy, admissionregistration.policy_update),
+    "mutatingadmissionpolicybindings": Rules(
+        admissionregistration.binding, admissionregistration.binding_update
+    ),
+    "mutatingwebhookconfigurations": Rules(
+        admissionregistration.mutating, admissionregistration.mutating_update
+    ),
+    "validatingadmissionpolicies": Rules(admissionregistration.policy, admissionregistration.policy_update),
+    "validatingadmissionpolicybindings": Rules(
+        admissionregistration.binding, admissionregistration.binding_update
+    ),
+    "validatingwebhookconfigurations": Rules(
+        admissionregistration.validating, admissionregistration.validating_update
+    ),
+}
+_CERTIFICATES: dict[str, Rules] = {
+    "certificatesigningrequests": Rules(
+        certificates.request,
+        certificates.request_update,
+        certificates.request_status,
+        name=names.path_segment,
+        parts={"approval": certificates.request_status},
+    ),
+    "clustertrustbundles": Rules(
+        certificates.bundle, certificates.bundle_update, name=certificates.bundle_name
+    ),
+}
+_FLOW: dict[str, Rules] = {
+    "flowschemas": Rules(flowcontrol.flow_schema, flowcontrol.flow_schema_update),
+    "prioritylevelconfigurations": Rules(flowcontrol.priority_level, flowcontrol.priority_level_update),
+}
+_EXTENSIONS: dict[str, Rules] = {
+    "customresourcedefinitions": Rules(crd.create, crd.update, crd.status),
+}
+
 _GROUPS: dict[str, dict[str, Rules]] = {
     "": _CORE,
+    "admissionregistration.k8s.io": _ADMISSION,
+    "apiextensions.k8s.io": _EXTENSIONS,
     "apiregistration.k8s.io": {"apiservices": Rules(cluster.api_service, cluster.api_service_update)},
     "apps": _APPS,
     "autoscaling": _AUTOSCALING,
     "batch": _BATCH,
+    "certificates.k8s.io": _CERTIFICATES,
     "coordination.k8s.io": {"leases": Rules(cluster.lease, cluster.lease_update)},
     "discovery.k8s.io": {"endpointslices": Rules(network.endpoint_slice, network.endpoint_slice_update)},
     "events.k8s.io": {"events": Rules(cluster.event_new)},
+    "flowcontrol.apiserver.k8s.io": _FLOW,
     "networking.k8s.io": _NETWORKING,
     "node.k8s.io": {"runtimeclasses": Rules(policy.runtime_class, policy.runtime_class_update)},
     "policy": {"poddisruptionbudgets": Rules(policy.budget, policy.budget_update, policy.budget_status)},
