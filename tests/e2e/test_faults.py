@@ -1,128 +1,242 @@
-"""kill -9 at any process: acknowledged objects are there afterwards, running containers go on and are taken over."""
+"""kill -9 at any moment: what was acknowledged is there, what runs goes on, and is taken over again."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
+import threading
+import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness import FAST_FAILURE, Cluster, Kubectl, Traces, deployment, eventually
+from harness import FAST_FAILURE, Cluster, Kubectl, Traces, command_lines, deployment, eventually, server
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def pid_of_node(cluster: Cluster, node: str, part: str) -> int:
+    """The pid of a node's agent, or of its zygote (the process containers are forked from)."""
+    lines = command_lines()
+    agents = [
+        pid for pid, line in lines if line.strip().endswith(f"sampan.cluster.agent {cluster.data} {node}")
+    ]
+    assert len(agents) == 1, f"agents of {node}: {agents}"
+    if part == "agent":
+        return agents[0]
+    init = _parent(agents[0])
+    zygotes = [pid for pid, _ in lines if _parent(pid) == init and _status(pid)["Name"] == "sampan-zygote"]
+    assert len(zygotes) == 1, f"zygotes of {node}: {zygotes}"
+    return zygotes[0]
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status") as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_status(pid)["PPid"])
+    except (OSError, KeyError):
+        return 0
+
+
+def marked(mark: str) -> int:
+    """The pid, seen from this machine, of the one process with `mark` on its command line."""
+    found = [pid for pid, line in command_lines() if line.startswith(f"sleep {mark}")]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def sleeping(name: str, mark: str, node: str = "node-1") -> dict:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": "localhost/host", "command": ["sleep", mark]}],
+        },
+    }
+
+
+def test_control_plane_killed(kubectl: Kubectl, cluster: Cluster) -> None:
+    """While objects are made one after the other: every one that was acknowledged is there afterwards."""
+    acknowledged: list[str] = []
+    go = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            if kubectl.run(f"create configmap note-{number}").returncode == 0:
+                acknowledged.append(f"note-{number}")
+            if number == 8:
+                go.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    go.wait(60)
+    (before,) = cluster.processes("sampan.cluster.control_plane")
+    kill(before)
+    writer.join()
+    eventually(lambda: kubectl.run("get --raw /readyz").stdout == "ok")
+    (after,) = cluster.processes("sampan.cluster.control_plane")
+    assert after != before
+    there = set(kubectl("get configmaps -o name").replace("configmap/", "").split())
+    assert len(acknowledged) > 20 and set(acknowledged) <= there
+
+
+def test_controllers_go_on_after_a_kill(kubectl: Kubectl, cluster: Cluster) -> None:
+    """What was begun before is finished after; Services answer all the time."""
+    kubectl.apply(deployment("web", replicas=2))
+    kubectl("rollout status deployment/web --timeout=60s")
+    kubectl("expose deployment web --port=80 --target-port=8080")
+    address = kubectl("get service web -o jsonpath={.spec.clusterIP}")
+    ask = lambda: urllib.request.urlopen(f"http://{address}", timeout=5).status == 200  # noqa: E731
+    eventually(lambda: not isinstance(_try(ask), Exception))
+    pids = {
+        p["metadata"]["uid"]: p["status"]["containerStatuses"][0]["containerID"]
+        for p in kubectl.items("pods -l app=web")
+    }
+    kubectl("scale deployment web --replicas=4")
+    kill(cluster.processes("sampan.cluster.control_plane")[0])
+    for _ in range(20):
+        assert ask()
+    kubectl("rollout status deployment/web --timeout=60s")
+    now = {
+        p["metadata"]["uid"]: p["status"]["containerStatuses"][0]["containerID"]
+        for p in kubectl.items("pods -l app=web")
+    }
+    assert len(now) == 4 and pids.items() <= now.items()
+
+
+def _try(call):
+    try:
+        return call()
+    except OSError as error:
+        return error
+
+
+@pytest.mark.parametrize("part", ["agent", "zygote"])
+def test_part_of_a_node_killed(kubectl: Kubectl, cluster: Cluster, part: str) -> None:
+    """Containers keep their pids; logs, exec, probes and deletion work again, and new pods start."""
+    mark = f"31{os.getpid()}.{len(part)}"
+    kubectl.apply(sleeping("steady", mark))
+    kubectl.wait("pod/steady")
+    pid = marked(mark)
+    victim = pid_of_node(cluster, "node-1", part)
+    kill(victim)
+    eventually(lambda: pid_of_node(cluster, "node-1", part) != victim, f"another {part}")
+    eventually(lambda: kubectl.run("exec steady -- hostname").stdout == "steady\n", "exec")
+    assert marked(mark) == pid
+    assert kubectl.get("pod steady")["status"]["containerStatuses"][0]["restartCount"] == 0
+    kubectl.run_pod("after", {"nodeName": "node-1", "containers": [server()]})
+    assert "listening" in kubectl("logs after")
+    kubectl("delete pod steady")
+    eventually(
+        lambda: not [line for _, line in command_lines() if line.startswith(f"sleep {mark}")], "its end"
+    )
+
+
+def test_an_end_nobody_saw(kubectl: Kubectl, cluster: Cluster) -> None:
+    """A container that ends while its agent is away has its exit code in its status afterwards."""
+    mark = f"32{os.getpid()}"
+    spec = sleeping("brief", mark)
+    spec["spec"]["restartPolicy"] = "Never"
+    spec["spec"]["containers"][0]["command"] = ["sh", "-c", f"sleep {mark}; exit 42"]
+    kubectl.apply(spec)
+    kubectl.wait("pod/brief")
+    kill(pid_of_node(cluster, "node-1", "agent"))
+    kill(marked(mark))
+    ended = kubectl.phase("brief", "Failed")
+    assert ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 42
+
+
+def test_a_container_killed(kubectl: Kubectl) -> None:
+    mark = f"33{os.getpid()}"
+    kubectl.apply(sleeping("victim", mark))
+    kubectl.wait("pod/victim")
+    kill(marked(mark))
+    eventually(lambda: kubectl.get("pod victim")["status"]["containerStatuses"][0]["restartCount"] == 1)
+    last = kubectl.get("pod victim")["status"]["containerStatuses"][0]["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"]) == (137, "Error")
+
+
+# The whole cluster at once: another one, so that the other tests keep theirs
 
 
 @pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of its own, so that others do not suffer."""
-    cluster = Cluster(f"faults-{os.getpid()}", tmp_path_factory.mktemp("faults"))
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(f"e2e-{os.getpid()}-b", tmp_path_factory.mktemp("other"))
+    traces = Traces(cluster)
     try:
         cluster.up("--nodes=1", *FAST_FAILURE)
         yield cluster
     finally:
         cluster.sampan("down")
-    assert Traces(cluster).found() == {}
+    assert traces.found() == {}, "left behind by `sampan down`"
 
 
-@pytest.fixture
-def kubectl(victim: Cluster) -> Kubectl:
-    """Up, with a pod that counts the seconds since its process began."""
-    victim.up()
-    kubectl = victim.kubectl()
-    if kubectl.run("get pod counter").returncode:
-        kubectl.run_pod("counter", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.2; done")
+@pytest.fixture(scope="module")
+def shop(other: Cluster) -> Kubectl:
+    kubectl = other.kubectl()
+    kubectl.wait("serviceaccount/default", "create", 10)
+    kubectl.apply(deployment("web", replicas=2))
+    kubectl("create configmap note --from-literal=a=1")
+    kubectl("rollout status deployment/web --timeout=60s")
     return kubectl
 
 
-def kill(victim: Cluster, what: str) -> int:
-    """SIGKILL to the one process; its pid."""
-    (pid,) = victim.processes(what)
-    os.kill(pid, signal.SIGKILL)
-    return pid
+def test_repeated_up_is_harmless(other: Cluster, shop: Kubectl) -> None:
+    before = sorted(pid for pid, line in command_lines() if str(other.data) in line)
+    pods = shop("get pods -o jsonpath={.items[*].metadata.uid}")
+    said = other.up()
+    assert "is up" in said
+    assert sorted(pid for pid, line in command_lines() if str(other.data) in line) == before
+    assert shop("get pods -o jsonpath={.items[*].metadata.uid}") == pods
 
 
-def proc(pid: int | str, file: str) -> str:
-    return Path(f"/proc/{pid}/{file}").read_text()
+def test_up_adds_nodes(other: Cluster, shop: Kubectl) -> None:
+    other.up("--nodes=2")
+    assert shop("get nodes -o name").split() == ["node/node-1", "node/node-2"]
 
 
-def started(kubectl: Kubectl) -> tuple[str, int]:
-    """(start of the container, restarts): the same afterwards means nobody touched it."""
-    (status,) = kubectl.get("pod/counter")["status"]["containerStatuses"]
-    return status["state"]["running"]["startedAt"], status["restartCount"]
+def test_stop_and_up(other: Cluster, shop: Kubectl) -> None:
+    """The same objects and the same pods, whose containers are started anew."""
+    uids = sorted(shop("get pods -o jsonpath={.items[*].metadata.uid}").split())
+    server_url = shop("config view --minify -o jsonpath={.clusters[0].cluster.server}")
+    other.sampan("stop")
+    assert not [line for _, line in command_lines() if str(other.data) in line]
+    assert "stopped" in other.run("status").stdout
+    assert "refused" in shop.refused("get pods")
+    other.up()
+    assert shop("config view --minify -o jsonpath={.clusters[0].cluster.server}") == server_url
+    assert shop("get configmap note -o jsonpath={.data.a}") == "1"
+    eventually(lambda: shop.get("deployment web")["status"].get("readyReplicas") == 2)
+    shop("wait --for=condition=Ready pods --all --timeout=60s")
+    assert sorted(shop("get pods -o jsonpath={.items[*].metadata.uid}").split()) == uids
+    assert "listening" in shop("logs deployment/web")
 
 
-def last_count(kubectl: Kubectl) -> int:
-    return int(kubectl("logs counter --tail=1") or 0)
+def test_supervisor_killed(other: Cluster, shop: Kubectl) -> None:
+    """With it everything ends, as if the machine had lost its power; the next up brings all back."""
+    uids = sorted(shop("get pods -o jsonpath={.items[*].metadata.uid}").split())
+    (supervisor,) = [pid for pid in other.processes("supervisor.main()") if _parent(pid) == 1]
+    kill(supervisor)
+    eventually(lambda: not [line for _, line in command_lines() if str(other.data) in line], "the end of all")
+    other.up()
+    eventually(lambda: shop.get("deployment web")["status"].get("readyReplicas") == 2)
+    shop("wait --for=condition=Ready pods --all --timeout=60s")
+    assert sorted(shop("get pods -o jsonpath={.items[*].metadata.uid}").split()) == uids
 
 
-def test_the_control_plane_is_killed(victim: Cluster, kubectl: Kubectl) -> None:
-    before = started(kubectl)
-    for i in range(20):
-        kubectl(f"create configmap kept-{i} --from-literal=i={i}")
-    dead = kill(victim, "sampan.cluster.control_plane")
-    eventually(lambda: victim.processes("sampan.cluster.control_plane") not in ([], [dead]), "a new one")
-    eventually(lambda: kubectl.run("get --raw /readyz").stdout == "ok", "it serves")
-    assert len([c for c in kubectl.items("configmaps") if c["metadata"]["name"].startswith("kept-")]) == 20
-    assert started(kubectl) == before
-    count = last_count(kubectl)
-    eventually(lambda: last_count(kubectl) > count, "the container went on")
-    kubectl("create configmap after")
-    kubectl("delete configmap after " + " ".join(f"kept-{i}" for i in range(20)))
-
-
-def test_the_agent_is_killed(victim: Cluster, kubectl: Kubectl) -> None:
-    before = started(kubectl)
-    dead = kill(victim, "sampan.cluster.agent")
-    eventually(lambda: victim.processes("sampan.cluster.agent") not in ([], [dead]), "a new one")
-    eventually(lambda: "hello" in kubectl.run("exec counter -- echo hello").stdout, "it execs again")
-    assert started(kubectl) == before
-    kubectl.apply(deployment("after-agent", replicas=1))
-    kubectl("rollout status deployment/after-agent --timeout=60s")
-    kubectl("delete deployment after-agent")
-
-
-def test_the_zygote_is_killed(victim: Cluster, kubectl: Kubectl) -> None:
-    before = started(kubectl)
-    (agent,) = victim.processes("sampan.cluster.agent")
-    init = proc(agent, "stat").rpartition(")")[2].split()[1]
-    siblings = proc(init, f"task/{init}/children").split()
-    zygotes = [int(pid) for pid in siblings if proc(pid, "comm").strip() == "sampan-zygote"]
-    assert len(zygotes) == 1
-    os.kill(zygotes[0], signal.SIGKILL)
-    kubectl.apply(deployment("after-zygote", replicas=1))
-    kubectl("rollout status deployment/after-zygote --timeout=60s")
-    assert started(kubectl) == before
-    kubectl("delete deployment after-zygote")
-
-
-def test_stop_and_up_bring_the_same_cluster_back(victim: Cluster, kubectl: Kubectl) -> None:
-    uid = kubectl.get("pod/counter")["metadata"]["uid"]
-    kubectl("create configmap lasting")
-    victim.sampan("stop")
-    assert victim.processes("sampan.cluster") == []
-    assert victim.run("status").returncode == 3
-    victim.up()
-    assert kubectl("get configmap lasting -o name")
-    assert kubectl.get("pod/counter")["metadata"]["uid"] == uid
-    kubectl.wait("pod/counter")
-    eventually(lambda: started(kubectl)[1] >= 1, "its container was started again")
-    kubectl("delete configmap lasting")
-
-
-def test_everything_is_killed_as_by_a_power_cut(victim: Cluster, kubectl: Kubectl) -> None:
-    kubectl("create configmap lasting")
-    for pid in victim.processes("sampan.cluster"):
-        with contextlib.suppress(ProcessLookupError):  # children die with their parent
-            os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not victim.processes("sampan.cluster"), "all are dead")
-    victim.up()
-    assert kubectl("get configmap lasting -o name")
-    kubectl.wait("pod/counter")
-    kubectl("delete configmap lasting")
-
-
-def test_up_again_is_harmless(victim: Cluster, kubectl: Kubectl) -> None:
-    before, pids = started(kubectl), victim.processes("sampan.cluster")
-    victim.up()
-    assert victim.processes("sampan.cluster") == pids
-    assert started(kubectl) == before
+def test_down_after_a_crash(other: Cluster, shop: Kubectl) -> None:
+    """Also what a crash left behind is taken away (the fixture looks); `up` then makes a new cluster."""
+    (supervisor,) = [pid for pid in other.processes("supervisor.main()") if _parent(pid) == 1]
+    kill(supervisor)
+    other.sampan("down")
+    assert "there is no cluster" in other.sampan("down")
+    other.up("--nodes=1")
+    assert "not found" in shop.refused("get deployment web")

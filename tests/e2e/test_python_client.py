@@ -1,130 +1,190 @@
-"""The official Python client does what its users do with it."""
+"""The `kubernetes` client from PyPI works unchanged: lists, watches, patches, streams, its dynamic client."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
-import kubernetes
 import pytest
-from harness import Cluster, Kubectl, deployment, eventually, pod
-from kubernetes.client.rest import ApiException
+from harness import Cluster, Kubectl, eventually, pod
+from kubernetes import client, config, dynamic, watch
+from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[kubernetes.client.ApiClient]:
-    with kubernetes.config.new_client_from_config(str(cluster.kubeconfig)) as client:
-        yield client
+def api(cluster: Cluster) -> Iterator[client.ApiClient]:
+    api = config.new_client_from_config(str(cluster.kubeconfig))
+    yield api
+    api.close()
 
 
-def test_objects_come_and_go(api: kubernetes.client.ApiClient, kubectl: Kubectl) -> None:
-    core, namespace = kubernetes.client.CoreV1Api(api), kubectl.namespace
-    body = kubernetes.client.V1ConfigMap(metadata={"name": "note"}, data={"a": "1"})
-    core.create_namespaced_config_map(namespace, body)
-    core.patch_namespaced_config_map("note", namespace, {"data": {"b": "2"}})
-    note = core.read_namespaced_config_map("note", namespace)
-    assert note.data == {"a": "1", "b": "2"}
-    note.data = {"c": "3"}
-    core.replace_namespaced_config_map("note", namespace, note)
-    with pytest.raises(ApiException) as stale:
-        core.replace_namespaced_config_map("note", namespace, note)
-    assert stale.value.status == 409 and "the object has been modified" in stale.value.body
-    core.delete_namespaced_config_map("note", namespace)
-    with pytest.raises(ApiException) as gone:
-        core.read_namespaced_config_map("note", namespace)
-    assert gone.value.status == 404
+@pytest.fixture
+def core(api: client.ApiClient) -> client.CoreV1Api:
+    return client.CoreV1Api(api)
 
 
-def test_a_watch_sees_a_pod_become_ready(api: kubernetes.client.ApiClient, kubectl: Kubectl) -> None:
-    core, namespace = kubernetes.client.CoreV1Api(api), kubectl.namespace
-    listed = core.list_namespaced_pod(namespace)
-    core.create_namespaced_pod(namespace, pod("seen"))
-    phases = []
-    watch = kubernetes.watch.Watch()
-    since = listed.metadata.resource_version
-    for event in watch.stream(
-        core.list_namespaced_pod, namespace, resource_version=since, timeout_seconds=60
-    ):
-        phases.append((event["type"], event["object"].status.phase))
-        if event["object"].status.phase == "Running":
-            watch.stop()
-    assert phases[0] == ("ADDED", "Pending") and phases[-1] == ("MODIFIED", "Running")
+@pytest.fixture
+def space(kubectl: Kubectl) -> str:
+    return kubectl.namespace
 
 
-def test_exec_and_logs(api: kubernetes.client.ApiClient, kubectl: Kubectl) -> None:
-    core, namespace = kubernetes.client.CoreV1Api(api), kubectl.namespace
-    kubectl.run_pod("talker", "echo first; echo second; exec sleep infinity")
-    eventually(lambda: "second" in core.read_namespaced_pod_log("talker", namespace), "its log")
-    assert core.read_namespaced_pod_log("talker", namespace, tail_lines=1) == "second\n"
-    answer = stream(
-        core.connect_get_namespaced_pod_exec,
-        "talker",
-        namespace,
-        command=["sh", "-c", "echo out; echo err >&2"],
-        stdout=True,
-        stderr=True,
+def test_nodes_and_version(core: client.CoreV1Api, api: client.ApiClient) -> None:
+    assert [node.metadata.name for node in core.list_node().items] == ["node-1", "node-2"]
+    assert client.VersionApi(api).get_code().major == "1"
+
+
+def test_create_read_update_delete(core: client.CoreV1Api, space: str) -> None:
+    body = client.V1ConfigMap(metadata=client.V1ObjectMeta(name="note"), data={"a": "1"})
+    made = core.create_namespaced_config_map(space, body)
+    assert made.metadata.uid and made.metadata.creation_timestamp
+    core.patch_namespaced_config_map("note", space, {"data": {"b": "2"}})
+    read = core.read_namespaced_config_map("note", space)
+    assert read.data == {"a": "1", "b": "2"}
+    read.data = {"c": "3"}
+    assert core.replace_namespaced_config_map("note", space, read).data == {"c": "3"}
+    with pytest.raises(ApiException) as conflict:
+        core.replace_namespaced_config_map("note", space, read)
+    assert (conflict.value.status, conflict.value.reason) == (409, "Conflict")
+    core.delete_namespaced_config_map("note", space)
+    with pytest.raises(ApiException) as missing:
+        core.read_namespaced_config_map("note", space)
+    assert missing.value.status == 404
+
+
+def test_list_in_pages(core: client.CoreV1Api, space: str) -> None:
+    for number in range(5):
+        core.create_namespaced_config_map(
+            space, client.V1ConfigMap(metadata=client.V1ObjectMeta(name=f"n{number}", labels={"page": "yes"}))
+        )
+    first = core.list_namespaced_config_map(space, label_selector="page=yes", limit=2)
+    second = core.list_namespaced_config_map(
+        space, label_selector="page=yes", limit=10, _continue=first.metadata._continue
     )
-    assert sorted(answer.split()) == ["err", "out"]
-    talk = stream(
+    assert [one.metadata.name for one in first.items + second.items] == [f"n{n}" for n in range(5)]
+
+
+def test_watch(core: client.CoreV1Api, space: str) -> None:
+    """Events in order, from a list's version on."""
+    since = core.list_namespaced_config_map(space).metadata.resource_version
+    seen: list[tuple[str, str]] = []
+
+    def follow() -> None:
+        watcher = watch.Watch()
+        for event in watcher.stream(
+            core.list_namespaced_config_map, space, resource_version=since, timeout_seconds=30
+        ):
+            if event["object"].metadata.name == "note":
+                seen.append((event["type"], event["object"].metadata.name))
+            if event["type"] == "DELETED":
+                watcher.stop()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    core.create_namespaced_config_map(space, client.V1ConfigMap(metadata=client.V1ObjectMeta(name="note")))
+    core.patch_namespaced_config_map("note", space, {"data": {"a": "1"}})
+    core.delete_namespaced_config_map("note", space)
+    thread.join(40)
+    assert [kind for kind, _ in seen] == ["ADDED", "MODIFIED", "DELETED"]
+
+
+def test_pod_exec_and_logs(core: client.CoreV1Api, kubectl: Kubectl, space: str) -> None:
+    core.create_namespaced_pod(space, pod("shell", "echo hello from the pod; exec sleep infinity"))
+    kubectl.wait("pod/shell")
+    assert eventually(lambda: core.read_namespaced_pod_log("shell", space)) == "hello from the pod\n"
+    command = ["sh", "-c", "echo out; echo err >&2"]
+    assert "out" in stream(
+        core.connect_get_namespaced_pod_exec, "shell", space, command=command, stdout=True, stderr=True
+    )
+    session = stream(
         core.connect_get_namespaced_pod_exec,
-        "talker",
-        namespace,
-        command=["sh", "-c", "read line; echo got $line; exit 3"],
+        "shell",
+        space,
+        command=["sh"],
         stdin=True,
         stdout=True,
+        stderr=True,
         _preload_content=False,
     )
-    talk.write_stdin("word\n")
-    talk.run_forever(timeout=20)
-    assert talk.read_stdout() == "got word\n"
-    assert talk.returncode == 3
+    session.write_stdin("echo two; exit 3\n")
+    session.run_forever(timeout=30)
+    assert session.read_stdout() == "two\n" and session.returncode == 3
 
 
-def test_a_deployment_is_scaled(api: kubernetes.client.ApiClient, kubectl: Kubectl) -> None:
-    apps, namespace = kubernetes.client.AppsV1Api(api), kubectl.namespace
-    apps.create_namespaced_deployment(namespace, deployment("web", replicas=1))
-    apps.patch_namespaced_deployment_scale("web", namespace, {"spec": {"replicas": 3}})
-    kubectl("rollout status deployment/web --timeout=60s")
-    status = apps.read_namespaced_deployment_status("web", namespace).status
-    assert (status.replicas, status.ready_replicas) == (3, 3)
+def test_logs_follow(core: client.CoreV1Api, kubectl: Kubectl, space: str) -> None:
+    core.create_namespaced_pod(
+        space, pod("count", {"restartPolicy": "Never", "containers": [{"command": ["seq", "3"]}]})
+    )
+    kubectl.phase("count", "Succeeded")
+    assert list(watch.Watch().stream(core.read_namespaced_pod_log, "count", space)) == ["1", "2", "3"]
 
 
-def test_a_custom_resource(api: kubernetes.client.ApiClient, kubectl: Kubectl) -> None:
-    name = f"boats.{kubectl.namespace}.example.com"
+def test_deployment(api: client.ApiClient, kubectl: Kubectl, space: str) -> None:
+    apps = client.AppsV1Api(api)
+    container = client.V1Container(name="main", image="localhost/host", command=["sleep", "infinity"])
+    template = client.V1PodTemplateSpec(
+        metadata=client.V1ObjectMeta(labels={"app": "web"}),
+        spec=client.V1PodSpec(containers=[container], termination_grace_period_seconds=1),
+    )
+    spec = client.V1DeploymentSpec(
+        replicas=1, selector=client.V1LabelSelector(match_labels={"app": "web"}), template=template
+    )
+    apps.create_namespaced_deployment(
+        space, client.V1Deployment(metadata=client.V1ObjectMeta(name="web"), spec=spec)
+    )
+    apps.patch_namespaced_deployment_scale("web", space, {"spec": {"replicas": 2}})
+    eventually(lambda: apps.read_namespaced_deployment_status("web", space).status.ready_replicas == 2)
+    apps.delete_namespaced_deployment("web", space, propagation_policy="Foreground")
+    kubectl.wait("deployment/web", "delete")
+
+
+def test_dynamic_client(api: client.ApiClient, space: str) -> None:
+    """Discovery, and server-side apply."""
+    maps = dynamic.DynamicClient(api).resources.get(api_version="v1", kind="ConfigMap")
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dyn"}, "data": {"a": "1"}}
+    maps.server_side_apply(body=body, namespace=space, field_manager="test")
+    assert maps.get(name="dyn", namespace=space).data.a == "1"
+    managers = [entry.manager for entry in maps.get(name="dyn", namespace=space).metadata.managedFields]
+    assert managers == ["test"]
+
+
+def test_custom_resources(api: client.ApiClient, kubectl: Kubectl, space: str) -> None:
+    """A kind of one's own: defined, served, validated, listed by kubectl too."""
+    group = f"{space}.example.com"
     schema = {
         "type": "object",
         "properties": {"spec": {"type": "object", "properties": {"planks": {"type": "integer"}}}},
     }
-    group = f"{kubectl.namespace}.example.com"
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": "boats", "singular": "boat", "kind": "Boat"}
     definition = {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": name},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"plural": "boats", "singular": "boat", "kind": "Boat"},
-            "versions": [
-                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-            ],
-        },
+        "metadata": {"name": f"boats.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
     }
-    extensions = kubernetes.client.ApiextensionsV1Api(api)
+    extensions = client.ApiextensionsV1Api(api)
     extensions.create_custom_resource_definition(definition)
     try:
-        custom = kubernetes.client.CustomObjectsApi(api)
+        kubectl.wait(f"crd/boats.{group}", "condition=Established")
+        custom, place = client.CustomObjectsApi(api), (group, "v1", space, "boats")
         boat = {
             "apiVersion": f"{group}/v1",
             "kind": "Boat",
             "metadata": {"name": "one"},
             "spec": {"planks": 3},
         }
-        place = (group, "v1", kubectl.namespace, "boats")
-        eventually(lambda: kubectl.run(f"get {name}").returncode == 0, "it is served")
         custom.create_namespaced_custom_object(*place, boat)
         with pytest.raises(ApiException) as wrong:
             custom.patch_namespaced_custom_object(*place, "one", {"spec": {"planks": "three"}})
         assert wrong.value.status == 422 and "must be of type integer" in wrong.value.body
-        assert len(custom.list_namespaced_custom_object(*place)["items"]) == 1
+        assert kubectl(f"get boats.{group} -o name") == f"boat.{group}/one\n"
     finally:
-        extensions.delete_custom_resource_definition(name)
+        extensions.delete_custom_resource_definition(f"boats.{group}")
+
+
+def test_errors_are_statuses(core: client.CoreV1Api, space: str) -> None:
+    with pytest.raises(ApiException) as refused:
+        core.create_namespaced_pod(space, {"metadata": {"name": "x"}, "spec": {"containers": []}})
+    assert refused.value.status == 422
+    assert '"field":"spec.containers"' in refused.value.body.replace(" ", "")

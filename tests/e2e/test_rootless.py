@@ -1,4 +1,4 @@
-"""The same cluster for an ordinary user: with a range of subordinate ids, and with the single id everybody has."""
+"""An ordinary user has a cluster too: with a range of subordinate ids, and with none but his own id."""
 
 from __future__ import annotations
 
@@ -6,126 +6,252 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import ROOT, eventually
+from harness import ROOT, Cluster, Kubectl, command_lines, deployment, eventually, pod, shell
 
-USERS = {"subordinate": "sampan-test-many", "single": "sampan-test-one"}
-
-
-@pytest.fixture(scope="module")
-def checkout() -> Iterator[Path]:
-    """A copy of the project that the users can read, installed by the first of them as a newcomer would."""
-    directory = Path(tempfile.mkdtemp(prefix="sampan-rootless-"))
-    directory.chmod(0o755)
-    listing = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listing, capture_output=True, text=True, check=True)
-    for name in files.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, directory / name)
-    for kind, user in USERS.items():
-        make_user(user, subordinate=kind == "subordinate")
-    owner = pwd.getpwnam(USERS["subordinate"])
-    for path in [directory, *directory.rglob("*")]:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
-    yield directory
-    shutil.rmtree(directory)
-    for user in USERS.values():
-        subprocess.run(["userdel", "--remove", user], capture_output=True)
+USER = "sampan-e2e"
 
 
-def make_user(name: str, *, subordinate: bool) -> None:
-    subprocess.run(["userdel", "--remove", name], capture_output=True)
-    options = [] if subordinate else ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
-    subprocess.run(["useradd", "--create-home", *options, name], check=True, capture_output=True)
+@dataclass
+class Person:
+    """An ordinary user with a checkout of sampan that was installed for him."""
+
+    uid: int
+    gid: int
+    home: Path
+
+    @property
+    def checkout(self) -> Path:
+        return self.home / "sampan"
 
 
-@pytest.fixture(params=USERS)
-def shell(request: pytest.FixtureRequest, checkout: Path) -> Iterator[Shell]:
-    shell = Shell(USERS[request.param], checkout, single=request.param == "single")
-    yield shell
-    shell("./sampan down")
+class OwnCluster(Cluster):
+    """A cluster of a person who is not root."""
 
+    def __init__(self, person: Person, name: str, path: str) -> None:
+        super().__init__(name, person.home / name)
+        self.person = person
+        self.environment = {"HOME": str(person.home), "PATH": path, "LANG": "C.UTF-8"}
+        (person.home / name).mkdir()
+        os.chown(person.home / name, person.uid, person.gid)
 
-class Shell:
-    """Commands of one user, in the checkout."""
-
-    def __init__(self, user: str, checkout: Path, *, single: bool) -> None:
-        self.user, self.checkout, self.single = user, checkout, single
-        self.home = Path(pwd.getpwnam(user).pw_dir)
-
-    def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    def run(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        verb, *flags = command.split()
+        which = [f"--name={self.name}", f"--data-dir={self.data}", f"--kubeconfig={self.kubeconfig}"]
         return subprocess.run(
-            [
-                "runuser",
-                "-u",
-                self.user,
-                "--",
-                "env",
-                "-i",
-                f"HOME={self.home}",
-                f"PATH={path}",
-                "sh",
-                "-c",
-                command,
-            ],
-            cwd=self.checkout,
+            [str(self.person.checkout / "sampan"), verb, *which, *flags],
+            env=self.environment,
+            user=self.person.uid,
+            group=self.person.gid,
+            extra_groups=[],
+            cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
         )
 
-    def __call__(self, command: str) -> str:
-        done = self.run(command)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
 
-
-def test_a_service_of_an_ordinary_user(shell: Shell) -> None:
-    assert "is up" in shell("./sampan up --nodes 2")
-    assert "2 node(s)" in shell("./sampan up")
-    shell("kubectl apply -f examples/web.yaml")
-    shell("kubectl rollout status deployment/web --timeout=90s")
-    shell("kubectl expose deployment/web --type=NodePort --port=80 --target-port=8080")
-    port = int(shell("kubectl get service web -o jsonpath='{.spec.ports[0].nodePort}'"))
-    answer = eventually(lambda: fetch(f"http://127.0.0.1:{port}/"), "the node port on 127.0.0.1")
-    assert answer.startswith("web-")
-    assert "uid=0" in shell("kubectl exec deployment/web -- id")
-    assert shell(
-        "kubectl exec deployment/web -- python3 -c \"import socket; print(socket.gethostbyname('web'))\""
-    )
-    assert "listening" in shell("kubectl logs deployment/web")
-    doctor = shell.run("./sampan doctor")
-    assert doctor.returncode == 0 and "an ordinary user" in doctor.stdout
-    assert ("containers have the single user 0" in doctor.stdout) == shell.single
-
-
-def test_nothing_is_left_of_it(shell: Shell) -> None:
-    shell("./sampan up --nodes 1")
-    shell("kubectl run writer --image=localhost/host -- sh -c 'echo x >/root/file; exec sleep infinity'")
-    shell("kubectl wait --for=condition=Ready pod/writer --timeout=60s")
-    shell("./sampan down")
-    assert processes_of(shell.user) == []
-    left = [p for p in shell.home.rglob("*") if "sampan" in p.name or p.name == "config"]
-    assert left == []
-    assert not Path(f"/tmp/sampan-{pwd.getpwnam(shell.user).pw_uid}").exists()
-
-
-def fetch(url: str) -> str:
+@pytest.fixture(scope="module")
+def person() -> Iterator[Person]:
+    """A user of his own for these tests, with a subordinate range, who is gone afterwards."""
+    subprocess.run(["userdel", USER], capture_output=True)
+    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", USER], check=True)
+    entry = pwd.getpwnam(USER)
+    home = Path(tempfile.mkdtemp(prefix="sampan-e2e-"))
+    person = Person(entry.pw_uid, entry.pw_gid, home)
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.read().decode()
+        if (
+            USER not in Path("/etc/subuid").read_text()
+        ):  # useradd gives no range to ids it counts as the system's
+            first = 100_000 + 65_536 * 2_000
+            span = f"{first}-{first + 65_535}"
+            subprocess.run(["usermod", "--add-subuids", span, "--add-subgids", span, USER], check=True)
+        _install(person)
+        yield person
+    finally:
+        shutil.rmtree(home)
+        subprocess.run(["userdel", USER], check=True, capture_output=True)
+
+
+def _install(person: Person) -> None:
+    """A copy of the checkout; its .venv borrows the packages of the one these tests run in."""
+    checkout = person.checkout
+    checkout.mkdir()
+    for name in ("sampan", "pyproject.toml"):
+        shutil.copy2(ROOT / name, checkout / name)
+    for name in ("src", "examples", "scripts"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([_python(person), "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
+    (site,) = (checkout / ".venv").glob("lib/python3*/site-packages")
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "borrowed.pth").write_text(f"{checkout / 'src'}\n{packages}\n")
+    (checkout / ".venv" / ".sampan").touch()
+    os.chmod(person.home, 0o755)
+    for path in (person.home, *person.home.rglob("*")):
+        os.chown(path, person.uid, person.gid, follow_symlinks=False)
+
+
+def _python(person: Person) -> str:
+    """A Python of this version that the person may run (root's own may lie in /root)."""
+    names = (sys._base_executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}")  # type: ignore[attr-defined]
+    for name in names:
+        try:
+            subprocess.run([name, "-c", ""], user=person.uid, group=person.gid, extra_groups=[], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return name
+    pytest.fail("no Python of this version that an ordinary user may run")
+
+
+def _path_without(person: Person, *missing: str) -> str:
+    """A PATH with every program of this machine except some."""
+    directory = person.home / "bin"
+    directory.mkdir()
+    for place in reversed(os.environ["PATH"].split(":")):
+        for program in Path(place).glob("*") if os.access(place, os.R_OK) else ():
+            link = directory / program.name
+            if program.name not in missing and not place.startswith("/root"):
+                link.unlink(missing_ok=True)
+                link.symlink_to(program)
+    return str(directory)
+
+
+@pytest.fixture(scope="module", params=["range", "single"])
+def own(request: pytest.FixtureRequest, person: Person) -> Iterator[OwnCluster]:
+    """With newuidmap and a range of ids; and without newuidmap, where the user's own id must do."""
+    path = os.environ["PATH"]
+    if request.param == "single":
+        path = _path_without(person, "newuidmap", "newgidmap")
+    elif shutil.which("newuidmap") is None:
+        pytest.fail("newuidmap is not installed (package uidmap; scripts/test does it)")
+    cluster = OwnCluster(person, request.param, path)
+    try:
+        cluster.up("--nodes=2")
+        yield cluster
+        complaints = cluster.complaints()
+    finally:
+        cluster.sampan("down")
+    assert not cluster.data.exists() and not cluster.kubeconfig.exists()
+    assert [line for pid, line in command_lines() if _owner(pid) == person.uid] == []
+    assert not Path(f"/tmp/sampan-{person.uid}").exists()
+    assert complaints == ""
+
+
+def _owner(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
     except OSError:
-        return ""
+        return -1
 
 
-def processes_of(user: str) -> list[str]:
-    found = subprocess.run(["ps", "-u", user, "-o", "args="], capture_output=True, text=True)
-    return [line for line in found.stdout.splitlines() if "<defunct>" not in line]
+@pytest.fixture(scope="module")
+def kubectl(own: OwnCluster) -> Kubectl:
+    kubectl = own.kubectl()
+    kubectl.wait("serviceaccount/default", "create", 10)
+    return kubectl
+
+
+def test_nodes(kubectl: Kubectl, own: OwnCluster) -> None:
+    rows = kubectl("get nodes --no-headers").splitlines()
+    assert [row.split()[:2] for row in rows] == [["node-1", "Ready"], ["node-2", "Ready"]]
+    owners = {_owner(pid) for pid, line in command_lines() if str(own.data) in line}
+    assert 0 not in owners, "nothing of it runs as root"
+
+
+def test_doctor(own: OwnCluster) -> None:
+    """It says what the user lacks, and what that costs."""
+    said = own.sampan("doctor")
+    assert "an ordinary user" in said
+    assert ("containers have the single user 0" in said) == (own.name == "single")
+
+
+def test_a_pod(kubectl: Kubectl) -> None:
+    kubectl.run_pod("talk", "echo hello; exec sleep infinity")
+    assert eventually(lambda: kubectl("logs talk")) == "hello\n"
+    assert kubectl("exec talk -- sh -c 'id -u; hostname'") == "0\ntalk\n"
+    assert kubectl.run("exec talk -- sh -c 'exit 3'").returncode == 3
+
+
+def test_volumes_and_environment(kubectl: Kubectl) -> None:
+    kubectl("create configmap settings --from-literal=colour=red")
+    kubectl.apply(
+        pod(
+            "reader",
+            {
+                "restartPolicy": "Never",
+                "containers": [
+                    shell(
+                        "cat /s/colour; echo; echo $COLOUR; echo kept >/e/file && cat /e/file",
+                        env=[
+                            {
+                                "name": "COLOUR",
+                                "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}},
+                            }
+                        ],
+                        volumeMounts=[{"name": "s", "mountPath": "/s"}, {"name": "e", "mountPath": "/e"}],
+                    )
+                ],
+                "volumes": [{"name": "s", "configMap": {"name": "settings"}}, {"name": "e", "emptyDir": {}}],
+            },
+        )
+    )
+    kubectl.phase("reader", "Succeeded")
+    assert kubectl("logs reader").split() == ["red", "red", "kept"]
+
+
+def test_a_service(kubectl: Kubectl) -> None:
+    """From pods by name; from this machine through its node port on 127.0.0.1."""
+    kubectl.apply(deployment("web", replicas=2))
+    kubectl("rollout status deployment/web --timeout=60s")
+    kubectl("expose deployment web --port=80 --target-port=8080 --type=NodePort")
+    kubectl.run_pod("client")
+    eventually(lambda: kubectl("exec client -- curl -sS --max-time 5 http://web").startswith("web-"))
+    port = kubectl("get service web -o jsonpath={.spec.ports[0].nodePort}")
+
+    def fetch() -> str:
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).read().decode()
+        except OSError as error:
+            raise AssertionError(str(error)) from None
+
+    assert eventually(fetch).startswith("web-")
+    assert len({eventually(fetch) for _ in range(30)}) == 2
+
+
+def test_port_forward(kubectl: Kubectl) -> None:
+    with kubectl.stream("port-forward deployment/web :8080") as forward:
+        port = forward.until(r"127.0.0.1:(\d+) ->").group(1)
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).status == 200
+
+
+def test_another_user(kubectl: Kubectl, own: OwnCluster) -> None:
+    """The range of ids lets a container be another user; a single id says that it cannot."""
+    kubectl.apply(
+        pod(
+            "other",
+            {"restartPolicy": "Never", "containers": [shell("id -u", securityContext={"runAsUser": 1234})]},
+        )
+    )
+    if own.name == "range":
+        kubectl.phase("other", "Succeeded")
+        assert kubectl("logs other") == "1234\n"
+    else:
+        eventually(
+            lambda: "user 1234:0 does not exist here" in kubectl.events_of("other"), "an event that says why"
+        )
+
+
+def test_stop_and_up(kubectl: Kubectl, own: OwnCluster) -> None:
+    uid = kubectl("get pod talk -o jsonpath={.metadata.uid}")
+    own.sampan("stop")
+    own.up()
+    kubectl.wait("pod/talk")
+    assert kubectl("get pod talk -o jsonpath={.metadata.uid}") == uid

@@ -15,17 +15,19 @@ import yaml
 from harness import Cluster, Kubectl, eventually, pod, shell
 
 
-def api(kubectl: Kubectl) -> tuple[str, ssl.SSLContext, dict]:
-    """(URL, TLS settings that trust the cluster's CA, the admin's user entry) from the kubeconfig."""
+def api(kubectl: Kubectl) -> tuple[str, ssl.SSLContext]:
+    """(URL, TLS settings that trust the cluster's CA and no other) from the kubeconfig."""
     config = yaml.safe_load(Path(kubectl.environment["KUBECONFIG"]).read_text())
     entry = config["clusters"][0]["cluster"]
     ca = base64.b64decode(entry["certificate-authority-data"]).decode()
-    return entry["server"], ssl.create_default_context(cadata=ca), config["users"][0]["user"]
+    return entry["server"], ssl.create_default_context(cadata=ca)
 
 
-def ask(kubectl: Kubectl, path: str, token: str = "") -> tuple[int, dict]:
-    """(status code, decoded body) of a GET with a token, or with no name at all."""
-    server, context, _ = api(kubectl)
+def ask(kubectl: Kubectl, path: str, token: str = "", certificate: Path | None = None) -> tuple[int, dict]:
+    """(status code, decoded body) of a GET with a token, with a certificate, or with no name at all."""
+    server, context = api(kubectl)
+    if certificate:
+        context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     request = urllib.request.Request(
         server + path, headers={"Authorization": f"Bearer {token}"} if token else {}
     )
@@ -52,13 +54,13 @@ def test_a_wrong_token(kubectl: Kubectl) -> None:
 
 
 def test_plain_http_is_refused(kubectl: Kubectl) -> None:
-    server, _, _ = api(kubectl)
+    server, _ = api(kubectl)
     with pytest.raises((urllib.error.HTTPError, OSError)):
         urllib.request.urlopen(server.replace("https", "http") + "/api", timeout=5)
 
 
 def test_another_ca_is_not_trusted(kubectl: Kubectl) -> None:
-    server, _, _ = api(kubectl)
+    server, _ = api(kubectl)
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(server + "/version", timeout=5)
 
@@ -131,34 +133,39 @@ def test_a_node_reads_only_its_own(kubectl: Kubectl, cluster: Cluster) -> None:
     kubectl("create secret generic mine --from-literal=a=1")
     kubectl("create secret generic other --from-literal=a=1")
     volume = {"name": "v", "secret": {"secretName": "mine"}}
-    kubectl.run_pod(
-        "reader", {"nodeName": "node-1", "volumes": [volume], "containers": [shell("exec sleep infinity")]}
-    )
-    node = "--as=system:node:node-1 --as-group=system:nodes"
-    assert kubectl(f"get secret mine -o name {node}") == "secret/mine\n"
-    assert "no relationship found between node" in kubectl.refused(f"get secret other {node}")
-    assert "forbidden" in kubectl.refused(f"get secret mine {node.replace('node-1', 'node-2')}")
+    reader = {"nodeName": "node-1", "volumes": [volume], "containers": [shell("exec sleep infinity")]}
+    kubectl.run_pod("reader", reader)
+    one, two = (cluster.data / "pki" / "nodes" / f"node-{n}.crt" for n in (1, 2))
+    secrets = f"/api/v1/namespaces/{kubectl.namespace}/secrets"
+    assert ask(kubectl, f"{secrets}/mine", certificate=one)[0] == 200
+    code, status = ask(kubectl, f"{secrets}/other", certificate=one)
+    assert code == 403 and "no relationship found between node 'node-1' and this object" in status["message"]
+    assert ask(kubectl, f"{secrets}/mine", certificate=two)[0] == 403
+    assert ask(kubectl, secrets, certificate=one)[0] == 403
+
+
+def test_a_node_answers_only_the_server(kubectl: Kubectl, cluster: Cluster) -> None:
+    """The kubelet's own API wants the API server's certificate."""
+    address = kubectl("get node node-1 -o jsonpath={.status.addresses[0].address}")
+    url = f"https://{address}:10250/pods"
+    _, context = api(kubectl)
+    with pytest.raises((urllib.error.HTTPError, OSError)):
+        urllib.request.urlopen(url, context=context, timeout=10)
+    pair = cluster.data / "pki" / "apiserver-kubelet-client"
+    context.load_cert_chain(pair.with_suffix(".crt"), pair.with_suffix(".key"))
+    assert urllib.request.urlopen(url, context=context, timeout=10).status == 200
 
 
 def test_secrets_on_disk(kubectl: Kubectl, cluster: Cluster) -> None:
     """Keys, the store and the kubeconfig are for their owner only; so is the directory of all."""
     kubectl("create secret generic treasure --from-literal=where=under-the-palm")
-    kubectl.run_pod(
-        "holder",
-        {
-            "volumes": [{"name": "v", "secret": {"secretName": "treasure"}}],
-            "containers": [shell("exec sleep infinity", volumeMounts=[{"name": "v", "mountPath": "/v"}])],
-        },
-    )
+    mount = shell("exec sleep infinity", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    volume = {"name": "v", "secret": {"secretName": "treasure"}}
+    kubectl.run_pod("holder", {"volumes": [volume], "containers": [mount]})
     assert stat.S_IMODE(cluster.data.stat().st_mode) == 0o700
-    assert stat.S_IMODE(cluster.kubeconfig.stat().st_mode) == 0o600
-    loose = [
-        str(path)
-        for pattern in ("pki/**/*.key", "store/*.log", "pki/sa.*")
-        for path in cluster.data.glob(pattern)
-        if stat.S_IMODE(path.stat().st_mode) & 0o077
-    ]
-    assert loose == []
+    keys = [*cluster.data.glob("pki/**/*.key"), *cluster.data.glob("store/*.log"), cluster.kubeconfig]
+    assert len(keys) >= 8
+    assert [str(path) for path in keys if stat.S_IMODE(path.stat().st_mode) != 0o600] == []
 
 
 def test_a_forbidden_pod(kubectl: Kubectl) -> None:
