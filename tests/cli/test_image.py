@@ -1,8 +1,11 @@
+import base64
 import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +122,25 @@ def test_a_full_disk_is_named():
     with pytest.raises(image.SampanError) as caught, image._understood("web.tar"):
         raise OSError(28, os.strerror(28))
     assert caught.value.hint == "The disk is full."
+
+
+def test_pull_fetches_layers_and_says_so(sampan, tmp_path):
+    sys.path.insert(0, str(Path(__file__).parents[1] / "node" / "images"))
+    from docker_registry import DockerRegistry, tar
+
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    with DockerRegistry(directory, password=True) as docker:
+        docker.push("team/app", "v1", [tar({"a": b"1"}), tar({"b": b"2"})])
+        name = f"{docker.host}/team/app:v1"
+        code, _, err = sampan("image", "pull", name)
+        assert code == 1 and "no basic auth credentials" in err
+        logins = tmp_path / "config.json"
+        pair = base64.b64encode(f"{docker.login['username']}:{docker.login['password']}".encode()).decode()
+        logins.write_text(json.dumps({"auths": {docker.host: {"auth": pair}}}))
+        code, out, err = sampan("image", "pull", "--credentials", str(logins), name)
+        assert (code, err) == (0, "")
+        assert out.count("  layer ") == 2 and out.endswith(f"pulled {name}\n")
+        assert name in sampan("image", "ls")[1]
+        code, _, err = sampan("image", "pull", "localhost/web:1")
+        assert code == 1 and "local to this machine" in err

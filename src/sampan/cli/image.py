@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sampan.base.errors import SampanError
 from sampan.cli.show import size, table
 from sampan.cluster.paths import Paths
-from sampan.node.images import archive, host, reference
+from sampan.node.images import archive, configured, host, reference, registry
 from sampan.node.images.store import Store
 from sampan.node.images.unpack import UnpackError
 
@@ -35,6 +38,64 @@ def load(arguments: argparse.Namespace) -> int:
         if ref.startswith("sha256:"):
             print("  It has no name, so no pod can ask for it. Give it one: sampan image load --ref NAME")
     return 0
+
+
+def pull(arguments: argparse.Namespace) -> int:
+    """Fetch images from their registries, as a node would, with the progress of each layer."""
+    logins = _logins(arguments.credentials)
+    for given in arguments.refs:
+        ref = reference.parse(_canonical(given))
+        if ref.host == "localhost":
+            raise SampanError(f"{ref} is local to this machine", "Load it: sampan image load, or import.")
+        shown = Layers()
+        try:
+            settings = configured.read(ref.host)
+            registry.pull(_store(arguments), ref, logins, settings, shown)
+        except (registry.PullError, ValueError) as error:
+            raise SampanError(str(error)) from None
+        finally:
+            shown.end()
+        print(f"pulled {ref}")
+    return 0
+
+
+class Layers:
+    """Progress of layers that arrive side by side: one line in place on a terminal, else a line for each that is there."""
+
+    def __init__(self) -> None:
+        self._have: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+        self._terminal = sys.stdout.isatty()
+
+    def __call__(self, digest: str, have: int, total: int) -> None:
+        """Called from the threads that download."""
+        with self._lock:
+            complete = have >= total > 0 and self._have.get(digest, (0, 0))[0] < total
+            self._have[digest] = (have, total)
+            if self._terminal:
+                done = sum(h for h, _ in self._have.values())
+                count = sum(h >= t for h, t in self._have.values())
+                print(f"\r  {count} of {len(self._have)} layers, {size(done)}   ", end="", flush=True)
+            elif complete:
+                print(f"  layer {digest.removeprefix('sha256:')[:12]} {size(total)}", flush=True)
+
+    def end(self) -> None:
+        if self._terminal and self._have:
+            print()
+
+
+def _logins(path: str | None) -> list[dict[str, Any]]:
+    """A Docker configuration file's logins; without a path the user's own, if there is one."""
+    chosen = path or os.path.expanduser("~/.docker/config.json")
+    try:
+        with open(chosen, "rb") as file:
+            return [json.load(file)]
+    except FileNotFoundError:
+        if path:
+            raise SampanError(f"there is no {path}") from None
+    except ValueError:
+        raise SampanError(f"{chosen} is not JSON", "It is what `docker login` writes.") from None
+    return []
 
 
 def ls(arguments: argparse.Namespace) -> int:

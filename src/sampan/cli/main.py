@@ -109,12 +109,16 @@ def _node(
 def _image(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
 ) -> None:
-    image = commands.add_parser("image", help="load, list, remove or import images")
-    verbs = image.add_subparsers(dest="image_verb", metavar="load|ls|rm|import", required=True)
+    image = commands.add_parser("image", help="pull, load, list, remove or import images")
+    verbs = image.add_subparsers(dest="image_verb", metavar="pull|load|ls|rm|import", required=True)
     load = verbs.add_parser("load", parents=[common], help="load a docker or OCI archive")
     load.add_argument("archive", metavar="FILE", help="an archive or OCI layout; - is standard input")
     load.add_argument("--ref", metavar="NAME", help="the name it gets, if the archive has none")
     load.set_defaults(command="image:load")
+    pull = verbs.add_parser("pull", parents=[common], help="fetch images from their registries")
+    pull.add_argument("refs", nargs="+", metavar="IMAGE")
+    pull.add_argument("--credentials", metavar="FILE", help="logins as `docker login` keeps them (~/.docker/config.json)")
+    pull.set_defaults(command="image:pull")
     verbs.add_parser("ls", parents=[common], help="list images").set_defaults(command="image:ls")
     remove = verbs.add_parser("rm", parents=[common], help="remove images")
     remove.add_argument("refs", nargs="+", metavar="NAME")
