@@ -140,7 +140,7 @@ class Agent:
         async for kind, node, _ in follow(self.client, self._clock, "nodes", fields=fields):
             if node is None or kind == "DELETED":
                 continue
-            self.heartbeat.node = node
+            self.heartbeat.seen(node)
             self._use_range(node)
 
     async def lookup(self, resource: str, namespace: str, name: str) -> Object | None:

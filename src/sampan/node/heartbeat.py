@@ -16,6 +16,7 @@ from sampan.node.registration import conditions
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
 NAMESPACE = "kube-node-lease"
+_PATIENCE = 5.0  # seconds, at least: a heartbeat that hangs in a dead connection must not outlast the lease
 
 
 class Heartbeat:
@@ -31,6 +32,7 @@ class Heartbeat:
         self._pressures: tuple[str, ...] = ()
         self._images: list[Object] = []
         self._changed = asyncio.Event()
+        self._patience = max(_PATIENCE, config.lease_period)
 
     async def register(self, node: Object) -> Object:
         """Create the Node, or bring what is there up to date. Returns it. Retries while the server is away."""
@@ -72,6 +74,13 @@ class Heartbeat:
 
     # What others report
 
+    def seen(self, node: Object) -> None:
+        """The newest Node object. When it says that we were not heard of, we say again that we are here."""
+        self.node = node
+        ready = next((c for c in node.get("status", {}).get("conditions") or () if c["type"] == "Ready"), {})
+        if ready.get("status") == "Unknown":
+            self._changed.set()
+
     def set_problem(self, problem: str) -> None:
         """Why the node is not ready; "" when it is."""
         if problem != self._problem:
@@ -96,7 +105,8 @@ class Heartbeat:
         """Renew the Lease for ever."""
         while True:
             try:
-                await self._renew()
+                async with self._clock.timeout(self._patience):
+                    await self._renew()
             except (ApiError, OSError, EOFError) as error:
                 log.warning("lease of node %s: %s", self._name, error)
             await self._clock.sleep(self._config.lease_period)
@@ -132,7 +142,8 @@ class Heartbeat:
                 pass
             self._changed.clear()
             try:
-                await self.report()
+                async with self._clock.timeout(self._patience):
+                    await self.report()
             except (ApiError, OSError, EOFError) as error:
                 log.warning("status of node %s: %s", self._name, error)
                 await self._clock.sleep(1.0)
