@@ -48,10 +48,10 @@ def _mirror_address(status: Json, one: str, many: str) -> None:
 
 
 def template(owner: Json, key: str = "template") -> None:
-    """Defaults of the PodTemplateSpec under `key`; metadata and spec are always there."""
+    """Defaults of the PodTemplateSpec under `key`; it is always there, and so are its metadata and spec."""
     found = owner.get(key)
     if found is None:
-        return
+        found = owner[key] = {}
     found.setdefault("metadata", {})
     pod_spec(found.setdefault("spec", {}))
 

@@ -30,7 +30,8 @@ def replica_set(obj: Json) -> None:
 def replication_controller(obj: Json) -> None:
     """Selector and labels come from the template when they are not given."""
     spec = obj.setdefault("spec", {})
-    template(spec)
+    if "template" in spec:  # the one kind that may come without
+        template(spec)
     spec.setdefault("replicas", 1)
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     if labels:
