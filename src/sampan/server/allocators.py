@@ -129,6 +129,8 @@ class Allocators:
         if old is not None:
             _keep(spec, before)
             _drop(spec, before)
+            if _exchanged(spec, before):
+                return _nothing  # validation refuses that
         if spec.get("type", "ClusterIP") == _EXTERNAL:
             for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(field, None)
@@ -318,6 +320,14 @@ def _keep(spec: Object, before: Object) -> None:
     """What a writer leaves out of an update stays as it was, if it still means something."""
     kind, was = spec.get("type", "ClusterIP"), before.get("type", "ClusterIP")
     if kind != _EXTERNAL and was != _EXTERNAL:
+        old_first, new_first = before.get("clusterIP"), spec.get("clusterIP")
+        if (
+            old_first
+            and new_first
+            and new_first != old_first
+            and spec.get("clusterIPs") == before.get("clusterIPs")
+        ):
+            spec["clusterIPs"] = [new_first]  # the list follows the single field of older clients
         if not spec.get("clusterIP") and before.get("clusterIP"):
             spec["clusterIP"] = before["clusterIP"]
             if not spec.get("clusterIPs"):
@@ -336,6 +346,13 @@ def _keep(spec: Object, before: Object) -> None:
                 port["nodePort"] = former
     if kind == was == _BALANCER and not spec.get("healthCheckNodePort") and before.get("healthCheckNodePort"):
         spec["healthCheckNodePort"] = before["healthCheckNodePort"]
+
+
+def _exchanged(spec: Object, before: Object) -> bool:
+    """Whether a cluster address that was given is to be another one."""
+    new, old = spec.get("clusterIPs") or [""], before.get("clusterIPs") or [""]
+    kinds = (spec.get("type", "ClusterIP"), before.get("type", "ClusterIP"))
+    return bool(old[0] and new[0] != old[0]) and _EXTERNAL not in kinds
 
 
 def _drop(spec: Object, before: Object) -> None:

@@ -74,7 +74,7 @@ class Definitions:
 
     def _accepted(self, obj: Object) -> tuple[Object, tuple[str, str] | None]:
         """(names without a rival, (reason, message) of the last conflict found)."""
-        group, own = obj["spec"]["group"], obj["metadata"]["name"]
+        group, own = obj["spec"].get("group", ""), obj["metadata"]["name"]
         plurals, kinds = self._taken(group, own)
         names = obj["spec"]["names"]
         accepted: Object = {"plural": "", "kind": ""}

@@ -12,7 +12,7 @@ Object = dict[str, Any]
 def _create(obj: Object, prep: Prep) -> None:
     _complete(obj)
     spec = obj["spec"]
-    stored = [v.get("name", "") for v in spec.get("versions") or [] if v.get("storage")]
+    stored = [v.get("name", "") for v in spec.get("versions") or [] if v.get("storage")][:1]
     obj["status"] = {
         "conditions": None,
         "acceptedNames": {"plural": "", "kind": ""},
