@@ -84,6 +84,18 @@ async def ready(api: Api) -> Api:
     return api
 
 
+@pytest.fixture
+async def full() -> Any:
+    """A whole control plane (admission, controllers, bootstrap objects) without nodes, with a namespace `d`."""
+    from sampan.testing.cluster import Cluster
+
+    async with Cluster(nodes=0) as cluster:
+        api = Api(cluster.plane.server, cluster.clock)
+        await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+        await cluster.settle()
+        yield api
+
+
 # pytest's importlib mode adds no test directory to the path.
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -29,6 +29,7 @@ from . import (
     node_lifecycle,
     persistentvolume,
     podgc,
+    policy_status,
     replicaset,
     resourcequota,
     statefulset,
@@ -78,5 +79,6 @@ def build(config: Config) -> list[Rule]:
         *resourcequota.rules(),
         *persistentvolume.rules(config.volumes),
         *certificates.rules(config.sign),
+        *policy_status.rules(config.registry),
     ]
     return [rule for rule in rules if rule.name not in config.disabled]

@@ -57,7 +57,21 @@ def _expressions(row: Resource, obj: Object, old: Object | None) -> list[FieldEr
         from sampan.api import cel
 
         return cel.definition_errors(obj, old)
+    if row.group != "admissionregistration.k8s.io" or (old is not None and _same_spec(obj, old)):
+        return []
+    if row.plural == "validatingadmissionpolicies":
+        from sampan.api.cel import admission
+
+        return admission.policy_errors(obj)
+    if any(hook.get("matchConditions") for hook in obj.get("webhooks") or ()):
+        from sampan.api.cel import admission
+
+        return admission.webhook_errors(obj)
     return []
+
+
+def _same_spec(obj: Object, old: Object) -> bool:
+    return all(obj.get(k) == old.get(k) for k in ("spec", "webhooks"))
 
 
 def _metadata(rules: Any, row: Resource, obj: Object, old: Object | None) -> list[FieldError]:

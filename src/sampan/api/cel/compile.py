@@ -110,6 +110,8 @@ class Compiler:
 
     def _select(self, node: Select) -> Code:
         dotted = _dotted(node)
+        if dotted in self._scope and not node.test:  # `authorizer.requestResource` is a variable of its own
+            return self._name(Name(node.at, dotted))
         if dotted in TYPE_NAMES and dotted.partition(".")[0] not in self._scope:
             value = TYPE_NAMES[dotted]
             return Code(TYPE, lambda _: value, 0, value)

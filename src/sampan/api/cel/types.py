@@ -197,6 +197,19 @@ def escape(name: str) -> str | None:
 
 def declared(node: Node, *, root: bool = False) -> Type | None:
     """The type of a schema; None where it says too little (its values then have no name in expressions)."""
+    if id(node) in _open:  # a schema that contains itself
+        return DYN
+    _open.add(id(node))
+    try:
+        return _declared(node, root)
+    finally:
+        _open.discard(id(node))
+
+
+_open: set[int] = set()
+
+
+def _declared(node: Node, root: bool) -> Type | None:
     match node.type:
         case "int-or-string":
             return DYN

@@ -13,6 +13,7 @@ from sampan.server.admission import (
     claim_resize,
     defaults,
     escalation,
+    expressions,
     limits,
     namespace_lifecycle,
     node_restriction,
@@ -49,6 +50,7 @@ DEFAULT: tuple[Plugin, ...] = (
     defaults.TOPOLOGY_LABELS,
     escalation.PLUGIN,
     webhook.MUTATING,
+    expressions.PLUGIN,
     webhook.VALIDATING,
     quota.PLUGIN,
 )

@@ -16,10 +16,10 @@ import orjson
 
 from sampan.api import defaults, jsonpatch
 from sampan.api.registry import Resource
-from sampan.api.selectors import from_object
 from sampan.api.status import ApiError, bad_request, internal
 from sampan.server import convert
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
+from sampan.server.admission.matching import Criteria
 from sampan.server.callout import CalloutError
 from sampan.server.lookup import Derived, Lookup
 from sampan.server.reviews import user_info
@@ -29,7 +29,7 @@ _GROUP = "admissionregistration.k8s.io"
 _MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
 _VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
 _REVIEW = "admission.k8s.io/v1"
-_ALL = "*"
+_CONDITION_BUDGET = 2_500_000  # cost of all match conditions of one webhook
 
 
 class Hook:
@@ -37,15 +37,13 @@ class Hook:
 
     __slots__ = (
         "again",
+        "conditions",
         "config",
         "configuration",
-        "equivalent",
+        "criteria",
         "fails",
         "name",
-        "namespaces",
-        "objects",
         "quiet",
-        "rules",
         "seconds",
     )
 
@@ -53,68 +51,31 @@ class Hook:
         self.configuration = configuration
         self.name: str = raw.get("name", "")
         self.config: Object = raw.get("clientConfig") or {}
-        self.rules: list[Object] = raw.get("rules") or []
-        self.namespaces = from_object(raw.get("namespaceSelector") or {})
-        self.objects = from_object(raw.get("objectSelector") or {})
+        self.criteria = Criteria(raw, raw.get("rules") or [])
+        self.conditions: list[Object] = raw.get("matchConditions") or []
         self.fails = raw.get("failurePolicy", "Fail") == "Fail"
         self.seconds = float(raw.get("timeoutSeconds") or 10)
         self.quiet = raw.get("sideEffects") in ("None", "NoneOnDryRun")
         self.again = raw.get("reinvocationPolicy") == "IfNeeded"
-        self.equivalent = raw.get("matchPolicy", "Equivalent") == "Equivalent"
 
-    def row_for(self, attrs: Attrs, ctx: Context) -> Resource | None:
-        """The row in whose version the hook wants to see the object; None when it does not."""
-        if any(_rule_matches(r, attrs, attrs.row) for r in self.rules):
-            return attrs.row
-        if self.equivalent and ctx.registry is not None:
-            for other in ctx.registry:
-                same = other.store_key == attrs.row.store_key and other is not attrs.row
-                if same and any(_rule_matches(r, attrs, other) for r in self.rules):
-                    return other
-        return None
+    def holds(self, attrs: Attrs, row: Resource, ctx: Context) -> bool:
+        """Whether all match conditions hold. Raises 403 when that cannot be told and the webhook must not be missed."""
+        if not self.conditions:
+            return True
+        from sampan.api.cel import CelError
+        from sampan.api.cel.admission import condition
+        from sampan.server.admission.policy import Asking
 
-    def selects(self, attrs: Attrs, ctx: Context) -> bool:
-        """By the labels of the namespace, and of the new or the old object."""
-        if not self._selects_namespace(attrs, ctx):
+        asking = Asking(attrs, row, ctx, _CONDITION_BUDGET)
+        values = asking.values()
+        values = values[:3] + values[4:]  # as `api.cel.admission.CONDITION` has them
+        try:
+            programs = [(c.get("name", ""), condition(c.get("expression", ""))) for c in self.conditions]
+            return asking.conditions(programs, values)
+        except CelError as error:
+            if self.fails:
+                raise attrs.forbidden(str(error)) from None
             return False
-        if self.objects.empty:
-            return True
-        both = (o.get("metadata") or {} for o in (attrs.obj, attrs.old) if o is not None)
-        return any(self.objects.matches(m.get("labels") or {}) for m in both)
-
-    def _selects_namespace(self, attrs: Attrs, ctx: Context) -> bool:
-        if self.namespaces.empty:
-            return True
-        if attrs.row.name == "namespaces":
-            holder = attrs.obj if attrs.op != DELETE else attrs.old
-        elif attrs.namespace:
-            holder = ctx.lookup.get("namespaces", attrs.namespace)
-        else:
-            return True
-        return self.namespaces.matches(((holder or {}).get("metadata") or {}).get("labels") or {})
-
-
-def _rule_matches(rule: Object, attrs: Attrs, row: Resource) -> bool:
-    scope = rule.get("scope") or _ALL
-    if scope != _ALL and (scope == "Namespaced") != row.namespaced:
-        return False
-    return (
-        _lists(rule, "operations", attrs.op)
-        and _lists(rule, "apiGroups", row.group)
-        and _lists(rule, "apiVersions", row.version)
-        and any(_names(r, row.plural, attrs.subresource) for r in rule.get("resources") or ())
-    )
-
-
-def _lists(rule: Object, field: str, value: str) -> bool:
-    values = rule.get(field) or ()
-    return value in values or _ALL in values
-
-
-def _names(text: str, plural: str, subresource: str) -> bool:
-    """`pods`, `pods/log`, `*`, `pods/*`, `*/scale`, `*/*`."""
-    resource, _, sub = text.partition("/")
-    return resource in (plural, _ALL) and sub in (subresource, _ALL)
 
 
 # Which hooks there are
@@ -143,8 +104,8 @@ def _asked(attrs: Attrs, ctx: Context, bucket: str) -> list[tuple[Hook, Resource
         return []
     found = []
     for hook in _configured(ctx, bucket):
-        row = hook.row_for(attrs, ctx)
-        if row is not None and hook.selects(attrs, ctx):
+        row = hook.criteria.row_for(attrs, ctx)
+        if row is not None and hook.criteria.selects(attrs, ctx):
             found.append((hook, row))
     return found
 
@@ -154,6 +115,8 @@ def _asked(attrs: Attrs, ctx: Context, bucket: str) -> list[tuple[Hook, Resource
 
 async def _call(hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> Object:
     """The hook's response, {} when it failed and may be ignored. Raises ApiError when it refuses or must not fail."""
+    if not hook.holds(attrs, row, ctx):
+        return {}
     if attrs.dry_run and not hook.quiet:
         raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
     uid = ctx.ids.uid()
@@ -198,8 +161,8 @@ def _denied(name: str, status: Object) -> ApiError:
     )
 
 
-def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
-    """The AdmissionRequest, with objects in the version of `row`."""
+def request_of(uid: str, attrs: Attrs, row: Resource, *, objects: bool = True) -> Object:
+    """The AdmissionRequest, with objects (if wanted) in the version of `row`."""
     request: Object = {
         "uid": uid,
         "kind": {"group": row.group, "version": row.version, "kind": row.kind},
@@ -213,11 +176,12 @@ def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
         "name": attrs.name,
         "operation": attrs.op,
         "userInfo": user_info(attrs.user),
-        "object": _in_version(attrs.obj, attrs.row, row),
-        "oldObject": _in_version(attrs.old, attrs.row, row),
         "dryRun": attrs.dry_run,
         "options": _options(attrs),
     }
+    if objects:
+        request["object"] = in_version(attrs.obj, attrs.row, row)
+        request["oldObject"] = in_version(attrs.old, attrs.row, row)
     if attrs.namespace:
         request["namespace"] = attrs.namespace
     if attrs.subresource:
@@ -225,7 +189,7 @@ def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
     return request
 
 
-def _in_version(obj: Object | None, have: Resource, want: Resource) -> Object | None:
+def in_version(obj: Object | None, have: Resource, want: Resource) -> Object | None:
     if obj is None or have.api_version == want.api_version:
         return obj
     return convert.convert(orjson.loads(orjson.dumps(obj)), have, want)
@@ -266,8 +230,8 @@ def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs) -> None:
         patch = orjson.loads(base64.b64decode(response["patch"]))
     except (ValueError, binascii.Error) as error:
         raise internal(f'webhook "{hook.name}" returned a patch that cannot be read: {error}') from None
-    patched = jsonpatch.json_patch(_in_version(attrs.obj, attrs.row, row), patch)
-    patched = _in_version(patched, row, attrs.row) or {}
+    patched = jsonpatch.json_patch(in_version(attrs.obj, attrs.row, row), patch)
+    patched = in_version(patched, row, attrs.row) or {}
     if not attrs.row.custom:
         defaults.apply_defaults(attrs.row, patched)
     attrs.obj.clear()

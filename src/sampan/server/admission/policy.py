@@ -1,0 +1,360 @@
+"""ValidatingAdmissionPolicy: expressions that refuse, warn or note, bound to what they watch over.
+
+Loaded when there is a binding (`expressions`). Source: Kubernetes documentation, "Validating Admission Policy".
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from sampan.api.cel import CelError, CostExceeded, Program
+from sampan.api.cel.admission import Policy, Variables
+from sampan.api.cel.lib_authorizer import Authorizer as CelAuthorizer
+from sampan.api.cel.lib_authorizer import ResourceCheck
+from sampan.api.registry import Resource
+from sampan.api.selectors import from_object
+from sampan.api.status import ApiError
+from sampan.client.messages import User
+from sampan.server import convert
+from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context
+from sampan.server.admission.matching import Criteria, namespace_of
+from sampan.server.authorize import Attributes
+from sampan.server.lookup import Derived, Lookup
+
+Object = dict[str, Any]
+_GROUP = "admissionregistration.k8s.io"
+_POLICIES = f"validatingadmissionpolicies.{_GROUP}"
+_BINDINGS = f"validatingadmissionpolicybindings.{_GROUP}"
+_EXEMPT_GROUPS = (_GROUP, "authentication.k8s.io", "authorization.k8s.io")
+_BUDGET = 10_000_000  # of all expressions of a policy for one request
+_CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413}  # others are 422
+_FAILURE = "validation.policy.admission.k8s.io/validation_failure"
+_VERBS = {CREATE: "create", UPDATE: "update", DELETE: "delete", CONNECT: "connect"}
+
+
+class _Bound:
+    """A policy with one of its bindings."""
+
+    __slots__ = ("actions", "binding", "criteria", "name", "policy")
+
+    def __init__(self, policy: _Ready, binding: Object) -> None:
+        self.policy = policy
+        self.name: str = binding["metadata"]["name"]
+        self.binding: Object = binding.get("spec") or {}
+        self.actions: list[str] = self.binding.get("validationActions") or []
+        raw = self.binding.get("matchResources")
+        self.criteria = _criteria(raw) if raw else None
+
+
+class _Ready:
+    """A policy compiled, with what it matches."""
+
+    __slots__ = ("compiled", "criteria", "fails", "name")
+
+    def __init__(self, raw: Object) -> None:
+        self.compiled = Policy(raw)
+        self.name = self.compiled.name
+        spec = raw.get("spec") or {}
+        self.fails = spec.get("failurePolicy", "Fail") == "Fail"
+        self.criteria = _criteria(spec.get("matchConstraints") or {})
+
+
+def _criteria(raw: Object) -> Criteria:
+    return Criteria(raw, raw.get("resourceRules"), raw.get("excludeResourceRules") or ())
+
+
+_known: weakref.WeakKeyDictionary[Lookup, Derived] = weakref.WeakKeyDictionary()
+
+
+def _bound(ctx: Context) -> list[_Bound]:
+    """Every policy with each of its bindings, compiled anew when one changes."""
+    derived = _known.get(ctx.lookup)
+    if derived is None:
+        lookup = ctx.lookup
+        derived = _known[lookup] = Derived(lookup, (_POLICIES, _BINDINGS), lambda: _compile(lookup))
+    found: list[_Bound] = derived.get()
+    return found
+
+
+def _compile(lookup: Lookup) -> list[_Bound]:
+    policies = {p["metadata"]["name"]: p for p in lookup.list(_POLICIES)}
+    ready: dict[str, _Ready] = {}
+    found = []
+    for binding in lookup.list(_BINDINGS):
+        name = (binding.get("spec") or {}).get("policyName", "")
+        if name in policies:
+            if name not in ready:
+                ready[name] = _Ready(policies[name])
+            found.append(_Bound(ready[name], binding))
+    return found
+
+
+class Asking:
+    """One request as expressions see it: values are made when first needed, costs are added up."""
+
+    def __init__(self, attrs: Attrs, row: Resource, ctx: Context, budget: int = _BUDGET) -> None:
+        self._attrs, self._row, self._ctx = attrs, row, ctx
+        self.budget = budget
+        self._values: list[Any] | None = None
+
+    def values(self) -> list[Any]:
+        """In the order of `api.cel.admission.BASE`."""
+        if self._values is None:
+            from sampan.server.admission import webhook
+
+            attrs, ctx = self._attrs, self._ctx
+            request = webhook.request_of("", attrs, self._row, objects=False)
+            request.setdefault("namespace", "")
+            request.setdefault("subResource", "")
+            request.setdefault("requestSubResource", "")
+            request.setdefault("name", attrs.name)
+            authorizer = CelAuthorizer(self._ask, {})
+            self._values = [
+                webhook.in_version(attrs.obj, attrs.row, self._row),
+                webhook.in_version(attrs.old, attrs.row, self._row),
+                request,
+                namespace_of(attrs, ctx),
+                authorizer,
+                ResourceCheck(self._ask, self._asked()),
+            ]
+        return self._values
+
+    def _asked(self) -> dict[str, str]:
+        attrs = self._attrs
+        return {
+            "group": attrs.row.group,
+            "resource": attrs.row.plural,
+            "subresource": attrs.subresource,
+            "namespace": attrs.namespace,
+            "name": attrs.name,
+        }
+
+    def _ask(self, asked: Mapping[str, Any]) -> tuple[bool, str]:
+        user = self._attrs.user
+        if account := asked.get("account"):
+            namespace, name = account
+            groups = (
+                "system:serviceaccounts",
+                f"system:serviceaccounts:{namespace}",
+                "system:authenticated",
+            )
+            user = User(f"system:serviceaccount:{namespace}:{name}", groups)
+        attributes = Attributes(
+            user,
+            asked["verb"],
+            asked.get("group", ""),
+            "*",
+            asked.get("resource", ""),
+            asked.get("subresource", ""),
+            asked.get("namespace", ""),
+            asked.get("name", ""),
+            asked.get("path", ""),
+            "path" not in asked,
+        )
+        return self._ctx.authorizer.authorize(user, attributes)
+
+    def spend(self, program: Program, values: list[Any]) -> Any:
+        """Evaluate within what is left. Raises CelError, CostExceeded."""
+        value, cost = program.evaluate(values)
+        self.budget -= cost
+        if self.budget < 0:
+            raise CostExceeded(
+                "validation failed due to running out of cost budget, no further validation rules will be run"
+            )
+        return value
+
+    def conditions(self, given: list[tuple[str, Program]], values: list[Any]) -> bool:
+        """Whether all hold: one that does not decides, whatever becomes of the others. Raises CelError."""
+        failures = []
+        for _, program in given:
+            try:
+                if self.spend(program, values) is False:
+                    return False
+            except (CelError, CostExceeded) as error:
+                failures.append(f"expression '{program.text}' resulted in error: {error}")
+        if failures:
+            raise CelError(failures[0] if len(failures) == 1 else f"[{', '.join(failures)}]")
+        return True
+
+
+class _Judgement:
+    """What all policies said of one request."""
+
+    def __init__(self, attrs: Attrs) -> None:
+        self.attrs = attrs
+        self.denied: ApiError | None = None
+        self.noted: list[Object] = []
+
+    def refuse(
+        self, bound: _Bound, message: str, reason: str = "", index: int = 0, actions: Any = None
+    ) -> None:
+        policy = bound.policy.name
+        chosen = bound.actions if actions is None else actions
+        if "Deny" in chosen and self.denied is None:
+            text = (
+                f"ValidatingAdmissionPolicy '{policy}' with binding '{bound.name}' denied request: {message}"
+            )
+            error = self.attrs.forbidden(text)
+            error.reason = reason or "Invalid"
+            error.code = _CODES.get(error.reason, 422)
+            error.details = {**(error.details or {}), "causes": [{"message": text}]}
+            self.denied = error
+        if "Warn" in chosen:
+            text = f"Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{bound.name}': {message}"
+            self.attrs.warnings.append(text)
+        if "Audit" in chosen:
+            self.noted.append(
+                {
+                    "message": message,
+                    "policy": policy,
+                    "binding": bound.name,
+                    "expressionIndex": index,
+                    "validationActions": bound.actions,
+                }
+            )
+
+    def end(self) -> None:
+        if self.noted:
+            self.attrs.annotations[_FAILURE] = orjson.dumps(self.noted).decode()
+        if self.denied is not None:
+            raise self.denied
+
+
+def validate(attrs: Attrs, ctx: Context) -> None:
+    """The plugin: raises the first denial; all bindings are asked, for their warnings and notes."""
+    bound = _bound(ctx)
+    if not bound or attrs.row.group in _EXEMPT_GROUPS:
+        return
+    judgement = _Judgement(attrs)
+    for each in bound:
+        row = each.policy.criteria.row_for(attrs, ctx)
+        if row is None or not each.policy.criteria.selects(attrs, ctx):
+            continue
+        if each.criteria is not None and (
+            each.criteria.row_for(attrs, ctx) is None or not each.criteria.selects(attrs, ctx)
+        ):
+            continue
+        _judge(each, Asking(attrs, row, ctx), judgement, ctx)
+    judgement.end()
+
+
+def _judge(bound: _Bound, asking: Asking, judgement: _Judgement, ctx: Context) -> None:
+    policy = bound.policy
+    if policy.compiled.broken:
+        if policy.fails:
+            judgement.refuse(bound, policy.compiled.broken, actions=("Deny",))
+        return
+    try:
+        given = _params(bound, judgement.attrs, ctx)
+    except CelError as error:
+        if policy.fails:
+            judgement.refuse(bound, f"failed to configure binding: {error}", actions=("Deny",))
+        return
+    for params in given:
+        _evaluate(bound, asking, judgement, params)
+
+
+def _params(bound: _Bound, attrs: Attrs, ctx: Context) -> list[Object | None]:
+    """The objects a binding gives its policy; [None] when the policy takes none. Raises CelError when they are missing."""
+    kind = (bound.policy.compiled.raw.get("spec") or {}).get("paramKind")
+    ref = bound.binding.get("paramRef")
+    if not kind or not ref:
+        return [None]
+    group, _, version = kind.get("apiVersion", "").rpartition("/")
+    rows = ctx.registry or ()
+    row = next((r for r in rows if (r.group, r.version, r.kind) == (group, version, kind.get("kind"))), None)
+    if row is None:
+        text = (
+            f"failed to find resource referenced by paramKind: '{group}/{version}, Kind={kind.get('kind')}'"
+        )
+        raise CelError(text)
+    place = ref.get("namespace") or attrs.namespace
+    if row.namespaced and not place:
+        raise CelError(
+            "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources"
+        )
+    prefix = f"{place}/" if row.namespaced else ""
+    if ref.get("name"):
+        one = ctx.lookup.get(row.store_key, f"{prefix}{ref['name']}")
+        found = [one] if one is not None else []
+    else:
+        selector = from_object(ref.get("selector") or {})
+        found = [
+            o
+            for o in ctx.lookup.list(row.store_key, prefix)
+            if selector.matches((o.get("metadata") or {}).get("labels") or {})
+        ]
+    if not found and ref.get("parameterNotFoundAction", "Deny") == "Deny":
+        raise CelError("no params found for policy binding with `Deny` parameterNotFoundAction")
+    return [o if o.get("apiVersion") == row.api_version else convert.convert_text(o, row) for o in found]
+
+
+def _evaluate(bound: _Bound, asking: Asking, judgement: _Judgement, params: Object | None) -> None:
+    policy = bound.policy.compiled
+    variables = Variables(policy.variables, asking.spend)
+    values = list(asking.values())
+    if (policy.raw.get("spec") or {}).get("paramKind"):
+        values.append(params)
+    if policy.conditions:
+        try:
+            if not asking.conditions(policy.conditions, values):
+                return
+        except CelError as error:
+            if bound.policy.fails:
+                judgement.refuse(bound, str(error))
+            return
+    if policy.variables:
+        values.append(variables)
+        variables.values_ = values
+    for index, (raw, program, message) in enumerate(policy.validations):
+        try:
+            holds = asking.spend(program, values)
+        except (CelError, CostExceeded) as error:
+            if bound.policy.fails:
+                judgement.refuse(
+                    bound, f"expression '{program.text}' resulted in error: {error}", index=index
+                )
+            if isinstance(error, CostExceeded):
+                return
+            continue
+        if holds is not True:
+            judgement.refuse(
+                bound, _message(raw, program, message, asking, values), raw.get("reason", ""), index
+            )
+    for key, program in policy.annotations:
+        _annotate(bound, key, program, asking, values, judgement)
+
+
+def _message(
+    raw: Object, program: Program, message: Program | None, asking: Asking, values: list[Any]
+) -> str:
+    if message is not None:
+        try:
+            text = asking.spend(message, values)
+            if isinstance(text, str) and text.strip() and "\n" not in text and len(text) <= 5 * 1024:
+                return text.strip()
+        except (CelError, CostExceeded):
+            pass
+    return (raw.get("message") or "").strip() or f"failed expression: {program.text}"
+
+
+def _annotate(
+    bound: _Bound, key: str, program: Program, asking: Asking, values: list[Any], judgement: _Judgement
+) -> None:
+    try:
+        text = asking.spend(program, values)
+    except (CelError, CostExceeded) as error:
+        if bound.policy.fails:
+            judgement.refuse(
+                bound, f"expression '{program.text}' resulted in error: {error}", actions=("Deny",)
+            )
+        return
+    if isinstance(text, str) and text.strip():
+        name = f"{bound.policy.name}/{key}"
+        known = judgement.attrs.annotations.get(name)
+        text = text.strip()[: 10 * 1024]
+        judgement.attrs.annotations[name] = text if known in (None, text) else f"{known}, {text}"
