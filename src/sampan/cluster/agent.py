@@ -97,6 +97,7 @@ class NodeProcess:
             addresses=None,
             sandbox_addresses=pods.addresses,
             pod_ranges=pods.set_cidrs,
+            isolate=self.network.policies.isolate,
             withdrawn=self.network.proxy.withdrawn,
             services=lambda namespace: self.view.list("services", namespace),
         )

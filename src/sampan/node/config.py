@@ -72,6 +72,8 @@ class NodeHooks:
     addresses: gives pods their addresses; None when the runtime does so while it makes a sandbox.
     sandbox_addresses(sandbox_id): all addresses of a sandbox, the primary first (dual-stack; else one is known).
     pod_ranges(cidrs): told the node's pod ranges as soon as the control plane has assigned them.
+    isolate(pod, addresses): returns once the network policies of a pod that has just got its addresses are in force
+        (before its first container starts); with no addresses: it has them no longer. Raises OSError.
     withdrawn(pod): returns once this node's proxy no longer sends new traffic to the pod.
     services(namespace): Service objects visible there, for the `*_SERVICE_HOST` variables.
     """
@@ -79,5 +81,6 @@ class NodeHooks:
     addresses: Addresses | None = field(default_factory=AddressPool)
     sandbox_addresses: Callable[[str], Sequence[str]] | None = None
     pod_ranges: Callable[[Sequence[str]], Any] | None = None
+    isolate: Callable[[Object, Sequence[str]], Awaitable[Any]] | None = None
     withdrawn: Callable[[Object], Awaitable[Any]] | None = None
     services: Callable[[str], Iterable[Object]] = lambda namespace: ()

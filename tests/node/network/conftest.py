@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -58,6 +59,36 @@ class Server:
         os.close(self._stop)
 
 
+class Echo:
+    """Sends back what it is sent, over one TCP connection or to anybody by UDP."""
+
+    def __init__(self, netns: str, port: int, kind: int) -> None:
+        self.socket = namespace.run_in(netns, lambda: socket.socket(socket.AF_INET, kind))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("0.0.0.0", port))
+        if kind == socket.SOCK_STREAM:
+            self.socket.listen()
+        threading.Thread(target=self._serve, args=(kind,), daemon=True).start()
+
+    def _serve(self, kind: int) -> None:
+        with contextlib.suppress(OSError):
+            if kind == socket.SOCK_DGRAM:
+                while True:
+                    data, peer = self.socket.recvfrom(2048)
+                    if peer is None:  # closed
+                        return
+                    self.socket.sendto(data, peer)
+            connection, _ = self.socket.accept()
+            with connection:
+                while data := connection.recv(2048):
+                    connection.sendall(data)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+
 class Plan:
     """Addresses as the cluster's configuration gives them."""
 
@@ -80,7 +111,7 @@ class Machine:
         self.plan = Plan()
         self.fabric = f"{directory}/run/fabric"
         self.host = f"{directory}/host"
-        self.servers: list[Server] = []
+        self.servers: list[Server | Echo] = []
         self.pods: dict[str, str] = {}
         namespace.create(self.host)
         fabric.create(self.fabric, "test")
@@ -133,6 +164,26 @@ class Machine:
         server = Server(self.pods.get(pod, pod), pod, port, kind, host)
         self.servers.append(server)
         return server
+
+    def echo(self, pod: str, port: int, kind: int) -> None:
+        self.servers.append(Echo(self.pods[pod], port, kind))
+
+    @contextlib.contextmanager
+    def connection(self, netns: str, address: str, port: int, kind: int) -> Iterator[Callable[[str], str]]:
+        """A function that says something over one connection and gives what comes back, or the error's name."""
+        path = self.pods.get(netns, netns)
+        with namespace.run_in(path, lambda: socket.socket(socket.AF_INET, kind)) as channel:
+            channel.settimeout(0.7)
+            channel.connect((address, port))
+
+            def said(text: str) -> str:
+                try:
+                    channel.send(text.encode())
+                    return channel.recv(2048).decode()
+                except OSError as error:
+                    return type(error).__name__
+
+            yield said
 
     def ask(self, netns: str, address: str, port: int, timeout: float = 1.0) -> str:
         """What the server at the address says ("name peer"), or the name of the error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -267,7 +268,8 @@ async def test_nothing_is_left_when_the_last_policy_goes(world):
         text=True,
         check=True,
     ).stdout
-    assert "pods-" not in table and "ports-" not in table and "drop" not in table
+    assert "pods-" not in table and "ports-" not in table
+    assert table.count("drop") == 1, "only that of connections marked as ended"
     assert "elements" not in table
 
 
@@ -275,3 +277,38 @@ async def test_the_node_itself_always_reaches_its_pods(world):
     await world.apply([policy("p", "x")])
     address = world.pods["xa"]["status"]["podIP"]
     assert world.machine.ask(world.machine.node(0), address, 80).startswith("xa")
+
+
+async def test_a_pod_is_isolated_before_the_api_knows_its_address(world):
+    """The agent tells of an address before the first container starts."""
+    only_y = [policy("p", "x", ingress=[{"from": [{"namespaceSelector": Y}]}])]
+    await world.apply(only_y)
+    address = await world.machine.pod("new", 0)
+    world.machine.serve("new", 80)
+    assert world.machine.ask("xb", address, 80).startswith("new")
+    fresh = pod_object("x", "new", "node-0", labels={"pod": "new"}) | {"status": {}}
+    await world.enforcers[0].isolate(fresh, [address])
+    assert world.machine.ask("xb", address, 80, 0.3) == "TimeoutError"
+    assert world.machine.ask("ya", address, 80).startswith("new")
+    world.view.put(fresh)
+    await world.settled()
+    assert world.machine.ask("xb", address, 80, 0.3) == "TimeoutError"
+    world.view.delete(fresh)
+    await world.enforcers[0].isolate(fresh, ())
+    await world.settled()
+    assert world.machine.ask("xb", address, 80).startswith("new")
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+async def test_connections_from_before_a_policy_end_with_it_and_go_on_without(world, kind):
+    world.machine.echo("yb", 90, kind)
+    address = world.pods["yb"]["status"]["podIP"]
+    with world.machine.connection("xa", address, 90, kind) as said:
+        assert said("one") == "one"
+        await world.apply([policy("other", "x", ingress=[{}])])
+        assert said("two") == "two", "allowed connections stay as they are"
+        await world.apply([policy("p", "y", ingress=[{"from": [{"namespaceSelector": Y}]}])])
+        assert said("three") == "TimeoutError"
+        assert world.machine.ask("xa", address, 80, 0.3) == "TimeoutError"
+        await world.apply([])
+        assert any("Error" not in said("four") for _ in range(5)), "TCP sends again by and by"

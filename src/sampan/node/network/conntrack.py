@@ -1,6 +1,7 @@
-"""Forgets connections to endpoints that are gone. UDP has no end: a client that keeps sending would never be moved.
+"""Connections the kernel tracks. Those to endpoints that are gone are forgotten (UDP has no end: a client that keeps
+sending would never be moved), and those that a network policy no longer allows are marked, so that rules can tell.
 
-Raw ctnetlink (linux/netfilter/nfnetlink_conntrack.h): list, choose, delete each by its original tuple.
+Raw ctnetlink (linux/netfilter/nfnetlink_conntrack.h): list, choose, delete or mark each by its original tuple.
 """
 
 from __future__ import annotations
@@ -19,25 +20,31 @@ from sampan.node.network.netlink import (
     NetlinkSocket,
     attribute,
     attribute_dict,
+    be32,
     nested,
 )
 
 _SUBSYSTEM = 1 << 8
-_GET, _DELETE = 1, 2
-_ORIGINAL, _REPLY = 1, 2
+_NEW, _GET, _DELETE = 0, 1, 2
+_ORIGINAL, _REPLY, _MARK = 1, 2, 8
 _ENOENT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tracked connection: who was called, and who answers (packed addresses). `tuple` identifies it."""
+    """A tracked connection: who called whom, and who answers (packed addresses). `tuple` identifies it.
+
+    Ports are 0 where the protocol has none.
+    """
 
     version: int
     protocol: int
+    source: bytes
     destination: bytes
     port: int
     answered_by: bytes
     answered_from: int
+    mark: int
     tuple: bytes
 
 
@@ -45,8 +52,9 @@ def connect(netns: namespace.Netns | None = None) -> NetlinkSocket:
     return namespace.run_in(netns, lambda: NetlinkSocket(NETFILTER))
 
 
-def flows(nl: NetlinkSocket, version: int, protocol: int = socket.IPPROTO_UDP) -> Iterator[Flow]:
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
+def flows(nl: NetlinkSocket, version: int, protocol: int | None = None) -> Iterator[Flow]:
+    """All of one IP version, or those of one protocol."""
+    family = _family(version)
     source, destination = (1, 2) if version == 4 else (3, 4)
     request = struct.pack(">BBH", family, 0, 0)
     for _, payload in nl.ask(_SUBSYSTEM | _GET, DUMP, request, "list tracked connections"):
@@ -55,17 +63,29 @@ def flows(nl: NetlinkSocket, version: int, protocol: int = socket.IPPROTO_UDP) -
             continue
         original, reply = attribute_dict(found[_ORIGINAL]), attribute_dict(found[_REPLY])
         ports, back = attribute_dict(original[2]), attribute_dict(reply[2])
-        if ports.get(1, b"\0")[0] != protocol or 3 not in ports or 2 not in back:
+        number = ports.get(1, b"\0")[0]
+        if protocol is not None and number != protocol:
             continue
+        called, addresses = attribute_dict(original[1]), attribute_dict(reply[1])
         yield Flow(
             version,
-            protocol,
-            attribute_dict(original[1])[destination],
-            struct.unpack(">H", ports[3])[0],
-            attribute_dict(reply[1])[source],
-            struct.unpack(">H", back[2])[0],
+            number,
+            called[source],
+            called[destination],
+            _port(ports.get(3)),
+            addresses[source],
+            _port(back.get(2)),
+            struct.unpack(">I", found[_MARK])[0] if _MARK in found else 0,
             _rebuild(found[_ORIGINAL]),
         )
+
+
+def _port(value: bytes | None) -> int:
+    return struct.unpack(">H", value)[0] if value else 0
+
+
+def _family(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
 def _rebuild(value: bytes) -> bytes:
@@ -80,9 +100,17 @@ def forget(
 ) -> int:
     """Deletes the flows `stale` says yes to; gives how many."""
     doomed = [flow for flow in flows(nl, version, protocol) if stale(flow)]
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
     for flow in doomed:
-        body = struct.pack(">BBH", family, 0, 0) + flow.tuple
-        with contextlib.suppress(FileNotFoundError):
-            nl.run(Message(_SUBSYSTEM | _DELETE, 0, body, "delete tracked connection", (_ENOENT,)))
+        _change(nl, flow, _DELETE, "delete tracked connection")
     return len(doomed)
+
+
+def set_mark(nl: NetlinkSocket, flow: Flow, mark: int) -> None:
+    """Changes what rules read as `ct mark`; a flow that has ended meanwhile is fine."""
+    _change(nl, flow, _NEW, "mark tracked connection", be32(_MARK, mark))
+
+
+def _change(nl: NetlinkSocket, flow: Flow, operation: int, what: str, *attributes: bytes) -> None:
+    body = struct.pack(">BBH", _family(flow.version), 0, 0) + flow.tuple + b"".join(attributes)
+    with contextlib.suppress(FileNotFoundError):
+        nl.run(Message(_SUBSYSTEM | operation, 0, body, what, (_ENOENT,)))

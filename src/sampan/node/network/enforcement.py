@@ -1,18 +1,19 @@
 """Keeps the kernel at what the NetworkPolicies say: follows policies, pods and namespaces, one transaction a change.
 
 Sets and chains that a change needs are made, elements moved, and what nobody uses any more deleted together: there is
-no moment at which a pod is open that should not be, or the other way round.
+no moment at which a pod is open that should not be, or the other way round. A pod of this node is isolated before its
+first container starts (`isolate`), and connections from before a policy are judged anew after it (`verdicts`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
-from sampan.node.network import namespace, nftables, policy
+from sampan.node.network import namespace, nftables, policy, verdicts
 from sampan.node.network.damage import DamageWatcher
 from sampan.node.network.expressions import FAMILIES, jump
 from sampan.node.network.nftables import Transaction
@@ -25,6 +26,7 @@ POLICIES, PODS, NAMESPACES = "networkpolicies.networking.k8s.io", "pods", "names
 TABLE = "sampan-policy"
 _GATHER = 0.002
 _RETRY = 5.0
+_PATIENCE = 10.0
 _SLICE = 100  # pods decided upon before other tasks get their turn
 
 Object = dict[str, Any]
@@ -53,9 +55,12 @@ class PolicyEnforcer:
         self._everything = False
         self._rewrite = False
         self._busy = False
+        self._own: dict[str, Object] = {}  # pods of this node with the addresses the agent gave them
         self._changed, self._settled = asyncio.Event(), asyncio.Event()
+        self._judging = False
+        self._judge_again, self._judged = asyncio.Event(), asyncio.Event()
         self._timer: Timer | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._nl: nftables.NftSocket | None = None
         self._watcher: DamageWatcher | None = None
 
@@ -67,26 +72,62 @@ class PolicyEnforcer:
         self._state.change(await self._decide(self._all_pods()))
         await asyncio.to_thread(self._nl.commit, self._whole())
         self._watcher = DamageWatcher(TABLE, self._nl.port, self._netns, self._damaged)
-        self._task = asyncio.get_running_loop().create_task(self._follow(), name="network policies")
+        self._judge_again.set()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._follow(), name="network policies"),
+            loop.create_task(self._judge_for_ever(), name="connections under network policies"),
+        ]
 
     async def stop(self) -> None:
         """Stops following; the rules stay in force."""
         self._view.unsubscribe(self._notice)
         if self._timer:
             self._timer.cancel()
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watcher:
             self._watcher.close()
         if self._nl:
             self._nl.close()
 
     async def settled(self) -> None:
-        """Waits until everything noticed so far is in force."""
+        """Waits until everything noticed so far is in force, for connections from before too."""
+        await self._programmed()
+        while self._judging or self._judge_again.is_set():
+            self._judged.clear()
+            await self._judged.wait()
+
+    async def _programmed(self) -> None:
         while self._busy or self._dirty or self._everything or self._rewrite:
             self._settled.clear()
             await self._settled.wait()
+
+    async def isolate(self, pod: Object, addresses: Sequence[str]) -> None:
+        """A pod of this node has got these addresses: returns when its policies are in force. None: it is gone.
+
+        Raises OSError when that does not come about within seconds: the pod must not start then.
+        """
+        key = _key(pod)
+        known = self._own.get(key)
+        if addresses:
+            status = {"podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
+            self._own[key] = {**pod, "status": status}
+        elif known is None or known["metadata"].get("uid") != pod["metadata"].get("uid"):
+            return  # another pod of that name has come meanwhile
+        else:
+            del self._own[key]
+        if not self._policies and not self._everything:
+            return
+        self._dirty.add(key)
+        self._go()
+        if addresses:
+            try:
+                async with self._clock.timeout(_PATIENCE):
+                    await self._programmed()
+            except TimeoutError:
+                raise OSError("the network policies of the pod could not be put in force") from None
 
     # What the view tells
 
@@ -147,6 +188,7 @@ class PolicyEnforcer:
         changes = self._whole() if rewrite else self._difference(delta)
         if changes:
             await asyncio.to_thread(self._nl.commit, changes)
+            self._judge_again.set()
 
     async def _read_policies(self) -> None:
         listed = self._view.list(POLICIES)
@@ -168,7 +210,7 @@ class PolicyEnforcer:
         self._selections = list(found)
 
     def _all_pods(self) -> set[str]:
-        return {_key(pod) for pod in self._view.list(PODS)}
+        return {_key(pod) for pod in self._view.list(PODS)} | set(self._own)
 
     async def _decide(self, keys: Iterable[str]) -> dict[str, Any]:
         """Pod -> its elements, in slices that leave the loop to others."""
@@ -185,12 +227,42 @@ class PolicyEnforcer:
 
     def _pod(self, key: str) -> tuple[dict[Any, Any], Chains]:
         space, name = key.split("/", 1)
-        pod = self._view.get(PODS, name, space)
+        pod, own = self._view.get(PODS, name, space), self._own.get(key)
+        if own is not None and (pod is None or pod["metadata"].get("uid") == own["metadata"].get("uid")):
+            # The agent knows its pods before the API shows their addresses, and longer than they are listed.
+            pod = own if pod is None else {**pod, "status": {**(pod.get("status") or {}), **own["status"]}}
         if pod is None:
             return {}, {}
         labels = ((self._view.get(NAMESPACES, space) or {}).get("metadata") or {}).get("labels") or {}
         local = (pod.get("spec") or {}).get("nodeName") == self._node
         return policy.pod_elements(pod, self._selections, self._policies.get(space, ()), labels, local)
+
+    # Connections from before
+
+    async def _judge_for_ever(self) -> None:
+        while True:
+            await self._judge_again.wait()
+            self._judge_again.clear()
+            self._judging = True
+            try:
+                await self._judge()
+            except OSError as error:
+                log.warning("judging connections by network policies: %s", error)
+            self._judging = False
+            self._judged.set()
+
+    async def _judge(self) -> None:
+        flows = await asyncio.to_thread(verdicts.listed, self._netns)
+        chains = self._wanted_chains()
+        changed = []
+        for count, flow in enumerate(flows, 1):
+            allowed = verdicts.allows(self._state, chains, flow)
+            if allowed == bool(flow.mark & policy.ENDED):
+                changed.append((flow, allowed))
+            if count % _SLICE == 0:
+                await self._clock.sleep(0)
+        if changed:
+            await asyncio.to_thread(verdicts.mark, self._netns, changed)
 
     def _wanted_chains(self) -> Chains:
         return {name: what for chains in self._chains_of.values() for name, what in chains.items()}

@@ -114,6 +114,10 @@ def ct_status(register: int) -> bytes:
     return _expression("ct", be32(1, _register(register)), be32(2, 2))
 
 
+def ct_mark(register: int) -> bytes:
+    return _expression("ct", be32(1, _register(register)), be32(2, 3))
+
+
 def fib_daddr_type(register: int) -> bytes:
     return _expression("fib", be32(1, _register(register)), be32(2, 3), be32(3, 2))
 

@@ -25,7 +25,8 @@ from sampan.node.network.services import Element, pack_address, pack_port
 Object = Mapping[str, Any]
 
 INGRESS, EGRESS, SELF = "ingress", "egress", "self"
-_NUMBERS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
+ENDED = 0x1  # bit of `ct mark`
+NUMBERS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
 _LESS_OR_EQUAL, _GREATER_OR_EQUAL = 3, 5
 
 
@@ -219,7 +220,7 @@ def _port_keys(pod: Object, selection: Selection, packed: bytes) -> Iterable[byt
             if port.get("name") == selection.port and port.get("protocol", "TCP") == selection.protocol:
                 yield (
                     packed
-                    + struct.pack("=Bxxx", _NUMBERS[selection.protocol])
+                    + struct.pack("=Bxxx", NUMBERS[selection.protocol])
                     + pack_port(port["containerPort"])
                 )
 
@@ -244,13 +245,14 @@ def fixed_sets(family: Family) -> list[Set]:
 def fixed_chains(family: Family) -> list[Chain]:
     """Replies pass, a pod reaches itself; else its own egress and then the other's ingress must allow it.
 
-    Traffic between a pod and its own node does not come here: it is always allowed.
+    What belongs to a connection from before a policy that forbids it carries the mark `ENDED` (see `verdicts`). Traffic between a pod and its own node does not come here: it is always allowed.
     """
+    ended = x.ct_mark(0) + x.has_bits(0, ENDED) + x.then(x.DROPPED)
     known = x.ct_state(0) + x.has_bits(0, x.ESTABLISHED_OR_RELATED) + x.then(x.ACCEPTED)
     itself = x.saddr(family, 0) + x.daddr(family, family.words) + x.lookup(SELF, 0) + x.then(x.ACCEPTED)
     leaving = x.saddr(family, 0) + x.lookup_verdict(EGRESS, 0)
     entering = x.daddr(family, 0) + x.lookup_verdict(INGRESS, 0)
-    return [Chain("policies", [known, itself, leaving, entering], FORWARD, 10)]
+    return [Chain("policies", [ended, known, itself, leaving, entering], FORWARD, 10)]
 
 
 def policy_chain(family: Family, name: str, direction: str, policies: Sequence[Policy]) -> Chain:
@@ -291,7 +293,7 @@ def _port_expressions(family: Family, port: Port) -> bytes:
     if port.named is not None:
         words = family.words
         return x.daddr(family, 0) + x.l4proto(words) + x.dport(words + 1) + x.lookup(port.named.set, 0)
-    result = x.l4proto(0) + x.compare(0, bytes((_NUMBERS[port.protocol],)))
+    result = x.l4proto(0) + x.compare(0, bytes((NUMBERS[port.protocol],)))
     if not port.first:
         return result
     first, last = struct.pack(">H", port.first), struct.pack(">H", port.last)

@@ -51,6 +51,14 @@ class Programmed:
     def effective(self) -> dict[Element, Value]:
         return {element: claims[min(claims)] for element, claims in self._claims.items()}
 
+    def __contains__(self, element: Element) -> bool:
+        return element in self._claims
+
+    def value(self, element: Element) -> Value:
+        """What is in force for it; None also for one that is not there."""
+        claims = self._claims.get(element)
+        return claims[min(claims)] if claims else None
+
     def change(self, wanted: Mapping[str, Entries]) -> Delta:
         """Takes over the new elements of some Services (none: it is gone) and gives what that means for the kernel."""
         touched: dict[Element, tuple[bool, Value]] = {}

@@ -312,6 +312,8 @@ class PodDriver:
                 await kit.runtime.remove_sandbox(world.sandbox.config.id)
         if kit.hooks.addresses:
             await kit.hooks.addresses.release(self.uid)
+        if kit.hooks.isolate:
+            await kit.hooks.isolate(self.pod, ())
         await kit.volumes.unmount(self.uid)
         world.cleaned = True
         if action.delete or self.gone:

@@ -36,7 +36,7 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
         address = await pool.allocate(pod) if pool and not host_network else ""
         config = sandbox_config(pod, attempt, address)
         world.sandbox_attempt = attempt + 1
-        world.sandbox = await kit.runtime.run_sandbox(config)
+        world.sandbox = await _isolated_sandbox(kit, pod, config)
     except (RuntimeFailure, OSError) as error:
         text = f"Failed to create pod sandbox: {error}"
         driver.record("Warning", "FailedCreatePodSandBox", text)
@@ -44,6 +44,18 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
         return
     world.trouble = None
     world.ips = list(kit.host_ips) if host_network else sandbox_addresses(kit, world.sandbox)
+
+
+async def _isolated_sandbox(kit: Kit, pod: Object, config: SandboxConfig) -> SandboxStatus:
+    """A sandbox whose network policies are in force. Raises RuntimeFailure or OSError, and leaves none then."""
+    sandbox = await kit.runtime.run_sandbox(config)
+    if kit.hooks.isolate and not config.host_network:
+        try:
+            await kit.hooks.isolate(pod, sandbox_addresses(kit, sandbox))
+        except OSError:
+            await kit.runtime.remove_sandbox(config.id)
+            raise
+    return sandbox
 
 
 def sandbox_addresses(kit: Kit, sandbox: SandboxStatus) -> list[str]:
