@@ -186,3 +186,74 @@ def test_values_against_schemas(part, good, bad):
         assert custom.validate(row, {"v": value}, None) == []
     for value in bad:
         assert custom.validate(row, {"v": value}, None) != []
+
+
+RULED = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "properties": {
+                "min": {"type": "integer"},
+                "max": {"type": "integer"},
+                "name": {"type": "string"},
+            },
+            "x-kubernetes-validations": [
+                {"rule": "self.min <= self.max", "message": "min must not pass max"},
+                {"rule": "self.title == oldSelf.title", "message": "title is fixed", "fieldPath": ".title"},
+            ],
+        }
+    },
+}
+
+
+def _ruled(schema):
+    crd = copy.deepcopy(DEFINITION)
+    crd["spec"]["versions"] = [
+        {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    ]
+    return crd
+
+
+async def test_rules_of_a_schema_are_held(ready):
+    await ready.ok("POST", CRDS, _ruled(RULED))
+    status, answer = await ready.call("POST", WIDGETS, widget(min=3, max=2, title="n"))
+    assert status == 422
+    assert answer["message"] == 'Widget.x.io "w" is invalid: spec: Invalid value: min must not pass max'
+    await ready.ok("POST", WIDGETS, widget(min=1, max=2, title="n"))
+    status, answer = await ready.merge(f"{WIDGETS}/w", {"spec": {"title": "m"}})
+    assert [(c["field"], c["message"]) for c in answer["details"]["causes"]] == [
+        ("spec.title", "Invalid value: title is fixed")
+    ]
+    status, answer = await ready.call("POST", WIDGETS, widget("v", min="x", max=2, title="n"))
+    assert answer["details"]["causes"][-1]["message"].startswith(
+        'Invalid value: "null": some validation rules were not checked because the object was invalid'
+    )
+
+
+async def test_a_definition_with_a_wrong_rule_is_refused(ready):
+    broken = copy.deepcopy(RULED)
+    broken["properties"]["spec"]["x-kubernetes-validations"][0]["rule"] = "self.nope > 1"
+    status, answer = await ready.call("POST", CRDS, _ruled(broken))
+    assert status == 422
+    [cause] = answer["details"]["causes"]
+    assert cause["field"] == (
+        "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule"
+    )
+    assert "undefined field 'nope'" in cause["message"]
+
+
+async def test_a_stricter_schema_bears_what_did_not_change(ready):
+    made = await ready.ok("POST", CRDS, _ruled(RULED))
+    await ready.ok("POST", WIDGETS, widget(min=1, max=2, title="n"))
+    crd = await ready.ok("GET", f"{CRDS}/widgets.x.io")
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["min"]["minimum"] = 5
+    schema["x-kubernetes-validations"].append({"rule": "self.max > 10"})
+    await ready.ok("PUT", f"{CRDS}/{made['metadata']['name']}", crd)
+    assert (await ready.merge(f"{WIDGETS}/w", {"metadata": {"labels": {"a": "b"}}}))[0] == 200
+    status, answer = await ready.merge(f"{WIDGETS}/w", {"spec": {"max": 3}})
+    assert [c["message"] for c in answer["details"]["causes"]] == [
+        "Invalid value: failed rule: self.max > 10"
+    ]
+    assert (await ready.merge(f"{WIDGETS}/w", {"spec": {"min": 2, "max": 20}}))[0] == 422

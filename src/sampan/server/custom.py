@@ -79,15 +79,28 @@ def validate(row: Resource, obj: Object, old: Object | None, subresource: str = 
     """What is wrong with an object of a custom resource (its metadata is checked elsewhere)."""
     node = schema_node(row)
     errors: list[FieldError] = []
-    rules.check_object(errors, obj, node, subresource)
-    return errors or _rules(node, obj, old)
+    rules.check_object(errors, obj, node, subresource, old)
+    if _has_rules(node):
+        from sampan.api import cel  # takes 25 ms to load: only for those who use it
+
+        errors += cel.validate_rules(node, obj, old, errors)
+    return errors
 
 
-def _rules(node: Node, obj: Object, old: Object | None) -> list[FieldError]:
-    """x-kubernetes-validations, when an interpreter of CEL is there."""
-    try:
-        from sampan.api import cel
-    except ImportError:
-        return []
-    check = getattr(cel, "validate_rules", None)
-    return check(node, obj, old) if check is not None else []
+_ruled: dict[int, tuple[Node, bool]] = {}  # by identity of the schema's root
+
+
+def _has_rules(node: Node) -> bool:
+    """Whether there are x-kubernetes-validations anywhere in a schema."""
+    kept = _ruled.get(id(node))
+    if kept is None or kept[0] is not node:
+        if len(_ruled) > 1000:
+            _ruled.clear()
+        kept = _ruled[id(node)] = (node, _mentions_rules(node))
+    return kept[1]
+
+
+def _mentions_rules(node: Node) -> bool:
+    children = [*node.properties.values(), *(n for n in (node.items, node.additional) if n is not None)]
+    own = bool(node.raw.get("x-kubernetes-validations"))
+    return own or any(child.custom and _mentions_rules(child) for child in children)

@@ -12,10 +12,9 @@ from sampan.api.cel.program import CompileError
 from sampan.api.cel.rules import Rule, message_program, path_names
 from sampan.api.cel.types import Type, declared, optional_of
 from sampan.api.schema import Node
-from sampan.api.status import FieldError, invalid_value, not_supported, required
+from sampan.api.status import FieldError, invalid_value, required
 
 Object = dict[str, Any]
-_REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 _KEY = "x-kubernetes-validations"
 
 
@@ -66,7 +65,7 @@ def _rule(
     if len(errors) == found and (problem := _field_path_problem(rule.get("fieldPath") or "", node)):
         detail = f"fieldPath must be a valid path: {problem}"
         errors.append(invalid_value(f"{path}.fieldPath", rule["fieldPath"], detail))
-    if len(errors) > found or kind is None:
+    if len(errors) > found or kind is None or not (rule.get("rule") or "").strip():
         return
     try:
         made = Rule({**rule, "messageExpression": "", "fieldPath": ""}, kind)
@@ -93,23 +92,12 @@ def _rule(
 
 
 def _texts(rule: Object, path: str, errors: list[FieldError]) -> None:
-    """What can be said without compiling."""
-    text, message = (rule.get("rule") or "").strip(), rule.get("message") or ""
-    if not text:
-        errors.append(required(f"{path}.rule", "rule is not specified"))
-    elif message and not message.strip():
-        errors.append(invalid_value(f"{path}.message", message, "message must be non-empty if specified"))
-    elif "\n" in message.strip():
-        errors.append(invalid_value(f"{path}.message", message, "message must not contain line breaks"))
-    elif "\n" in text and not message.strip():
-        errors.append(required(f"{path}.message", "message must be specified if rule contains line breaks"))
+    """What can be said without compiling, beside what `api.validate.crd_schema` says of every rule."""
     expression = rule.get("messageExpression") or ""
     if expression and not expression.strip():
         errors.append(
             required(f"{path}.messageExpression", "messageExpression must be non-empty if specified")
         )
-    if rule.get("reason") is not None and rule["reason"] not in _REASONS:
-        errors.append(not_supported(f"{path}.reason", rule["reason"], _REASONS))
     field = rule.get("fieldPath") or ""
     if field and not field.strip():
         errors.append(invalid_value(f"{path}.fieldPath", field, "fieldPath must be non-empty if specified"))

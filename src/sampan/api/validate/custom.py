@@ -33,21 +33,37 @@ from sampan.api.validate.base import (
 _IDENTITY = ("apiVersion", "kind", "metadata")
 
 
-def check_object(errors: Errors, obj: Object, node: Node, subresource: str = "") -> None:
-    """A whole object but for its metadata. Through `status`, only the status is judged."""
+_NEW: Any = object()  # in place of a former value: there is none
+
+
+def check_object(
+    errors: Errors, obj: Object, node: Node, subresource: str = "", old: Object | None = None
+) -> None:
+    """A whole object but for its metadata. Through `status`, only the status is judged.
+
+    What has not changed since `old` is not judged again: a schema may have become stricter since (KEP-4008).
+    """
     for field in sorted(node.required):
         if field not in obj:
             errors.append(required(field))
     for key in sorted(node.properties):
         if key in obj and key not in _IDENTITY and (subresource != "status" or key == "status"):
-            check(errors, obj[key], node.properties[key], key)
+            check(errors, obj[key], node.properties[key], key, _before(old, key))
     if subresource != "status":
         _size(errors, obj, node.raw, "")
     _logic(errors, obj, node.raw, "")
 
 
-def check(errors: Errors, value: Any, node: Node, path: str) -> None:
+def _before(old: Any, key: str) -> Any:
+    return old.get(key, _NEW) if isinstance(old, dict) else _NEW
+
+
+def check(errors: Errors, value: Any, node: Node, path: str, old: Any = _NEW) -> None:
     """One value against its schema."""
+    if (
+        old is not _NEW and value == old and as_json(value) == as_json(old)
+    ):  # to Python, 1 and true are the same
+        return
     if value is None:
         if not node.nullable and node.type != "any":
             errors.append(_wrong_type("null", _expected(node), path))
@@ -57,9 +73,9 @@ def check(errors: Errors, value: Any, node: Node, path: str) -> None:
         return
     raw = node.raw
     if isinstance(value, dict):
-        _object(errors, value, node, path)
+        _object(errors, value, node, path, old)
     elif isinstance(value, list):
-        _list(errors, value, node, path)
+        _list(errors, value, node, path, old)
     elif isinstance(value, str):
         _string(errors, value, raw, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -126,7 +142,7 @@ def _whole(value: Any) -> bool:
 # Objects
 
 
-def _object(errors: Errors, value: Object, node: Node, path: str) -> None:
+def _object(errors: Errors, value: Object, node: Node, path: str, old: Any) -> None:
     for field in sorted(node.required):
         if field not in value:
             errors.append(required(f"{path}.{field}"))
@@ -140,7 +156,7 @@ def _object(errors: Errors, value: Object, node: Node, path: str) -> None:
         elif node.embedded and key in _IDENTITY:
             continue
         if child is not None:
-            check(errors, value[key], child, f"{path}.{key}")
+            check(errors, value[key], child, f"{path}.{key}", _before(old, key))
 
 
 def _size(errors: Errors, value: Object, raw: Object, path: str) -> None:
@@ -172,7 +188,7 @@ def _embedded(errors: Errors, value: Object, path: str) -> None:
 # Lists
 
 
-def _list(errors: Errors, value: list[Any], node: Node, path: str) -> None:
+def _list(errors: Errors, value: list[Any], node: Node, path: str, old: Any) -> None:
     least, most = node.raw.get("minItems"), node.raw.get("maxItems")
     if least is not None and len(value) < least:
         text = f"{path} in body should have at least {least} items"
@@ -180,10 +196,17 @@ def _list(errors: Errors, value: list[Any], node: Node, path: str) -> None:
     if most is not None and len(value) > most:
         errors.append(too_many(path, len(value), most))
     if node.items is not None:
+        keys = node.map_keys if node.list_type == "map" and isinstance(old, list) else ()
+        before = {_name(item, keys): item for item in old} if keys else {}
         for index, item in enumerate(value):
-            check(errors, item, node.items, f"{path}[{index}]")
+            check(errors, item, node.items, f"{path}[{index}]", before.get(_name(item, keys), _NEW))
     if node.list_type in ("set", "map"):
         _unique(errors, value, node, path)
+
+
+def _name(item: Any, keys: tuple[str, ...]) -> Any:
+    """What tells an item of an associative list from the others."""
+    return as_json([item.get(key) for key in keys]) if keys and isinstance(item, dict) else None
 
 
 def _unique(errors: Errors, value: list[Any], node: Node, path: str) -> None:
