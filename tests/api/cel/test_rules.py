@@ -253,7 +253,6 @@ PATH = "spec.validation.openAPIV3Schema.properties[list].items.x-kubernetes-vali
         (
             "true",
             ".reason",
-            'Unsupported value: "Odd": supported values: "FieldValueDuplicate"',
         ),
         ("true", {"fieldPath": ".nope"}, ".fieldPath", "fieldPath must be a valid path"),
         ("true", {"fieldPath": " "}, ".fieldPath", "fieldPath must be non-empty if specified"),
