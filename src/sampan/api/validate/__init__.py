@@ -30,9 +30,7 @@ def validate_update(row: Resource, new: dict, old: dict, subresource: str = "") 
     """What is wrong with `new` as the successor of `old`, written through `subresource`."""
     errors: list[FieldError] = []
     rules = rules_of(row)
-    meta.update(errors, new["metadata"], old["metadata"])
-    if errors:
-        errors += errors  # the original judges metadata for every kind, and again for this one
+    meta.update(errors, new["metadata"], old["metadata"], again=rules.again and not subresource)
     change = rules.change(subresource)
     if change is not None:
         change(errors, new, old)
@@ -46,5 +44,4 @@ def validate_metadata(row: Resource, obj: dict, old: dict | None) -> list[FieldE
         meta.create(errors, obj["metadata"], row.namespaced, GENERIC.name)
     else:
         meta.update(errors, obj["metadata"], old["metadata"])
-        errors += errors
     return errors

@@ -130,8 +130,25 @@ _FIXED = (
 )
 
 
-def update(errors: Errors, new: Object, old: Object) -> None:
-    """Metadata of a changed object against what it was."""
+def update(errors: Errors, new: Object, old: Object, *, again: bool = False) -> None:
+    """Metadata of a changed object against what it was.
+
+    The original judges what metadata holds for every kind, then what of it changed, then both for the kind itself
+    (`again`: the kind is judged as if it were new), and reports every time.
+    """
+    changed: Errors = []
+    held: Errors = []
+    _change(changed, new, old)
+    _contents(held, new)
+    finalizers: Errors = []
+    if new.get("finalizers"):
+        _finalizers(finalizers, new["finalizers"])
+    if changed or held or finalizers:
+        whole = [*held, *finalizers]
+        errors += [*whole, *changed, *held, *changed, *held, *(whole if again else ())]
+
+
+def _change(errors: Errors, new: Object, old: Object) -> None:
     if old.get("deletionTimestamp"):
         _no_new_finalizers(errors, new.get("finalizers") or (), old.get("finalizers") or ())
     if not new.get("resourceVersion"):
@@ -145,9 +162,6 @@ def update(errors: Errors, new: Object, old: Object) -> None:
         value: Any = new.get(field)
         if value != old.get(field) and (value or old.get(field)):
             errors.append(invalid_value(f"metadata.{field}", value, IMMUTABLE))
-    _contents(errors, new)
-    if new.get("finalizers") != old.get("finalizers"):
-        _finalizers(errors, new.get("finalizers") or ())
 
 
 def _no_new_finalizers(errors: Errors, new: Sequence[str], old: Sequence[str]) -> None:

@@ -39,6 +39,7 @@ class Rules(NamedTuple):
     status: Update | None = None
     name: NameCheck = subdomain_problems
     parts: Mapping[str, Update] = {}
+    again: bool = False  # a changed object is judged as a new one, too
 
     def change(self, subresource: str) -> Update | None:
         """Who judges a write through `subresource` (empty: the object itself)."""
@@ -86,8 +87,8 @@ _daemon_status = workloads.status_counts(
 )
 
 _CORE: dict[str, Rules] = {
-    "configmaps": Rules(config.config_map, config.config_map_update),
-    "endpoints": Rules(network.endpoints, network.endpoints_update),
+    "configmaps": Rules(config.config_map, config.config_map_update, again=True),
+    "endpoints": Rules(network.endpoints, network.endpoints_update, again=True),
     "events": Rules(cluster.event, cluster.event_update),
     "limitranges": Rules(policy.limit_range, policy.limit_range_update),
     "namespaces": Rules(
@@ -104,8 +105,8 @@ _CORE: dict[str, Rules] = {
         workloads.replication_controller, workloads.replication_controller_update, _replicas
     ),
     "resourcequotas": Rules(policy.quota, policy.quota_update, policy.quota_status),
-    "secrets": Rules(config.secret, config.secret_update),
-    "services": Rules(service.create, service.update, service.status, name=label_problems),
+    "secrets": Rules(config.secret, config.secret_update, again=True),
+    "services": Rules(service.create, service.update, service.status, name=label_problems, again=True),
 }
 _APPS: dict[str, Rules] = {
     "controllerrevisions": Rules(workloads.controller_revision, workloads.controller_revision_update),
