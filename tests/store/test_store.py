@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sampan.store.protocol import Compacted, Conflict, Draft
+from sampan.store.protocol import KEY, Compacted, Conflict, Draft
 
 
 def draft(text: str = "x", **labels: str) -> Draft:
@@ -138,6 +138,53 @@ async def test_a_watch_sees_every_later_change_of_its_prefix_in_order(store):
     assert (updated.key, updated.previous) == ("a/1", before)
     assert deleted.item is None and b'"%d"' % deleted.revision in deleted.final
     assert watch.revision == store.revision
+
+
+def on(node: str) -> Draft:
+    made = draft()
+    made.fields = {"spec.nodeName": node}
+    return made
+
+
+async def test_a_routed_watch_sees_what_enters_changes_and_leaves_and_sleeps_through_the_rest(store):
+    before = await store.put("pods", "a/0", on("n1"), 0)
+    await store.put("pods", "a/1", on("n1"), 0)
+    await store.put("pods", "a/2", on("n2"), 0)
+    watch = store.watch("pods", "a/", since=before.revision, route=("spec.nodeName", "n1"))
+    assert [c.key for c in await take(watch, 1)] == ["a/1"]
+    waking = asyncio.ensure_future(anext(aiter(watch)))
+    await asyncio.sleep(0)
+    await store.put("pods", "a/2", on("n2"), None)
+    await store.put("pods", "b/1", on("n1"), 0)
+    await asyncio.sleep(0)
+    assert not waking.done()
+    await store.put("pods", "a/2", on("n1"), None)
+    assert [c.key for c in await waking] == ["a/2"]
+    await store.put("pods", "a/1", on("n2"), None)
+    await store.put("pods", "a/1", on("n3"), None)
+    await store.delete("pods", "a/2", None)
+    assert [(c.key, c.item is None) for c in await take(watch, 2)] == [("a/1", False), ("a/2", True)]
+    assert watch.revision == store.revision
+    watch.close()
+    assert not watch._history._routes
+
+
+async def test_a_watch_routed_to_one_key(store):
+    watch = store.watch("pods", "a/1", since=store.revision, route=(KEY, "a/1"))
+    reader = asyncio.ensure_future(take(watch, 2))
+    await asyncio.sleep(0)
+    for key in ("a/1", "a/10", "b/1", "a/1"):
+        await store.put("pods", key, draft(), None)
+    assert [c.key for c in await reader] == ["a/1", "a/1"]
+
+
+async def test_a_routed_watch_that_is_not_read_costs_no_memory_without_end(store):
+    watch = store.watch("pods", since=store.revision, route=(KEY, "a/1"))
+    assert not watch.take()
+    for _ in range(200):
+        await store.put("pods", "a/1", draft(), None)
+    with pytest.raises(Compacted):
+        await take(watch, 1)
 
 
 async def test_a_closed_watch_ends(store):

@@ -13,7 +13,7 @@ from sampan.base.ids import Ids
 from sampan.client.plan import Key
 
 FIRST_DELAY, LAST_DELAY = 0.005, 1000.0
-_TURN = 16  # keys handed out before other tasks get their turn
+_TURN = 0.001  # seconds in which keys are handed out before other tasks get their turn
 
 
 class Queue:
@@ -115,13 +115,14 @@ class Queue:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        left = _TURN
-        while left and self._open and self._waiting and len(self._working) < self._concurrency:
-            left -= 1
+        end = self._clock.monotonic() + _TURN
+        while self._open and self._waiting and len(self._working) < self._concurrency:
             key = next(iter(self._waiting))
             cause = self._waiting.pop(key)
             self._working.add(key)
             self._ready(key, cause)
+            if self._clock.monotonic() > end:
+                break
         self._called = False
-        if not left:
+        if len(self._working) < self._concurrency:
             self._call()

@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from sampan.base.interning import shared
+
 Object = dict[str, Any]
 Index = Callable[[Object], "str | Iterable[str] | None"]
 ObjectKey = tuple[str, str]  # (namespace, name)
@@ -32,7 +34,7 @@ class Entry:
         self.revision = int(meta["resourceVersion"])
         self.value = value  # None: the object came as a write's answer and `obj` is all there is
         self.obj: Object | None = self.shown(obj)
-        self.labels: Mapping[str, str] = meta.get("labels") or _NO_LABELS
+        self.labels: Mapping[str, str] = shared(meta.get("labels") or _NO_LABELS)
         references = meta.get("ownerReferences")
         self.references: tuple[str, ...] = ()
         self.owner = ""

@@ -12,7 +12,7 @@ from typing import Any
 from sampan.api.registry import Resource
 from sampan.api.status import bad_request
 from sampan.server.options import ListOptions
-from sampan.store.protocol import Item
+from sampan.store.protocol import KEY, Item, Route
 
 Object = dict[str, Any]
 Match = Callable[[Item], bool]
@@ -162,6 +162,17 @@ def _field_test(row: Resource, field: str, op: str, value: str) -> Match:
     if field == "metadata.namespace":
         return lambda item: (item.key.rpartition("/")[0] == value) is equal
     return lambda item: (item.fields.get(field, "") == value) is equal
+
+
+def route(row: Resource, options: ListOptions, prefix: str) -> Route | None:
+    """The field by which a watch's changes can be told from all others beforehand. `prefix` is "namespace/" or ""."""
+    name = only_name(options)
+    if name and (prefix or not row.namespaced):
+        return KEY, prefix + name
+    for field, op, value in options.fields or ():
+        if op != "!=" and not field.startswith("metadata."):
+            return _known(row, field), value
+    return None
 
 
 def only_name(options: ListOptions) -> str:

@@ -19,7 +19,7 @@ from sampan.server import objects, respond
 from sampan.server.call import Call
 from sampan.server.negotiate import JSON
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
-from sampan.server.selectable import Match, compile_match, only_name
+from sampan.server.selectable import Match, compile_match, only_name, route
 from sampan.store.protocol import Change, Compacted, Item, Watch
 
 Object = dict[str, Any]
@@ -86,7 +86,10 @@ class _Stream:
         self._since = since
         self._cursor: Watch | None = None
         try:
-            self._cursor = server.store.watch(row.store_key, prefix, since=since or server.store.revision)
+            begin = since or server.store.revision
+            self._cursor = server.store.watch(
+                row.store_key, prefix, since=begin, route=route(row, options, prefix)
+            )
         except Compacted as error:
             self._expired = error
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sampan.base.clock import Clock
-from sampan.store.history import Cursor, History
-from sampan.store.protocol import Change, Compacted, Conflict, Draft, Item, Page
+from sampan.base.interning import shared
+from sampan.store.history import Cursor, History, RoutedCursor
+from sampan.store.protocol import Change, Compacted, Conflict, Draft, Item, Page, Route
 
 HISTORY_COUNT = 10_000
 HISTORY_AGE = 600.0  # seconds
@@ -134,8 +135,11 @@ class VersionedStore:
             self._pin(found, prefix, at, keys[bisect_left(keys, prefix) : end], dict(items))
         return page
 
-    def watch(self, bucket: str, prefix: str = "", *, since: int) -> Cursor:
-        return Cursor(self._bucket(bucket).history, prefix, since, lambda: self._revision)
+    def watch(self, bucket: str, prefix: str = "", *, since: int, route: Route | None = None) -> Cursor:
+        history = self._bucket(bucket).history
+        if route is None:
+            return Cursor(history, prefix, since, lambda: self._revision)
+        return RoutedCursor(history, prefix, since, lambda: self._revision, route)
 
     def buckets(self) -> _Keys:
         return sorted(name for name, bucket in self._buckets.items() if bucket.items)
@@ -162,7 +166,7 @@ class VersionedStore:
         revision = self._given + 1
         value = b"%b%d%b" % (draft.value[: draft.slot], revision, draft.value[draft.slot :])
         created = previous.created if previous else revision
-        item = Item(key, revision, value, draft.labels, draft.fields, created, draft.slot)
+        item = Item(key, revision, value, shared(draft.labels), shared(draft.fields), created, draft.slot)
         await self._write(found, Change(revision, key, item, previous))
         return item
 

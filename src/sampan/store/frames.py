@@ -18,6 +18,7 @@ from typing import NamedTuple
 import orjson
 
 from sampan.base.errors import SampanError
+from sampan.base.interning import shared
 from sampan.store.protocol import Change, Item
 
 FORMAT = 1
@@ -101,7 +102,8 @@ def records(payload: bytes) -> Iterator[Record]:
         labels, fields = orjson.loads(payload[offset : offset + p]) if p else ({}, {})
         value = payload[offset + p : offset + p + v]
         offset += p + v
-        yield Record(op, revision, bucket, Item(key, revision, value, labels, fields, created, slot), key)
+        item = Item(key, revision, value, shared(labels), shared(fields), created, slot)
+        yield Record(op, revision, bucket, item, key)
 
 
 def frame_at(data: bytes, offset: int) -> Frame | None:

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from sampan.store.protocol import Change, Compacted
+from sampan.store.protocol import KEY, Change, Compacted, Route
 
 _BATCH = 256  # changes a cursor hands out at once
 
@@ -23,15 +23,16 @@ def _revision(change: Change) -> int:
 class History:
     """Changes of one bucket in revision order. `floor`: changes up to this revision are no longer held."""
 
-    __slots__ = ("_age", "_count", "_marks", "_start", "changes", "floor", "newest", "waiters")
+    __slots__ = ("_age", "_marks", "_routes", "_start", "changes", "count", "floor", "newest", "waiters")
 
     def __init__(self, count: int, age: float, floor: int) -> None:
         self.changes: list[Change] = []
         self.floor = floor
         self.newest = floor  # revision of the last change, also when it was dropped since
         self.waiters: dict[asyncio.Future[None], None] = {}  # cursors that have read everything
-        self._count = count
+        self.count = count
         self._age = age
+        self._routes: dict[str, dict[str, dict[RoutedCursor, None]]] = {}  # field -> value -> who is told
         self._start = 0  # position of changes[0], counted from the first change there ever was
         self._marks: deque[tuple[float, int]] = (
             deque()
@@ -50,6 +51,23 @@ class History:
             for waiter in woken:
                 if not waiter.done():
                     waiter.set_result(None)
+        for field, by_value in self._routes.items():
+            for value in values_of(change, field):
+                for cursor in by_value.get(value, ()):
+                    cursor.offer(change)
+
+    def subscribe(self, route: Route, cursor: RoutedCursor) -> None:
+        """Offer the cursor what concerns its value from now on."""
+        self._routes.setdefault(route[0], {}).setdefault(route[1], {})[cursor] = None
+
+    def unsubscribe(self, route: Route, cursor: RoutedCursor) -> None:
+        by_value = self._routes.get(route[0], {})
+        cursors = by_value.get(route[1], {})
+        cursors.pop(cursor, None)
+        if not cursors:
+            by_value.pop(route[1], None)
+        if not by_value:
+            self._routes.pop(route[0], None)
 
     def _trim(self, now: float) -> None:
         marks = self._marks
@@ -57,9 +75,9 @@ class History:
             marks.append((now, self.end))
         drop = 0
         if (
-            len(self.changes) > self._count + self._count // 4
+            len(self.changes) > self.count + self.count // 4
         ):  # in big steps: deleting from the front moves the rest
-            drop = len(self.changes) - self._count
+            drop = len(self.changes) - self.count
         while now - marks[0][0] > self._age:
             drop = max(drop, marks.popleft()[1] - self._start)
         if drop:
@@ -112,14 +130,18 @@ class Cursor:
             if batch or self._poked:
                 self._poked = False
                 return batch
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            self._history.waiters[waiter] = None
+            self._waiter = asyncio.get_running_loop().create_future()
+            self._rest(self._waiter)
             try:
-                await waiter
+                await self._waiter
             finally:
-                self._history.waiters.pop(waiter, None)
+                self._history.waiters.pop(self._waiter, None)
                 self._waiter = None
         raise StopAsyncIteration
+
+    def _rest(self, waiter: asyncio.Future[None]) -> None:
+        """Be woken by the next change."""
+        self._history.waiters[waiter] = None
 
     def take(self) -> Sequence[Change]:
         """The next batch without waiting; empty when there is none yet."""
@@ -146,3 +168,67 @@ class Cursor:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class RoutedCursor(Cursor):
+    """Only changes of objects that have, or had, one value in one field; all others do not even wake it.
+
+    So a thousand nodes that each watch their own pods cost a change of a pod no more than one does.
+    """
+
+    def __init__(
+        self, history: History, prefix: str, since: int, current: Callable[[], int], route: Route
+    ) -> None:
+        super().__init__(history, prefix, since, current)
+        self._route = route
+        self._inbox: deque[Change] | None = (
+            None  # until the first read: whoever never reads leaves nothing behind
+        )
+        self._lost = False
+
+    @property
+    def revision(self) -> int:
+        return max(self._seen, self._current()) if self._inbox is not None and not self._inbox else self._seen
+
+    def offer(self, change: Change) -> None:
+        """For the history: one more."""
+        assert self._inbox is not None
+        if len(self._inbox) >= self._history.count:
+            self._lost = True
+            self._inbox.clear()
+        self._inbox.append(change)
+        self._wake()
+
+    def take(self) -> Sequence[Change]:
+        if self._inbox is None:
+            missed = self._history.read(self._position, self._history.count * 2)
+            self._inbox = deque(c for c in missed if self._route[1] in values_of(c, self._route[0]))
+            self._history.subscribe(self._route, self)
+        if self._lost:
+            raise Compacted(self._history.floor)
+        batch: list[Change] = []
+        while self._inbox and len(batch) < _BATCH:
+            change = self._inbox.popleft()
+            self._seen = change.revision
+            if change.key.startswith(self._prefix):
+                batch.append(change)
+        return batch
+
+    def _rest(self, waiter: asyncio.Future[None]) -> None:
+        pass  # `offer` wakes it
+
+    def close(self) -> None:
+        self._history.unsubscribe(self._route, self)
+        super().close()
+
+
+def values_of(change: Change, field: str) -> tuple[str, ...]:
+    """What a change says of a field: the new value, and the old one where that differs."""
+    if field == KEY:
+        return (change.key,)
+    new, old = change.item, change.previous
+    now = new.fields.get(field, "") if new is not None else None
+    before = old.fields.get(field, "") if old is not None else None
+    if now is None or before is None or now == before:
+        return (now if now is not None else before or "",)
+    return now, before

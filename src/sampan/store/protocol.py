@@ -38,6 +38,10 @@ class Item:
         self.slot = slot  # offset of the revision's text in `value`
 
 
+KEY = "metadata.name"  # as a route's field: the key itself
+Route = tuple[str, str]  # (field of Item.fields or KEY, value)
+
+
 @dataclass(slots=True)
 class Draft:
     """An object about to be stored; `value[:slot] + revision + value[slot:]` becomes its bytes."""
@@ -137,8 +141,9 @@ class Store(Protocol):
         snapshot (continue tokens). Raises Compacted when that one is gone."""
         ...
 
-    def watch(self, bucket: str, prefix: str = "", *, since: int) -> Watch:
-        """Changes with a revision above `since`. Raises Compacted at once when history is too short."""
+    def watch(self, bucket: str, prefix: str = "", *, since: int, route: Route | None = None) -> Watch:
+        """Changes with a revision above `since`; with a `route` only those of objects that have or had its value, found
+        without looking at the others. Raises Compacted at once when history is too short."""
         ...
 
     def buckets(self) -> Sequence[str]: ...
