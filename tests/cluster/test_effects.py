@@ -34,7 +34,9 @@ async def eventually(cluster, look):
 
 
 async def test_a_claim_gets_a_directory_which_goes_with_it(tmp_path):
-    async with Cluster(nodes=1, volumes=tmp_path / "volumes") as cluster:
+    async with Cluster(
+        nodes=1, volumes=str(tmp_path / "volumes"), volume_effects=effects.volumes(tmp_path / "volumes")
+    ) as cluster:
         client = cluster.client
         await client.create("persistentvolumeclaims", CLAIM, "default")
         await client.create("pods", POD, "default")

@@ -21,7 +21,7 @@ from sampan.base.errors import SampanError
 from sampan.base.ids import Ids
 from sampan.client.view import CachedView
 from sampan.cluster import config as configs
-from sampan.cluster import garbage
+from sampan.cluster import effects, garbage
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.connector import HttpsConnector
 from sampan.cluster.paths import Paths
@@ -93,7 +93,8 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         toleration_seconds=int(config.pod_eviction_timeout),
         dns_ip=config.dns_ip,
         dns_on_nodes=True,
-        volumes=paths.volumes,
+        volumes=str(paths.volumes),
+        volume_effects=effects.volumes(paths.volumes),
         signer=pki.CA(pki.KeyPair.load(paths.pki / "ca.crt", paths.pki / "ca.key")),
     )
 

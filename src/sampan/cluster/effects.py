@@ -82,6 +82,15 @@ def volumes(directory: Path) -> dict[str, Effect]:
     return {"make-volume": make, "remove-volume": remove}
 
 
+def no_volumes() -> dict[str, Effect]:
+    """The same where nodes are simulated and have no files."""
+
+    async def nothing(namespace: str, name: str) -> Object:
+        return {}
+
+    return {"make-volume": nothing, "remove-volume": nothing}
+
+
 def _guarded(work: Callable[[Path], None], path: Path) -> Object:
     if path.name in ("", ".", "..") or "/" in path.name:
         return {"error": f"{path.name!r} is no volume's name"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sampan import controllers
 from sampan.api.resources import BUILTIN
@@ -50,7 +49,8 @@ class Options:
     advertise: tuple[str, int] | None = None  # address and port behind the Service `kubernetes`
     dns_ip: str = "10.96.0.10"
     dns_on_nodes: bool = False  # whether every node answers DNS at its own address
-    volumes: Path | None = None  # where the default storage class keeps volumes; None: there is no such class
+    volumes: str = ""  # where nodes keep volumes of the default storage class; empty: there is no such class
+    volume_effects: Mapping[str, Effect] = field(default_factory=effects.no_volumes)
     signer: pki.CA | None = None  # signs approved certificate requests; None: nobody does
     timing: Timing = field(default_factory=Timing)
     toleration_seconds: int = 300  # how long pods bear a lost node
@@ -114,7 +114,7 @@ class ControlPlane:
                 cluster_ca=self.options.cluster_ca,
                 load_balancer_pool=self.options.load_balancer_pool,
                 timing=self.options.timing,
-                volumes=str(self.options.volumes or ""),
+                volumes=self.options.volumes,
                 sign=self.options.signer is not None,
             )
             self.runner = Runner(
@@ -139,9 +139,7 @@ class ControlPlane:
         self.server.metrics.sources.append(debug.Figures(self.runner, self.clock))
 
     def _effects(self) -> dict[str, Effect]:
-        found: dict[str, Effect] = {}
-        if self.options.volumes:
-            found |= effects.volumes(self.options.volumes)
+        found = dict(self.options.volume_effects)
         if self.options.signer:
             lookup = self.server.lookup
             found["sign"] = effects.signer(

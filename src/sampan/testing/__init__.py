@@ -1,5 +1,6 @@
-"""A cluster inside a test, in milliseconds: `async with Cluster() as cluster: ...`."""
+"""For your tests: a whole Kubernetes in your process, with time in your hand. See `Cluster`."""
 
-from sampan.testing.cluster import Cluster
+from sampan.testing.cluster import Cluster, Write
+from sampan.testing.console import Finished
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "Finished", "Write"]

@@ -1,66 +1,101 @@
 """The memory fidelity: the real server, controllers, scheduler and agents on one event loop, with time in your hand.
 
     async with Cluster(nodes=3) as cluster:
-        await cluster.client.create("deployments.apps", deployment, "default")
+        await cluster.apply(deployment)
         await cluster.settle()                # everything that can happen now has happened
         await cluster.advance(60)             # a minute passes, in microseconds
+        assert len(await cluster.list("pods", labels="app=web")) == 3
 
-With the same `seed` two runs write the same history, byte for byte. Needs asyncio's own loop, as pytest has it.
+With the same `seed` two runs write the same history, byte for byte. Needs asyncio's own loop, as pytest has it; with
+pytest-asyncio (`asyncio_mode = "auto"`) a test is an async function, and nothing else is to be set up.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict, Unpack
+
+import yaml
 
 from sampan.base import pki
-from sampan.base.clock import VirtualClock
+from sampan.base.clock import VirtualClock, rfc3339_micro
 from sampan.base.ids import Ids
 from sampan.client.client import Client
+from sampan.client.execute import Effect
 from sampan.client.messages import User
+from sampan.client.plan import Controller
+from sampan.client.runner import Runner
+from sampan.cluster import debug
 from sampan.cluster.planks import ControlPlane, Options
+from sampan.controllers import Timing
 from sampan.node.simulated_node import SimulatedNode
+from sampan.server.proxy import NodeConnector
 from sampan.store.memory import MemoryStore
+from sampan.store.protocol import Change
+from sampan.testing import console
 from sampan.testing.connector import SimulatedConnector
 
+Object = dict[str, Any]
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 
 
-class Cluster:
-    """An async context manager. `options` are fields of `cluster.planks.Options`."""
+class Settings(TypedDict, total=False):
+    """What `Cluster` takes beside nodes and seed: fields of `cluster.planks.Options`, where they are explained."""
 
-    def __init__(self, nodes: int = 1, *, seed: int = 1, **options: Any) -> None:
+    token_key: bytes
+    cluster_ca: str
+    static_tokens: Mapping[str, User]
+    service_cidr: str
+    load_balancer_pool: str
+    advertise: tuple[str, int] | None
+    dns_ip: str
+    dns_on_nodes: bool
+    volumes: str
+    volume_effects: Mapping[str, Effect]
+    signer: pki.CA | None
+    timing: Timing
+    toleration_seconds: int
+    nodes: NodeConnector | None
+    controllers: bool
+    scheduler: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One change of the store. `value` holds the object's bytes as clients get them, the last ones of a deleted object."""
+
+    time: float
+    verb: str  # create, update or delete
+    resource: str
+    key: str  # namespace/name, or name
+    value: bytes
+
+    def __str__(self) -> str:
+        return f"{rfc3339_micro(self.time)} {self.verb} {self.resource} {self.key}"
+
+
+class Cluster:
+    """An async context manager; everything below works while it is open. Times are virtual seconds."""
+
+    def __init__(
+        self, nodes: int = 1, *, seed: int = 1, history: bool = False, **settings: Unpack[Settings]
+    ) -> None:
+        """`history`: keep every write in `writes` (tests of determinism, of what an operator did)."""
         self.clock = VirtualClock()
         self.ids = Ids(seed)
-        self.store = MemoryStore(self.clock)
+        self.writes: list[Write] = []
+        self.store = MemoryStore(self.clock, record=self._record if history else None)
         self.nodes: dict[str, SimulatedNode] = {}
         self._count = nodes
-        options.setdefault("token_key", pki.fixed_key())
-        options.setdefault("nodes", SimulatedConnector(self.nodes))
-        options.setdefault("load_balancer_pool", "10.97.255.0/24")
-        self.plane = ControlPlane(self.store, self.clock, self.ids, Options(**options))
-
-    @property
-    def client(self) -> Client:
-        """The administrator."""
-        return self.plane.client(ADMIN, "test")
-
-    async def add_node(self, name: str = "", **settings: Any) -> SimulatedNode:
-        """Start a node; `settings` are those of `SimulatedNode`, such as capacity and labels."""
-        name = name or f"node-{len(self.nodes) + 1}"
-        user = User(f"system:node:{name}", ("system:nodes", "system:authenticated"))
-        settings.setdefault("pod_cidr", f"10.244.{len(self.nodes) + 1}.0/24")
-        node = SimulatedNode(self.plane.client(user, "kubelet"), name, self.clock, self.ids, **settings)
-        self.nodes[name] = node
-        await node.start()
-        return node
-
-    async def settle(self) -> None:
-        """Return when nobody can do anything more at this instant."""
-        await self.clock.settle()
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass, and everything happen that happens in it."""
-        await self.clock.advance(seconds)
+        self._runners: list[Runner] = []
+        defaults: Settings = {
+            "token_key": pki.fixed_key(),
+            "nodes": SimulatedConnector(self.nodes),
+            "load_balancer_pool": "10.97.255.0/24",
+            "volumes": "/var/lib/sampan/volumes",
+        }
+        self.plane = ControlPlane(self.store, self.clock, self.ids, Options(**{**defaults, **settings}))
 
     async def __aenter__(self) -> Self:
         await self.plane.start()
@@ -70,7 +105,144 @@ class Cluster:
         return self
 
     async def __aexit__(self, *failure: object) -> None:
+        for runner in self._runners:
+            await runner.stop()
         for node in self.nodes.values():
             await node.stop()
         await self.plane.stop()
         await self.store.close()
+
+    # Time
+
+    async def settle(self) -> None:
+        """Return when nobody can do anything more at this instant."""
+        await self.clock.settle()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and everything happen that happens in it."""
+        await self.clock.advance(seconds)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch; a cluster begins on 2026-01-01 at 00:00 UTC."""
+        return self.clock.now()
+
+    # Objects
+
+    @property
+    def client(self) -> Client:
+        """The administrator."""
+        return self.plane.client(ADMIN, "test")
+
+    def client_as(self, name: str, *groups: str) -> Client:
+        """Somebody else, with the rights that RBAC gives them, e.g. `system:serviceaccount:default:robot`."""
+        return self.plane.client(User(name, (*groups, "system:authenticated")), name)
+
+    async def apply(self, *objects: Object | str, namespace: str = "default") -> list[Object]:
+        """Server-side apply of objects, or of YAML text with any number of them; what the server made of each."""
+        applied = []
+        for obj in _parsed(objects):
+            group, _, version = obj["apiVersion"].rpartition("/")
+            row = self.plane.registry.by_kind(group, version, obj["kind"])
+            if row is None:
+                raise ValueError(f"the cluster does not know {obj['kind']} in {obj['apiVersion']}")
+            where = obj["metadata"].get("namespace", namespace) if row.namespaced else ""
+            applied.append(
+                await self.client.patch(
+                    row, obj["metadata"]["name"], obj, where, kind="apply", manager="test", force=True
+                )
+            )
+        return applied
+
+    async def get(self, resource: str, name: str, namespace: str = "default") -> Object:
+        """`resource` is a GroupResource such as `deployments.apps`, or what kubectl understands. Raises ApiError."""
+        row = debug.find(self.plane.registry, resource)
+        return await self.client.get(row, name, namespace if row.namespaced else "")
+
+    async def list(
+        self, resource: str, namespace: str = "default", *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """The objects of a namespace, of all with `namespace=""`."""
+        row = debug.find(self.plane.registry, resource)
+        where = namespace if row.namespaced else ""
+        return (await self.client.list(row, where, labels=labels, fields=fields))["items"]
+
+    def story(self, resource: str, name: str, namespace: str = "default") -> list[Object]:
+        """Which controllers did what to an object, and why: `sampan story` for a test that fails."""
+        query = {"resource": [resource], "namespace": [namespace], "name": [name]}
+        told: list[Object] = self.plane.server.documents[debug.STORY](query)["entries"]
+        return told
+
+    # Pods
+
+    async def logs(self, pod: str, container: str = "", namespace: str = "default", **query: str) -> str:
+        """What `kubectl logs` prints; `query` as in the API reference (previous="true", tailLines="5")."""
+        if container:
+            query["container"] = container
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
+        return await console.read_logs(self.plane.server.handle, ADMIN, path, query)
+
+    async def exec(
+        self, pod: str, command: Sequence[str], container: str = "", namespace: str = "default"
+    ) -> console.Finished:
+        """Run a command in a container, as `kubectl exec` does; its output and exit code."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
+        return await console.run(self.plane.server.handle, ADMIN, path, command, container)
+
+    # Nodes
+
+    async def add_node(
+        self,
+        name: str = "",
+        *,
+        capacity: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        taints: Sequence[Mapping[str, str]] = (),
+        latency: float = 0.0,
+        pod_cidr: str = "",
+    ) -> SimulatedNode:
+        """Start a node, with the fields of `SimulatedNode`; its methods make pods crash, fail probes, use memory."""
+        number = len(self.nodes) + 1
+        name = name or f"node-{number}"
+        user = User(f"system:node:{name}", ("system:nodes", "system:authenticated"))
+        node = SimulatedNode(
+            self.plane.client(user, "kubelet"),
+            name,
+            self.clock,
+            self.ids,
+            capacity=capacity,
+            labels=labels,
+            taints=taints,
+            latency=latency,
+            pod_cidr=pod_cidr or f"10.244.{number}.0/24",
+        )
+        self.nodes[name] = node
+        await node.start()
+        return node
+
+    # What is under test
+
+    async def run(self, *controllers: Controller, user: User | None = None) -> Runner:
+        """Start controllers of your own beside the built-in ones, as `user` (the administrator by default)."""
+        runner = Runner(
+            self.plane.client(user or ADMIN, "operator"), controllers, clock=self.clock, ids=self.ids
+        )
+        await runner.start()
+        self._runners.append(runner)
+        return runner
+
+    def _record(self, bucket: str, change: Change) -> None:
+        if change.item is None:
+            write = Write(self.clock.now(), "delete", bucket, change.key, change.final)
+        else:
+            verb = "create" if change.previous is None else "update"
+            write = Write(self.clock.now(), verb, bucket, change.key, change.item.value)
+        self.writes.append(write)
+
+
+def _parsed(objects: Iterable[Object | str]) -> Iterable[Object]:
+    for one in objects:
+        if isinstance(one, str):
+            yield from (document for document in yaml.safe_load_all(one) if document)
+        else:
+            yield one
