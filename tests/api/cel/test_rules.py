@@ -250,10 +250,6 @@ PATH = "spec.validation.openAPIV3Schema.properties[list].items.x-kubernetes-vali
             ".messageExpression",
             "messageExpression compilation failed: ERROR",
         ),
-        (
-            "true",
-            ".reason",
-        ),
         ("true", {"fieldPath": ".nope"}, ".fieldPath", "fieldPath must be a valid path"),
         ("true", {"fieldPath": " "}, ".fieldPath", "fieldPath must be non-empty if specified"),
         ("true", {"fieldPath": "n"}, ".fieldPath", "fieldPath must be a valid path"),
