@@ -62,7 +62,7 @@ async def busy_day(seed):
         await cluster.nodes["node-2"].power_off()
         await cluster.advance(600)
         await cluster.nodes["node-2"].start()
-        await cluster.advance(6 * 3600)
+        await cluster.advance(4 * 3600)
         await cluster.client.delete("deployments.apps", "web", "default", propagation="Foreground")
         await cluster.advance(60)
         return cluster.writes
@@ -76,10 +76,10 @@ async def test_two_runs_with_one_seed_write_the_same_history_byte_for_byte():
     assert [w.value for w in first] != [w.value for w in await busy_day(8)]
 
 
-async def test_a_week_of_a_cronjob_passes_at_once():
+async def test_days_of_a_cronjob_passes_at_once():
     async with Cluster(nodes=1) as cluster:
         await cluster.apply(NIGHTLY)
-        await cluster.advance(7 * 86400)
+        await cluster.advance(2 * 86400)
         jobs = await cluster.list("jobs")
         assert [job["status"]["startTime"] for job in jobs] == [
             f"2026-01-0{d}T03:00:00Z" for d in range(1, 8)

@@ -117,6 +117,7 @@ class _Stream:
     async def events(self) -> AsyncIterator[Sequence[WatchEvent]]:
         """The same for a reader in this process: values as they are stored, in the version that was asked for."""
         row = self._call.row
+        self._bookmarks = False  # they are for those whose connection may break
         async with contextlib.aclosing(self._changes()) as batches:
             async for batch in batches:
                 yield [
