@@ -21,28 +21,34 @@ _IFF_UP = 1
 def serve(connection: socket.socket, request: dict) -> None:
     """Make a sandbox: dir, hostname, sysctls, and which of net, ipc, uts, pid are its own. Never returns.
 
-    Writes sandbox.json last; replies {} or {"error"}.
+    Writes sandbox.json first, so that whoever finds it half made knows what to take away; replies {} or {"error"}.
     """
     try:
+        os.makedirs(request["dir"], mode=0o700, exist_ok=True)
+        _record(request, 0)
         init = _make(request)
-        record = {
-            "init": init,
-            "init_start": syscalls.start_ticks(init) if init else 0,
-            "boot": shim.BOOT_ID,
-            "config": request["config"],
-            "created_at": request["created_at"],
-            "ip": request.get("ip", ""),
-        }
-        syscalls.write_atomic(f"{request['dir']}/sandbox.json", json.dumps(record).encode())
-        connection.send(b"{}")
+        if init:
+            _record(request, init)
+        shim.reply(connection, {})
     except (OSError, ValueError) as error:
-        connection.send(json.dumps({"error": shim.describe(error)}).encode())
+        shim.reply(connection, {"error": shim.describe(error)})
     os._exit(0)
+
+
+def _record(request: dict, init: int) -> None:
+    record = {
+        "init": init,
+        "init_start": syscalls.start_ticks(init) if init else 0,
+        "boot": shim.BOOT_ID,
+        "config": request["config"],
+        "created_at": request["created_at"],
+        "ip": request.get("ip", ""),
+    }
+    syscalls.write_atomic(f"{request['dir']}/sandbox.json", json.dumps(record).encode())
 
 
 def _make(request: dict) -> int:
     directory = request["dir"]
-    os.makedirs(directory, mode=0o700, exist_ok=True)
     if request.get("cgroup"):
         cgroups.create(request["cgroup"], request.get("limits") or {})
     flags = 0

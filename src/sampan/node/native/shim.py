@@ -56,12 +56,12 @@ def serve(connection: socket.socket, spec: dict) -> None:
     except (OSError, ValueError, process.StartError) as error:
         message = describe(error)
         _finish(spec, _START_ERROR, 0, "StartError", message)
-        _reply(connection, {**state, "error": message})
+        reply(connection, {**state, "error": message})
         os._exit(0)
     state |= {"pid": child.pid, "pid_start": syscalls.start_ticks(child.pid), "started_at": time.time()}
     syscalls.write_atomic(f"{directory}/state.json", json.dumps(state).encode())
     listener = _listen(directory)
-    _reply(connection, state)
+    reply(connection, state)
     connection.close()
     spec["env"] = locks  # the shim lives long: let the largest part go, keep the layers
     child.carry(spec, listener)
@@ -91,7 +91,8 @@ def hold_layers(layers: list[str]) -> list[int]:
     return held
 
 
-def _reply(connection: socket.socket, message: dict) -> None:
+def reply(connection: socket.socket, message: dict) -> None:
+    """Answer the agent that asked."""
     try:
         connection.send(json.dumps(message).encode())
     except OSError:

@@ -300,12 +300,13 @@ class PodDriver:
 
     async def _cleanup(self, action: Cleanup) -> None:
         world, kit = self.world, self.kit
+        final = action.delete or self.gone  # what happens meanwhile is for the next look
         kit.prober.stop(self)
         if action.delete and not self.gone:
             await kit.statuses.flush(self.uid)
         if world.sandbox:
             await kit.runtime.stop_sandbox(world.sandbox.config.id)
-        if action.delete or self.gone:
+        if final:
             for container_id in list(world.containers):
                 await kit.runtime.remove_container(container_id)
             if world.sandbox:
@@ -316,7 +317,7 @@ class PodDriver:
             await kit.hooks.isolate(self.pod, ())
         await kit.volumes.unmount(self.uid)
         world.cleaned = True
-        if action.delete or self.gone:
+        if final:
             await kit.volumes.remove_logs(self.pod)
             await self._delete()
             self.done = True
