@@ -123,8 +123,11 @@ def merge_diff(old: Any, new: Any) -> Any:
     return dict(sorted(patch.items()))
 
 
-def status_patch(resource: str, obj: Object, status: Object) -> list[Patch]:
-    """One patch of the status subresource, or none when nothing changed. Absent keys of `status` are removed."""
+def status_patch(resource: str, obj: Object, status: Object, *, exact: bool = False) -> list[Patch]:
+    """One patch of the status subresource, or none when nothing changed. Absent keys of `status` are removed.
+
+    `exact`: only if nobody else has written the object meanwhile (others set this status, too).
+    """
     diff = merge_diff(obj.get("status") or {}, {k: v for k, v in status.items() if v is not None})
     if not diff:
         return []
@@ -132,7 +135,10 @@ def status_patch(resource: str, obj: Object, status: Object) -> list[Patch]:
         Patch(
             resource,
             meta.name(obj),
-            {"status": diff},
+            {
+                "status": diff,
+                **({"metadata": {"resourceVersion": meta.resource_version(obj)}} if exact else {}),
+            },
             meta.namespace(obj),
             subresource="status",
             missing_ok=True,

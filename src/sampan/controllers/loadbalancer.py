@@ -79,7 +79,7 @@ def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> 
     plan.why = f"gives {free}"
     plan.events.append(Event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer"))
     status = {**service.get("status", {}), "loadBalancer": {"ingress": [{"ip": free, "ipMode": mode}]}}
-    return plan.then(*status_patch(_RESOURCE, service, status))
+    return plan.then(*status_patch(_RESOURCE, service, status, exact=True))
 
 
 @functools.lru_cache(maxsize=8)

@@ -309,6 +309,6 @@ COLUMNS = {
         _cronjob,
     ),
     "podtemplates": ("Name|Containers|Images|Pod Labels", _podtemplate),
-    "controllerrevisions.apps": ("Name|Controller|Revision:integer|Age", _controllerrevision),
+    "controllerrevisions.apps": ("Name|Controller|Revision|Age", _controllerrevision),
     "horizontalpodautoscalers.autoscaling": ("Name|Reference|Targets|MinPods|MaxPods|Replicas|Age", _hpa),
 }
