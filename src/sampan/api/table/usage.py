@@ -9,13 +9,11 @@ from sampan.api.table.cells import Object, name
 
 
 def _cells(obj: Object, now: float) -> list[Any]:
-    parts = [c["usage"] for c in obj["containers"]] if "containers" in obj else [obj["usage"]]
-    total = {
-        key: sum(
-            (quantity.parse(part.get(key, "0")) for part in parts[1:]), quantity.parse(parts[0].get(key, "0"))
-        )
-        for key in ("cpu", "memory")
-    }
+    used = (
+        [c.get("usage") or {} for c in obj["containers"]] if "containers" in obj else [obj.get("usage") or {}]
+    )
+    zero = quantity.parse("0")
+    total = {key: sum((quantity.parse(u.get(key, "0")) for u in used), zero) for key in ("cpu", "memory")}
     return [name(obj), str(total["cpu"]), str(total["memory"]), obj.get("window", "")]
 
 
