@@ -127,7 +127,7 @@ class VirtualClock:
             await asyncio.sleep(0)
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.call_later(delay, lambda: done.done() or done.set_result(None))
+        timer = self.call_later(delay, lambda: None if done.done() else done.set_result(None))
         try:
             await done
         finally:

@@ -36,7 +36,7 @@ def pattern(text: str) -> re.Pattern[str]:
     """An RE2 pattern as Python's. Raises re.error. `$` is the very end, classes are ASCII, as there."""
     if "[:" in text:
         text = _posix(lambda m: ("^" if m[1] else "") + _POSIX.get(m[2], ""), text)
-    parts = []
+    parts: list[str] = []
     inside = False  # a character class
     for token in _tokens(text):
         if token == "[" and not inside:

@@ -21,7 +21,7 @@ from sampan.api.validate.base import (
     too_long,
 )
 
-NameCheck = Callable[[str], Sequence[str]]
+NameCheck = Callable[[str], list[str]]
 
 _ANNOTATIONS_LIMIT = 256 * 1024
 _STANDARD_FINALIZERS = (
@@ -66,12 +66,12 @@ def _contents(errors: Errors, meta: Object) -> None:
     """What is judged on create and on update alike."""
     labels(errors, "metadata.labels", meta.get("labels"))
     if "annotations" in meta:
-        annotations(errors, "metadata.annotations", meta["annotations"] or {})
+        _annotations(errors, "metadata.annotations", meta["annotations"] or {})
     if "ownerReferences" in meta:
         _owners(errors, meta["ownerReferences"] or ())
 
 
-def annotations(errors: Errors, path: str, given: dict[str, str]) -> None:
+def _annotations(errors: Errors, path: str, given: dict[str, str]) -> None:
     """Keys are qualified names whatever their case; all together take at most 256 KiB."""
     size = 0
     for key, value in given.items():
@@ -178,4 +178,4 @@ def template_meta(errors: Errors, meta: Object | None, path: str) -> None:
     """Labels and annotations of a pod template; their paths lack `metadata`, as the original's do."""
     if meta:
         labels(errors, f"{path}.labels", meta.get("labels"))
-        annotations(errors, f"{path}.annotations", meta.get("annotations") or {})
+        _annotations(errors, f"{path}.annotations", meta.get("annotations") or {})

@@ -401,7 +401,7 @@ def status(errors: Errors, new: Object, old: Object) -> None:
 
 
 def _no_rising(
-    errors: Errors, new: Sequence[Object], old: Sequence[Object], policy: str, path: str, pod: Object
+    errors: Errors, new: Sequence[Object], old: Sequence[Object], policy: str | None, path: str, pod: Object
 ) -> None:
     """A container that has ended for good does not run again."""
     restartable = {

@@ -34,7 +34,7 @@ def pod_context(errors: Errors, context: Object | None, path: str) -> None:
     for index, group in enumerate(context.get("supplementalGroups") or ()):
         id_range(errors, f"{at}.supplementalGroups[{index}]", group)
     if "sysctls" in context:
-        _sysctls(errors, context["sysctls"] or (), f"{at}.sysctls")
+        _sysctls(errors, context["sysctls"] or [], f"{at}.sysctls")
     policy = context.get("fsGroupChangePolicy")
     if policy is not None:
         one_of(errors, f"{at}.fsGroupChangePolicy", policy, ("Always", "OnRootMismatch"))

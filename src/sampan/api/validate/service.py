@@ -163,11 +163,11 @@ def _families(errors: Errors, spec: Object) -> None:
     """clusterIP, clusterIPs, ipFamilies and ipFamilyPolicy agree."""
     if spec.get("type") == "ExternalName":
         return
-    first, given = spec.get("clusterIP", ""), spec.get("clusterIPs") or ()
+    first, given = spec.get("clusterIP", ""), list(spec.get("clusterIPs") or [])
     if first and not given:
         errors.append(required("spec.clusterIPs"))
     elif first and given[0] != first:
-        errors.append(invalid_value("spec.clusterIPs", list(given), "first value must match `clusterIP`"))
+        errors.append(invalid_value("spec.clusterIPs", given, "first value must match `clusterIP`"))
     elif given and not first:
         detail = "must be empty when `clusterIP` is not specified"
         errors.append(invalid_value("spec.clusterIPs", list(given), detail))
