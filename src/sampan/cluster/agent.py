@@ -20,7 +20,6 @@ from sampan.base.clock import RealClock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
-from sampan.client.view import CachedView
 from sampan.cluster import config as configs
 from sampan.cluster import garbage, processes
 from sampan.cluster.config import ClusterConfig
@@ -32,7 +31,6 @@ from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.images.service import ImageService
 from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
-from sampan.node.network.enforcement import POLICIES
 
 log = logging.logger("agent")
 
@@ -60,14 +58,10 @@ class NodeProcess:
             clock=self.clock,
         )
         self.client = Client(self.transport, BUILTIN, agent="kubelet")
-        resources = ("services", "endpointslices.discovery.k8s.io", "nodes", "namespaces")
-        self.view = CachedView(self.client, resources, clock=self.clock, ids=self.ids)
         self.runtime = str(paths.node(name) / "runtime")
-        policies = CachedView(self.client, (POLICIES,), clock=self.clock, ids=self.ids)
-        self.network = NodeNetwork(config, name, self.runtime, self.view, policies, self.clock)
+        self.network = NodeNetwork(config, name, self.runtime, self.client, self.clock, self.ids)
 
     async def start(self) -> None:
-        await self.view.start()
         await self.network.start()
         await self._start_agent()
 
@@ -99,7 +93,7 @@ class NodeProcess:
             pod_ranges=pods.set_cidrs,
             isolate=self.network.policies.isolate,
             withdrawn=self.network.proxy.withdrawn,
-            services=lambda namespace: self.view.list("services", namespace),
+            services=lambda namespace: self.network.view.list("services", namespace),
         )
         self.agent = Agent(
             self.client,
@@ -128,7 +122,6 @@ class NodeProcess:
         await self.api.close()
         await self.agent.close()
         await self.network.stop()
-        await self.view.stop()
         await self.transport.close()
 
 

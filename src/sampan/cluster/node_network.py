@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from sampan.base import logging
 from sampan.base.clock import Clock
-from sampan.client.view import CachedView
+from sampan.base.ids import Ids
+from sampan.client.client import Client
+from sampan.client.events import EventRecorder
+from sampan.client.plan import Event
+from sampan.client.view import CachedView, Scope
 from sampan.cluster.config import ClusterConfig
+from sampan.node.dns import settings as dns_settings
 from sampan.node.dns.server import DnsServer
+from sampan.node.dns.settings import FollowedSettings, Settings
 from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.native import records
 from sampan.node.network.controller import ProxyController
-from sampan.node.network.enforcement import PolicyEnforcer
+from sampan.node.network.enforcement import POLICIES, PolicyEnforcer
 from sampan.node.network.health import HealthChecks
 from sampan.node.network.hostports import HostPorts
 from sampan.node.network.node import prepare_node
@@ -18,26 +28,32 @@ from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.routes import NodeRoutes
 from sampan.node.network.ruleset import Config as ProxyConfig
 
+log = logging.logger("network")
+
+Object = Mapping[str, Any]
+_RESOURCES = ("services", "endpointslices.discovery.k8s.io", "nodes", "namespaces", dns_settings.CONFIGMAPS)
+_SCOPES = {
+    "namespaces": Scope(metadata_only=True),
+    dns_settings.CONFIGMAPS: Scope(dns_settings.NAMESPACE, fields=f"metadata.name={dns_settings.NAME}"),
+}
+
 
 class NodeNetwork:
-    """`view` follows services, EndpointSlices, nodes and namespaces; `policies` is a view of network policies.
+    """`client` has the node's identity, `runtime` is the directory of its container runtime.
 
-    `runtime` is the directory of the node's container runtime. `start` before the first pod; `pods` attaches sandboxes.
+    `start` before the first pod; `pods` attaches sandboxes. `view` follows services, EndpointSlices, nodes and namespaces.
     """
 
     def __init__(
-        self,
-        config: ClusterConfig,
-        name: str,
-        runtime: str,
-        view: CachedView,
-        policies: CachedView,
-        clock: Clock,
+        self, config: ClusterConfig, name: str, runtime: str, client: Client, clock: Clock, ids: Ids
     ) -> None:
         node = config.node(name)
-        self._config, self._runtime = config, runtime
+        self._config, self._runtime, self._clock = config, runtime, clock
         self.address = config.fabric_address(node.index)
         self.pod_cidr = pod_range(config, node.index)
+        self.view = CachedView(client, _RESOURCES, clock=clock, ids=ids, scopes=_SCOPES)
+        self._policy_view = CachedView(client, (POLICIES,), clock=clock, ids=ids)
+        self._events = EventRecorder(client, clock=clock, ids=ids, component="kube-proxy", host=name)
         settings = ProxyConfig(
             node=name,
             pods=(config.pod_cidr,),
@@ -50,34 +66,56 @@ class NodeNetwork:
         self._ports = HostPorts(services)
         self.pods = PodNetwork([self.pod_cidr], node_ips=[self.address], ports=self._ports)
         ways = NodeRoutes("eth0", source=self.address)
-        self.proxy = ProxyController(view, services, clock, ways, HealthChecks(clock))
-        self._policy_view = policies
-        self.policies = PolicyEnforcer(policies, clock, name)
-        # A user namespace has no resolver in reach but the one its control plane runs for it.
-        resolvers = [config.server_address] if config.rootless else machine_resolvers()
-        self.dns = DnsServer(
-            view,
-            clock,
-            [config.dns_ip, self.address],
-            Upstream(resolvers, clock),
-            networks=(config.service_cidr, config.pod_cidr),
+        self.proxy = ProxyController(
+            self.view, services, clock, ways, health=HealthChecks(clock), problem=self._problem
         )
+        self.policies = PolicyEnforcer(self._policy_view, clock, name)
+        self._dns_settings = FollowedSettings(self.view, self._configure_dns, self._wrong_dns_settings)
 
     async def start(self) -> None:
         """Raises OSError."""
+        await self.view.start()
         prepare_node([self._config.dns_ip])
         self._ports.expect(self.pods.left(records.sandboxes_in(self._runtime)))
         await self.proxy.start()
         await self._policy_view.start()
         await self.policies.start()
+        await self._start_dns()
+
+    async def _start_dns(self) -> None:
+        config = self._config
+        # A user namespace has no resolver in reach but the one its control plane runs for it.
+        resolvers = [config.server_address] if config.rootless else machine_resolvers()
+        self.dns = DnsServer(
+            self.view,
+            self._clock,
+            [config.dns_ip, self.address],
+            Upstream(resolvers, self._clock, stream=config.rootless),
+            networks=(config.service_cidr, config.pod_cidr),
+        )
+        self._dns_settings.start()
         await self.dns.start()
 
     async def stop(self) -> None:
         """What is programmed stays in force."""
+        self._dns_settings.stop()
         await self.proxy.stop()
         await self.dns.stop()
         await self.policies.stop()
         await self._policy_view.stop()
+        await self.view.stop()
+        await self._events.stop()
+
+    def _configure_dns(self, settings: Settings) -> None:
+        self.dns.configure(settings.stubs, settings.upstream)
+
+    def _wrong_dns_settings(self, configmap: Object, text: str) -> None:
+        self._problem(configmap, "InvalidDNSConfiguration", text)
+
+    def _problem(self, regarding: Object, reason: str, text: str) -> None:
+        """`regarding`: an object of the API, whose events tell what is wrong with it."""
+        log.warning(text, reason=reason, object=regarding["metadata"]["name"])
+        self._events.record(Event(dict(regarding), "Warning", reason, text))
 
 
 def pod_range(config: ClusterConfig, index: int) -> str:

@@ -523,6 +523,8 @@ NAMESPACED: dict[tuple[str, str], tuple[str, str]] = {
         "watch core configmaps\nget,update core configmaps names=kube-scheduler",
         "User:system:kube-scheduler ServiceAccount:kube-scheduler",
     ),
+    # Ours: what the nodes' DNS is told of stub domains.
+    ("kube-system", "sampan:dns-settings"): ("get,list,watch core configmaps names=kube-dns", "Group:system:nodes"),
     ("kube-public", "system:controller:bootstrap-signer"): (
         f"get,list,watch core configmaps\nupdate core configmaps names=cluster-info\n{_EVENTS}",
         "ServiceAccount:bootstrap-signer",

@@ -221,3 +221,36 @@ def test_resolvers_of_the_machine(tmp_path):
     assert machine_resolvers(str(plain), str(real)) == ["192.0.2.1", "192.0.2.2"]
     assert machine_resolvers(str(stub), str(real)) == ["198.51.100.1"]
     assert machine_resolvers(str(tmp_path / "none"), str(real)) == []
+
+
+async def test_stub_domains_and_other_resolvers():
+    """`configure` sends domains elsewhere at once, and takes them back."""
+    loop = asyncio.get_running_loop()
+    opened = [await loop.create_datagram_endpoint(Outside, local_addr=("127.0.0.1", 0)) for _ in range(2)]
+    (_, stub), (_, machine) = opened
+    clock = RealClock()
+    server = DnsServer(
+        picture(), clock, ["127.0.0.1"], Upstream([("127.0.0.1", machine.port)], clock), port=0
+    )
+    await server.start()
+
+    async def look_up(name: str) -> None:
+        await dns.asyncquery.udp(
+            dns.message.make_query(name, "A"), "127.0.0.1", port=server.ports[0], timeout=5
+        )
+
+    await look_up("www.acme.example")
+    assert (len(stub.asked), len(machine.asked)) == (0, 1)
+    server.configure({"acme.example": [("127.0.0.1", stub.port)]})
+    await look_up("www.acme.example")
+    await look_up("www.other.example")
+    assert (len(stub.asked), len(machine.asked)) == (1, 2)
+    server.configure({}, [("127.0.0.1", stub.port)])
+    await look_up("www.acme.example")
+    assert (len(stub.asked), len(machine.asked)) == (2, 2)
+    server.configure({})
+    await look_up("www.acme.example")
+    assert (len(stub.asked), len(machine.asked)) == (2, 3)
+    await server.stop()
+    for transport, _ in opened:
+        transport.close()

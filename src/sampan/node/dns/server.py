@@ -15,7 +15,7 @@ from sampan.node.dns import upstream as upstreams
 from sampan.node.dns import wire
 from sampan.node.dns.cache import AnswerCache
 from sampan.node.dns.directory import Directory
-from sampan.node.dns.upstream import Upstream
+from sampan.node.dns.upstream import Address, Upstream
 from sampan.node.dns.wire import Malformed, Question
 from sampan.node.dns.zones import (
     AAAA,
@@ -45,8 +45,8 @@ _LARGEST = 65535
 class DnsServer:
     """Answers for `domain` and the reverse zones of `networks` (service and pod ranges); the rest it asks upstream.
 
-    `view` follows services and endpointslices.discovery.k8s.io, and may follow namespaces. `stubs` sends domains to
-    other resolvers.
+    `view` follows services and endpointslices.discovery.k8s.io, and may follow namespaces. `configure` sends domains
+    to other resolvers, or all that is not the cluster's.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class DnsServer:
         domain: str = "cluster.local",
         networks: Iterable[str] = ("10.96.0.0/16", "10.244.0.0/16"),
         port: int = 53,
-        stubs: Mapping[str, Upstream] | None = None,
     ) -> None:
         self._clock = clock
         self._addresses = addresses
         self._port = port
-        self._upstream = upstream or Upstream(upstreams.machine_resolvers(), clock)
-        self._stubs = {tuple(name.lower().strip(".").split(".")): to for name, to in (stubs or {}).items()}
+        self._machine = upstream or Upstream(upstreams.machine_resolvers(), clock)
+        self._upstream = self._machine
+        self._stubs: dict[Name, Upstream] = {}
         self._cache = AnswerCache()
         self._directory = Directory(view, self._cache.invalidate)
         self._zones = Zones(self._directory, domain, networks)
@@ -92,6 +92,14 @@ class DnsServer:
         except BaseException:
             await self.stop()
             raise
+
+    def configure(self, stubs: Mapping[str, Sequence[Address]], upstream: Sequence[Address] = ()) -> None:
+        """Resolvers by domain, and those for the rest (none: the machine's own). In force from the next question on."""
+        self._stubs = {
+            tuple(name.lower().strip(".").split(".")): self._machine.like(to) for name, to in stubs.items()
+        }
+        self._upstream = self._machine.like(upstream) if upstream else self._machine
+        self._cache.clear()
 
     async def stop(self) -> None:
         loop = asyncio.get_running_loop()

@@ -48,7 +48,10 @@ def _nameservers(path: str) -> list[str]:
 
 
 class Upstream:
-    """Resolvers to ask, in order. `open_udp` makes the socket (rootless: `network.gateway.Gateway.udp`)."""
+    """Resolvers to ask, in order. `open_udp` makes the socket (rootless: `network.gateway.Gateway.udp`).
+
+    `stream`: other resolvers than these are asked by TCP alone, as UDP does not get out of a user namespace.
+    """
 
     def __init__(
         self,
@@ -56,16 +59,24 @@ class Upstream:
         clock: Clock,
         *,
         open_udp: Callable[[str, int], Awaitable[socket.socket]] | None = None,
+        stream: bool = False,
     ) -> None:
         self.resolvers: Sequence[Address] = [(r, 53) if isinstance(r, str) else r for r in resolvers]
         self._clock = clock
         self._open_udp = open_udp or _connected_udp
+        self._stream, self._always_stream = stream, False
+
+    def like(self, resolvers: Iterable[str | Address]) -> Upstream:
+        """Other resolvers, asked in the same way."""
+        made = Upstream(resolvers, self._clock, open_udp=self._open_udp)
+        made._always_stream = self._stream
+        return made
 
     async def ask(self, query: bytes, *, tcp: bool = False) -> bytes | None:
         """The first answer to a question in wire form, with the question's id; None when no resolver gave one."""
         for resolver in self.resolvers:
             identity = secrets.token_bytes(2)
-            asking = self._by_tcp if tcp else self._by_udp
+            asking = self._by_tcp if tcp or self._always_stream else self._by_udp
             try:
                 async with self._clock.timeout(_TIMEOUT):
                     answer = await asking(identity + query[2:], resolver)

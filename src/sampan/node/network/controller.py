@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
@@ -34,6 +34,7 @@ class ProxyController:
     """Connects a view of the cluster with a `ServiceProxy` and, if given, `NodeRoutes` and `HealthChecks`.
 
     `view` follows services, endpointslices.discovery.k8s.io and, for routes, nodes; `start` when it is in sync.
+    `problem(object, reason, text)` is told what cannot be done as an object asks.
     """
 
     def __init__(
@@ -43,12 +44,15 @@ class ProxyController:
         clock: Clock,
         node_routes: routes.NodeRoutes | None = None,
         health: HealthChecks | None = None,
+        problem: Callable[[Object, str, str], None] | None = None,
     ) -> None:
         self._view: View = view
         self._proxy = proxy
         self._clock = clock
         self._routes = node_routes
         self._health = health
+        self._problem = problem or (lambda regarding, reason, text: log.warning("%s: %s", reason, text))
+        self._told: dict[str, str] = {}  # what was said about whom, so that it is said once
         self._slices: SliceIndex | None = None
         self._dirty: set[str] = set()
         self._nodes_dirty = False
@@ -73,6 +77,7 @@ class ProxyController:
         await self._proxy.start(await self._wanted(services), damaged=self._damaged)
         self._in_force(ready)
         await self._tell_health(services)
+        self._tell_conflicts(services)
         await self._sync_routes()
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="service proxy")
 
@@ -174,6 +179,7 @@ class ProxyController:
             await self._proxy.change(await self._wanted(keys))
             self._in_force(ready)
             await self._tell_health(keys)
+            self._tell_conflicts(keys)
         if resync:
             await self._proxy.resync()
         if self._nodes_dirty:
@@ -189,12 +195,36 @@ class ProxyController:
             namespace, name = key.split("/", 1)
             port = health.port_of(self._view.get(SERVICES, name, namespace) or {})
             found[key] = port, health.local_endpoints(self._slices_of(key), node) if port else 0
-        await self._health.update(found)
+        for key, text in (await self._health.update(found)).items():
+            self._tell(SERVICES, key, "FailedToStartServiceHealthcheck", text)
+
+    def _tell_conflicts(self, keys: Iterable[str]) -> None:
+        """An address and port can lead to one Service only; the others are told who has it."""
+        for key in keys:
+            taken = self._proxy.taken(key)
+            text = "; ".join(f"{place} is taken by {owner}" for place, owner in sorted(taken.items()))
+            self._tell(SERVICES, key, "AddressConflict", text)
+
+    def _tell(self, resource: str, key: str, reason: str, text: str) -> None:
+        about = f"{resource} {key} {reason}"
+        if self._told.get(about, "") == text:
+            return
+        self._told[about] = text
+        if not text:
+            del self._told[about]
+            return
+        namespace, _, name = key.rpartition("/")
+        regarding = self._view.get(resource, name, namespace)
+        if regarding is not None:
+            self._problem(regarding, reason, text)
 
     async def _sync_routes(self) -> None:
         if self._routes is None:
             return
-        goal = routes.wanted(self._view.list(NODES), self._proxy.config.node)
+        nodes = self._view.list(NODES)
+        goal = routes.wanted(nodes, self._proxy.config.node)
+        for name, text in routes.overlaps(nodes).items():
+            self._tell(NODES, name, "CIDRConflict", text)
         if self._routes.changes(goal):
             await asyncio.to_thread(self._routes.sync, goal)
 

@@ -210,7 +210,8 @@ class PolicyEnforcer:
         self._selections = list(found)
 
     def _all_pods(self) -> set[str]:
-        return {_key(pod) for pod in self._view.list(PODS)} | set(self._own)
+        followed = self._view.list(PODS) if self._wide else ()
+        return {_key(pod) for pod in followed} | set(self._own)
 
     async def _decide(self, keys: Iterable[str]) -> dict[str, Any]:
         """Pod -> its elements, in slices that leave the loop to others."""
@@ -227,7 +228,7 @@ class PolicyEnforcer:
 
     def _pod(self, key: str) -> tuple[dict[Any, Any], Chains]:
         space, name = key.split("/", 1)
-        pod, own = self._view.get(PODS, name, space), self._own.get(key)
+        pod, own = self._view.get(PODS, name, space) if self._wide else None, self._own.get(key)
         if own is not None and (pod is None or pod["metadata"].get("uid") == own["metadata"].get("uid")):
             # The agent knows its pods before the API shows their addresses, and longer than they are listed.
             pod = own if pod is None else {**pod, "status": {**(pod.get("status") or {}), **own["status"]}}

@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sampan.base.clock import Clock
 from sampan.node.network import namespace
-
-log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds a caller may take for its request
 Object = Mapping[str, Any]
@@ -44,32 +41,30 @@ def local_endpoints(slices: Iterable[Object], node: str) -> int:
 
 
 class HealthChecks:
-    """The listeners of one node. `problem(service key, text)` is told of a port that cannot be had."""
+    """The listeners of one node."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        problem: Callable[[str, str], None] | None = None,
-        netns: namespace.Netns | None = None,
-    ) -> None:
+    def __init__(self, clock: Clock, netns: namespace.Netns | None = None) -> None:
         self._clock = clock
-        self._problem = problem or (lambda service, text: log.warning("%s: %s", service, text))
         self._netns = netns
         self._ports: dict[str, int] = {}  # service -> its port
         self._counts: dict[str, int] = {}
         self._servers: dict[int, tuple[str, asyncio.Server]] = {}
 
-    async def update(self, wanted: Mapping[str, tuple[int, int]]) -> None:
-        """Service key -> (port, local endpoints); port 0: it has no health check (any more)."""
+    async def update(self, wanted: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+        """Service key -> (port, local endpoints); port 0: it has no health check (any more).
+
+        Gives, for each Service whose port could not be opened, why; "" for those that have it.
+        """
+        problems = {}
         for service, (port, count) in wanted.items():
             self._counts[service] = count
             before = self._ports.get(service, 0)
             if before != port:
                 self._close(service, before)
-                if port:
-                    await self._open(service, port)
+                problems[service] = await self._open(service, port) if port else ""
             if not port:
                 self._counts.pop(service, None)
+        return problems
 
     async def close(self) -> None:
         for service, port in list(self._ports.items()):
@@ -82,7 +77,7 @@ class HealthChecks:
             del self._servers[port]
             server.close()
 
-    async def _open(self, service: str, port: int) -> None:
+    async def _open(self, service: str, port: int) -> str:
         self._ports[service] = port
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +87,8 @@ class HealthChecks:
             listener = namespace.run_in(self._netns, lambda: _listener(port))
             self._servers[port] = service, await asyncio.start_server(answer, sock=listener)
         except OSError as error:
-            self._problem(service, f"healthCheckNodePort {port} cannot be opened: {error.strerror or error}")
+            return f"healthCheckNodePort {port} cannot be opened: {error.strerror or error}"
+        return ""
 
     async def _answer(self, service: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

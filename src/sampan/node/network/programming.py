@@ -59,6 +59,13 @@ class Programmed:
         claims = self._claims.get(element)
         return claims[min(claims)] if claims else None
 
+    def lost(self, service: str) -> Iterable[tuple[Element, str]]:
+        """The elements a Service asks for that another has, and who that is."""
+        for element in self.by_service.get(service, ()):
+            owner = min(self._claims[element])
+            if owner != service:
+                yield element, owner
+
     def change(self, wanted: Mapping[str, Entries]) -> Delta:
         """Takes over the new elements of some Services (none: it is gone) and gives what that means for the kernel."""
         touched: dict[Element, tuple[bool, Value]] = {}

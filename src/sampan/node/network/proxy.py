@@ -67,6 +67,14 @@ class ServiceProxy:
         """The elements of a Service ("namespace/name") as they are in force or about to be."""
         return self._state.by_service.get(service, {})
 
+    def taken(self, service: str) -> dict[str, str]:
+        """What a Service asks for that another has: "address:port/PROTOCOL" -> who."""
+        return {
+            describe(element): owner
+            for element, owner in self._state.lost(service)
+            if element.set in (ruleset.VIPS, ruleset.REJECTED, ruleset.DROPPED)
+        }
+
     async def change(self, wanted: Mapping[str, Entries]) -> None:
         """New elements of some Services; empty ones are gone. Returns when the kernel has them. Raises OSError."""
         async with self._lock:
@@ -150,6 +158,18 @@ def stale_udp(delta: Delta) -> dict[tuple[int, bytes, int], set[bytes] | None]:
         if element.set == ruleset.VIPS and _is_udp(element) and element not in delta.removed:
             result[_udp_key(element)] = None
     return result
+
+
+def describe(element: Element) -> str:
+    """The address and port of a key, as people write them."""
+    size = 4 if element.version == 4 else 16
+    address = element.key[:size]
+    protocol, (port,) = element.key[size], struct.unpack_from(">H", element.key, size + 4)
+    names = {socket.IPPROTO_TCP: "TCP", socket.IPPROTO_UDP: "UDP"}
+    if not any(address):
+        return f"node port {port}/{names.get(protocol, 'SCTP')}"
+    text = socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, address)
+    return f"{f'[{text}]' if size == 16 else text}:{port}/{names.get(protocol, 'SCTP')}"
 
 
 def _is_udp(element: Element) -> bool:

@@ -39,6 +39,32 @@ def wanted(nodes: Iterable[Object], me: str = "") -> dict[str, str]:
     return result
 
 
+def overlaps(nodes: Iterable[Object]) -> dict[str, str]:
+    """For every node: which of its pod ranges another node has too, or a part of it; "" when none."""
+    ranges = [
+        (n["metadata"]["name"], ipaddress.ip_network(c, strict=False)) for n in nodes for c in pod_cidrs(n)
+    ]
+    ranges.sort(key=lambda entry: (entry[1].version, entry[1].network_address, entry[1].prefixlen, entry[0]))
+    found: dict[str, list[str]] = {name: [] for name, _ in ranges}
+    widest: tuple[str, Any] | None = None
+    for name, network in ranges:
+        if (
+            widest
+            and widest[0] != name
+            and widest[1].version == network.version
+            and network.overlaps(widest[1])
+        ):
+            found[name].append(f"{network} overlaps {widest[1]} of node {widest[0]}")
+            found[widest[0]].append(f"{widest[1]} overlaps {network} of node {name}")
+        if (
+            not widest
+            or widest[1].version != network.version
+            or network.broadcast_address > widest[1].broadcast_address
+        ):
+            widest = name, network
+    return {name: "; ".join(texts) for name, texts in found.items()}
+
+
 class NodeRoutes:
     """Keeps the routes over `link_name` of a namespace as they are wanted."""
 
