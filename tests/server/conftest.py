@@ -53,7 +53,7 @@ class Api:
 
     async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         status, answer = await self.call(method, path, body, **more)
-        assert status < 300, answer
+        assert status < 300, orjson.dumps(answer).decode()
         return answer
 
     async def merge(self, path: str, patch: Any) -> tuple[int, Any]:

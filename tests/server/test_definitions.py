@@ -196,7 +196,7 @@ RULED = {
             "properties": {
                 "min": {"type": "integer"},
                 "max": {"type": "integer"},
-                "name": {"type": "string"},
+                "title": {"type": "string"},
             },
             "x-kubernetes-validations": [
                 {"rule": "self.min <= self.max", "message": "min must not pass max"},

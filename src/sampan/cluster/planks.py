@@ -72,6 +72,7 @@ class ControlPlane:
             clock, issuer=issuer, lookup=lookup, static=options.static_tokens
         )
         self.server.allocators = Allocators(lookup, ids, cidrs=(options.service_cidr,))
+        self.server.conversions.post = callout = Callout(lookup, clock, ids)
         self.server.admission = Admission(
             Context(
                 lookup,
@@ -79,7 +80,7 @@ class ControlPlane:
                 ids,
                 self.server.authorizer,
                 self.registry,
-                Callout(lookup, clock, ids),
+                callout,
                 toleration_seconds=options.toleration_seconds,
             )
         )

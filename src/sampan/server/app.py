@@ -20,10 +20,12 @@ from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
+    conversion,
     definitions,
     delete,
     discovery,
     health,
+    objects,
     patch,
     read,
     respond,
@@ -110,6 +112,7 @@ class Server:
         self.frames = watch.Frames()
         self.watchers: dict[Watch, Resource] = {}
         self.metrics = Metrics()
+        self.conversions = conversion.Conversions(self)
         self.definitions = definitions.Definitions(self)
         self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing
         self.definitions.load()
@@ -152,6 +155,9 @@ class Server:
             return self._unknown(info)
         self.metrics.count(info.verb, row.plural)
         call = Call(self, request, info, row, user)
+        if row.custom and info.verb == "get" and conversion.by_webhook(row):
+            found = self.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
+            call.held = await self.conversions.item(row, found) if found is not None else None
         if info.subresource:
             return await subresources.dispatch(call)
         return await self._dispatch(call)

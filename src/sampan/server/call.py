@@ -9,6 +9,7 @@ from sampan.api.registry import Resource
 from sampan.client.messages import Request, User
 from sampan.server.negotiate import PLAIN, Form
 from sampan.server.route import RequestInfo
+from sampan.store.protocol import Item
 
 if TYPE_CHECKING:
     from sampan.server.app import Server
@@ -25,6 +26,7 @@ class Call:
     user: User
     form: Form = PLAIN
     warnings: list[str] = field(default_factory=list)
+    held: Item | None = None  # the named object, when it had to be converted before it can be read
 
     @property
     def manager(self) -> str:

@@ -112,8 +112,11 @@ class Definitions:
     def changed(self, obj: Object, *, starting: bool = False) -> None:
         """A definition was stored: serve its versions as they are now."""
         name = obj["metadata"]["name"]
-        for row in self._served.pop(name, ()):
+        before = self._served.pop(name, [])
+        for row in before:
             self._server.registry.remove(row)
+        if before and not starting and _meaning(before[0].definition) != _meaning(obj):
+            self._end_watches(before)
         established = meta.is_true(obj, "Established")
         if established:
             rows = rows_of(obj)
@@ -130,15 +133,20 @@ class Definitions:
         gone = self._served.pop(obj["metadata"]["name"], [])
         for row in gone:
             self._server.registry.remove(row)
-        for watcher, row in list(self._server.watchers.items()):
-            if row in gone:
-                watcher.close()
+        self._end_watches(gone)
         for item in self._server.store.list(BUCKET).items:
             rival = orjson.loads(item.value)
             if rival["spec"]["group"] == obj["spec"]["group"] and not meta.is_true(rival, "NamesAccepted"):
                 task = asyncio.get_running_loop().create_task(self._rename(item.key))
                 self._cleaners[f"rename/{item.key}"] = task
                 task.add_done_callback(lambda _, key=item.key: self._cleaners.pop(f"rename/{key}", None))
+
+    def _end_watches(self, rows: list[Resource]) -> None:
+        """Watchers begin again, and see objects as the definition now says."""
+        names = {row.name for row in rows}
+        for watcher, row in list(self._server.watchers.items()):
+            if row.name in names:
+                watcher.close()
 
     async def _rename(self, name: str) -> None:
         await self._rewrite(name, lambda obj: self.accept(obj, obj))
@@ -191,6 +199,7 @@ class Definitions:
         row = next(iter(rows_of(definition)), None)
         if row is None:
             return
+        row = objects.storage_row(server.registry, row)  # whatever becomes of its conversion webhook
         user = User("system:apiserver", ("system:masters",))
         info = RequestInfo("", "delete", True, row.group, row.version, row.plural)
         call = Call(server, Request("DELETE", ""), info, row, user)
@@ -228,6 +237,12 @@ class Definitions:
                 return
             except (Conflict, KeyError):
                 continue
+
+
+def _meaning(definition: Object | None) -> Any:
+    """What of a definition decides how its objects are served."""
+    definition = definition or {}
+    return definition.get("spec"), (definition.get("status") or {}).get("acceptedNames")
 
 
 def rows_of(definition: Object) -> list[Resource]:

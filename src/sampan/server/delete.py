@@ -11,7 +11,7 @@ from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, conflict, not_found
 from sampan.base.clock import rfc3339, rfc3339_parse
 from sampan.client.messages import Response
-from sampan.server import decode, negotiate, objects, read, respond
+from sampan.server import conversion, decode, negotiate, objects, read, respond
 from sampan.server.call import Call
 from sampan.server.options import DeleteOptions, delete_options, list_options
 from sampan.server.selectable import compile_match
@@ -90,11 +90,12 @@ async def delete_object(
         latest = server.store.latest(row.store_key, key)
         if latest is None:
             raise not_found(row.group, row.plural, name)
-        old = objects.load(latest, row)
+        seen = await server.conversions.item(row, latest) if conversion.by_webhook(row) else latest
+        old = objects.load(seen, row)
         _check_preconditions(row, name, old, options)
         await server.admit(call, "DELETE", None, old, options, name=name, namespace=namespace)
         try:
-            return await _delete_once(call, key, latest, old, options)
+            return await _delete_once(call, key, latest, seen, old, options)
         except Conflict as clash:
             if clash.latest is None:
                 raise not_found(row.group, row.plural, name) from None
@@ -130,12 +131,12 @@ def _check_preconditions(row: Resource, name: str, obj: Object, options: DeleteO
 
 
 async def _delete_once(
-    call: Call, key: str, base: Item, old: Object, options: DeleteOptions
+    call: Call, key: str, base: Item, seen: Item, old: Object, options: DeleteOptions
 ) -> tuple[Object, bool]:
-    """One attempt. Raises store Conflict when `base` has moved."""
+    """One attempt; `seen` is `base` in the request's version. Raises store Conflict when `base` has moved."""
     row, server = call.row, call.server
     strategy = strategy_of(row)
-    new = objects.load(base, row)
+    new = objects.load(seen, row)
     _set_finalizers(strategy, new, options)
     if strategy.graceful:
         pending = _grace(new, old, options, server.clock.now())
@@ -147,9 +148,12 @@ async def _delete_once(
             new["status"] = {**(new.get("status") or {}), "phase": "Terminating"}
     removable = _nothing_holds(row, new)
     if new != old and (not removable or strategy.graceful) and not options.dry_run:
-        draft = objects.to_draft(server.registry, row, new)
+        if converts := conversion.by_webhook(row):
+            draft = await server.conversions.draft(row, new)
+        else:
+            draft = objects.to_draft(server.registry, row, new)
         base = await server.store.put(row.store_key, key, draft, base.revision)
-        new = objects.load(base, row)
+        new = objects.load(server.conversions.written(row, new, base) if converts else base, row)
         server.written(row, base)
     if not removable:
         return new, False

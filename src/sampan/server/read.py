@@ -14,7 +14,7 @@ import orjson
 from sampan.api import jsontext
 from sampan.api.status import ApiError, bad_request, gone, not_found
 from sampan.client.messages import Response
-from sampan.server import objects, respond
+from sampan.server import conversion, objects, respond
 from sampan.server.call import Call
 from sampan.server.negotiate import JSON
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
@@ -37,7 +37,7 @@ _EXPIRED = (
 def get(call: Call) -> Response:
     """One object. Raises 404."""
     row, info = call.row, call.info
-    found = call.server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
+    found = call.held or call.server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
     if found is None:
         raise not_found(row.group, row.plural, info.name)
     if info.query and (version := version_number(info.first("resourceVersion"))):
@@ -57,6 +57,8 @@ async def list_(call: Call) -> Response:
     if call.form.shape == "table":
         respond.include_of(call)
     items, revision, token, remaining = select(call, options, match)
+    if conversion.by_webhook(call.row):
+        items = await call.server.conversions.items(call.row, items)
     meta: Object = {"resourceVersion": str(revision)}
     if token:
         meta["continue"] = token

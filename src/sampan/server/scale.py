@@ -88,7 +88,7 @@ def _set(obj: Object, path: str, value: Any) -> None:
 
 def _get(call: Call) -> Response:
     row, info = call.row, call.info
-    item = call.server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
+    item = call.held or call.server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
     if item is None:
         plural = row.plural if row.custom else f"{row.plural}/scale"
         raise not_found(row.group, plural, info.name)

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from sampan.api.registry import Resource
-from sampan.api.status import gone
+from sampan.api.status import ApiError, gone
 from sampan.client.messages import Response, WatchEvent
-from sampan.server import objects, respond
+from sampan.server import conversion, objects, respond
 from sampan.server.call import Call
 from sampan.server.negotiate import JSON
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
@@ -71,6 +71,7 @@ class _Stream:
         self._columns_sent = False  # a Table watch sends its columns once
         self._expired: Compacted | None = None
         self._items: Sequence[Item] = ()
+        self._converts = conversion.by_webhook(call.row)
         server, info, row = call.server, call.info, call.row
         clock = server.clock
         timeout = float(options.timeout) if options.timeout else server.ids.jitter(_TIMEOUT, 1.0)
@@ -136,13 +137,13 @@ class _Stream:
         try:
             initial = self._initial()
             if initial:
-                yield initial
+                yield await self._converted(initial) if self._converts else initial
             self._items = initial = ()
             timer = self._arm()
             async for batch in self._cursor:
                 events = [event for change in batch if (event := self._event(change)) is not None]
                 if events:
-                    yield events
+                    yield await self._converted(events) if self._converts else events
                 if self._due:
                     self._due = False
                     now = server.clock.monotonic()
@@ -154,11 +155,20 @@ class _Stream:
                     timer = self._arm()
         except Compacted as error:
             yield [self._gone(self._since, error)]
+        except ApiError as error:  # of a conversion
+            yield [WatchEvent("ERROR", 0, orjson.dumps(error.status()))]
         finally:
             server.watchers.pop(self._cursor, None)
             self._cursor.close()
             if timer is not None:
                 timer.cancel()
+
+    async def _converted(self, events: Sequence[WatchEvent]) -> Sequence[WatchEvent]:
+        """The same events in the watcher's version, by the webhook of the definition."""
+        own = [e.kind in _OWN for e in events]
+        values = [e.value for e, skip in zip(events, own, strict=True) if not skip]
+        made = iter(await self._call.server.conversions.values(self._call.row, values))
+        return [e if skip else e._replace(value=next(made)) for e, skip in zip(events, own, strict=True)]
 
     def _arm(self) -> Any:
         clock = self._call.server.clock

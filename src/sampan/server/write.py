@@ -28,7 +28,7 @@ from sampan.api.status import (
 )
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
-from sampan.server import decode, definitions, objects, respond
+from sampan.server import conversion, decode, definitions, objects, respond
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
 from sampan.server.strategies import Prep, Strategy, strategy_of
@@ -133,12 +133,16 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
         raise _exists(row, meta["name"], latest)
     if options.dry_run:
         return Written(obj, created=True)
+    converts = conversion.by_webhook(row)
+    draft = (
+        await server.conversions.draft(row, obj) if converts else objects.to_draft(server.registry, row, obj)
+    )
     try:
-        item = await server.store.put(row.store_key, key, objects.to_draft(server.registry, row, obj), 0)
+        item = await server.store.put(row.store_key, key, draft, 0)
     except Conflict as clash:
         raise _exists(row, meta["name"], clash.latest) from None
     server.written(row, item)
-    return Written(obj, item, created=True)
+    return Written(obj, server.conversions.written(row, obj, item) if converts else item, created=True)
 
 
 def _exists(row: Resource, name: str, latest: Item | None) -> ApiError:
@@ -195,8 +199,9 @@ async def update_object(
         latest = server.store.latest(row.store_key, key)
         if latest is None:
             return await _update_missing(call, strategy, sent, options)
-        old = objects.load(latest, row)
-        new = transform(objects.load(latest, row))
+        seen = await server.conversions.item(row, latest) if conversion.by_webhook(row) else latest
+        old = objects.load(seen, row)
+        new = transform(objects.load(seen, row))
         insists = _check_version(call, strategy, new, old, conditional=sent is not None)
         try:
             return await _replace(call, strategy, latest, old, new, options, manage)
@@ -291,18 +296,21 @@ async def _replace(
     if row.store_key == definitions.BUCKET and info.subresource != "status":
         server.definitions.accept(new, old)
     key = objects.key_of(row, info.namespace, info.name)
+    converts = conversion.by_webhook(row)
     if _same(new, old):
-        return Written(old, base)
+        return Written(old, server.conversions.written(row, old, base) if converts else base)
     if removable(row, new):
         return await _remove(call, key, base, new, options)
     if options.dry_run:
         if (latest := server.store.latest(row.store_key, key)) is not base:
             raise Conflict(latest)
         return Written(new)
-    draft = objects.to_draft(server.registry, row, new)
+    draft = (
+        await server.conversions.draft(row, new) if converts else objects.to_draft(server.registry, row, new)
+    )
     item = await server.store.put(row.store_key, key, draft, base.revision)
     server.written(row, item)
-    return Written(new, item)
+    return Written(new, server.conversions.written(row, new, item) if converts else item)
 
 
 def _same(new: Object, old: Object) -> bool:

@@ -19,7 +19,7 @@ from sampan.api.registry import Resource
 from sampan.api.selectors import from_object
 from sampan.api.status import ApiError
 from sampan.client.messages import User
-from sampan.server import convert
+from sampan.server import conversion, convert
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context
 from sampan.server.admission.matching import Criteria, namespace_of
 from sampan.server.authorize import Attributes
@@ -97,7 +97,8 @@ class Asking:
     """One request as expressions see it: values are made when first needed, costs are added up."""
 
     def __init__(self, attrs: Attrs, row: Resource, ctx: Context, budget: int = _BUDGET) -> None:
-        self._attrs, self._row, self._ctx = attrs, row, ctx
+        self._attrs, self._ctx = attrs, ctx
+        self._row = attrs.row if conversion.by_webhook(row) else row  # nothing is awaited while judging
         self.budget = budget
         self._values: list[Any] | None = None
 
@@ -107,7 +108,7 @@ class Asking:
             from sampan.server.admission import webhook
 
             attrs, ctx = self._attrs, self._ctx
-            request = webhook.request_of("", attrs, self._row, objects=False)
+            request = webhook.request_of("", attrs, self._row)
             request.setdefault("namespace", "")
             request.setdefault("subResource", "")
             request.setdefault("requestSubResource", "")

@@ -17,7 +17,7 @@ import orjson
 from sampan.api import defaults, jsonpatch
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, internal
-from sampan.server import convert
+from sampan.server import conversion, convert
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
 from sampan.server.admission.matching import Criteria
 from sampan.server.callout import CalloutError
@@ -120,7 +120,10 @@ async def _call(hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> Object
     if attrs.dry_run and not hook.quiet:
         raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
     uid = ctx.ids.uid()
-    review = {"kind": "AdmissionReview", "apiVersion": _REVIEW, "request": request_of(uid, attrs, row)}
+    request = request_of(uid, attrs, row)
+    request["object"] = await _shown(attrs.obj, attrs.row, row, ctx)
+    request["oldObject"] = await _shown(attrs.old, attrs.row, row, ctx)
+    review = {"kind": "AdmissionReview", "apiVersion": _REVIEW, "request": request}
     try:
         if ctx.call is None:
             raise CalloutError("this server cannot call webhooks")
@@ -161,8 +164,8 @@ def _denied(name: str, status: Object) -> ApiError:
     )
 
 
-def request_of(uid: str, attrs: Attrs, row: Resource, *, objects: bool = True) -> Object:
-    """The AdmissionRequest, with objects (if wanted) in the version of `row`."""
+def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
+    """The AdmissionRequest for a webhook of `row`'s version, but for its objects."""
     request: Object = {
         "uid": uid,
         "kind": {"group": row.group, "version": row.version, "kind": row.kind},
@@ -179,9 +182,6 @@ def request_of(uid: str, attrs: Attrs, row: Resource, *, objects: bool = True) -
         "dryRun": attrs.dry_run,
         "options": _options(attrs),
     }
-    if objects:
-        request["object"] = in_version(attrs.obj, attrs.row, row)
-        request["oldObject"] = in_version(attrs.old, attrs.row, row)
     if attrs.namespace:
         request["namespace"] = attrs.namespace
     if attrs.subresource:
@@ -193,6 +193,14 @@ def in_version(obj: Object | None, have: Resource, want: Resource) -> Object | N
     if obj is None or have.api_version == want.api_version:
         return obj
     return convert.convert(orjson.loads(orjson.dumps(obj)), have, want)
+
+
+async def _shown(obj: Object | None, have: Resource, want: Resource, ctx: Context) -> Object | None:
+    """`in_version`, also where the versions of a custom resource are converted by a webhook."""
+    if obj is None or have.api_version == want.api_version or not conversion.by_webhook(want):
+        return in_version(obj, have, want)
+    [converted] = await conversion.convert(ctx.call, want, [obj], ctx.ids.uid())
+    return converted
 
 
 def _options(attrs: Attrs) -> Object | None:
@@ -215,13 +223,13 @@ async def _mutate(attrs: Attrs, ctx: Context) -> None:
         for number, (hook, row) in enumerate(asked):
             if number in last and (not hook.again or last[number] == orjson.dumps(attrs.obj)):
                 continue
-            _patch(await _call(hook, row, attrs, ctx), hook, row, attrs)
+            await _patch(await _call(hook, row, attrs, ctx), hook, row, attrs, ctx)
             last[number] = orjson.dumps(attrs.obj) if hook.again else b""
         if not any(hook.again for hook, _ in asked):
             return
 
 
-def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs) -> None:
+async def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> None:
     if not response.get("patch") or attrs.obj is None:
         return
     if response.get("patchType") != "JSONPatch":
@@ -230,8 +238,8 @@ def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs) -> None:
         patch = orjson.loads(base64.b64decode(response["patch"]))
     except (ValueError, binascii.Error) as error:
         raise internal(f'webhook "{hook.name}" returned a patch that cannot be read: {error}') from None
-    patched = jsonpatch.json_patch(in_version(attrs.obj, attrs.row, row), patch)
-    patched = in_version(patched, row, attrs.row) or {}
+    patched = jsonpatch.json_patch(await _shown(attrs.obj, attrs.row, row, ctx), patch)
+    patched = await _shown(patched, row, attrs.row, ctx) or {}
     if not attrs.row.custom:
         defaults.apply_defaults(attrs.row, patched)
     attrs.obj.clear()
