@@ -84,6 +84,7 @@ class NodeProcess:
             pod_cidr=self.network.pod_cidr,
             lease_period=self.config.node_status_update_frequency,
             lease_duration=int(self.config.node_lease_duration),
+            static_pods=str(directory / "manifests"),
             cluster_dns=(self.config.dns_ip,),
             conditions=() if limited else (_UNLIMITED,),
         )

@@ -23,12 +23,14 @@ from sampan.node.hooks import HookRunner
 from sampan.node.housekeeping import Housekeeping, Observe, observe
 from sampan.node.logrotate import LogRotator
 from sampan.node.meter import Meter
+from sampan.node.pods import admission
 from sampan.node.pods.addresses import AddressPool
 from sampan.node.pods.kit import Kit, Prober, Volumes
 from sampan.node.pods.manager import PodManager, follow
 from sampan.node.probes import ProbeManager
 from sampan.node.registration import node_object
 from sampan.node.runtime import Images, Runtime
+from sampan.node.static import StaticPods
 from sampan.node.statuses import StatusWriter
 from sampan.node.volumes.manager import VolumeManager
 
@@ -88,6 +90,8 @@ class Agent:
             self.kit, self.manager, self.meter, self.heartbeat, clock, config, measure_machine
         )
         self.started_at = clock.now()
+        self.manager.admit = self._admit
+        self.static = StaticPods(config.static_pods, self.manager, node_name, clock.now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ranges: list[str] = []
 
@@ -101,6 +105,10 @@ class Agent:
         info = self.config.node_info or machine.node_info()
         runtime_version = self.runtime.name
         node = node_object(self.name, self.config, capacity, info, runtime_version, self._clock.now())
+        self.heartbeat.node = node
+        if self.config.static_pods:  # they run without an API, too
+            await self.static.load()
+            self._spawn(self._forever(self.static.run))
         self._use_range(await self.heartbeat.register(node))
         self.events.record(self.heartbeat.node, "Normal", "Starting", "Starting kubelet.")
         loops = [self.manager.run, self.heartbeat.leases, self.heartbeat.statuses]
@@ -142,6 +150,15 @@ class Agent:
                 continue
             self.heartbeat.seen(node)
             self._use_range(node)
+
+    def _admit(self, pod: Object, others: list[admission.Holder]) -> tuple[str, str] | None:
+        return admission.judge(
+            pod,
+            self.heartbeat.node,
+            others,
+            pressures=self.housekeeping.pressure.conditions,
+            unsafe_sysctls=self.config.unsafe_sysctls,
+        )
 
     async def lookup(self, resource: str, namespace: str, name: str) -> Object | None:
         """A ConfigMap or Secret; None when it does not exist."""

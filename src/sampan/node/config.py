@@ -46,6 +46,7 @@ class AgentConfig:
     cluster_domain: str = "cluster.local"
     resolv_conf: str = "/etc/resolv.conf"
     static_pods: str = ""  # directory of static pod manifests
+    unsafe_sysctls: Sequence[str] = ()  # allowed beyond the safe ones; "net.core.*" for all below
     events: bool = True
     max_pods: int = 110
     housekeeping: float = 10.0  # seconds between two looks at resources

@@ -8,16 +8,19 @@ import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MODIFY, _MOVE_SELF, _DELETE_SELF = 0x2, 0x800, 0x400
+_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _DELETE = 0x8, 0x40, 0x80, 0x200
 
 
 class Watch:
     """`await changed()` returns after the file was written, moved or removed since the last call."""
 
+    mask = _MODIFY | _MOVE_SELF | _DELETE_SELF
+
     def __init__(self, path: str) -> None:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
-        if _libc.inotify_add_watch(self._fd, path.encode(), _MODIFY | _MOVE_SELF | _DELETE_SELF) < 0:
+        if _libc.inotify_add_watch(self._fd, path.encode(), self.mask) < 0:
             code = ctypes.get_errno()
             os.close(self._fd)
             raise OSError(code, os.strerror(code), path)
@@ -44,3 +47,9 @@ class Watch:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+class DirectoryWatch(Watch):
+    """`await changed()` returns after a file of the directory was written, moved or removed."""
+
+    mask = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _DELETE

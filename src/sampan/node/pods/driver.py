@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
-from sampan.node.pods import starting, worker
+from sampan.node.pods import admission, starting, worker
 from sampan.node.pods.actions import (
     Action,
     Cleanup,
@@ -55,6 +55,7 @@ class PodDriver:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._noted: set[str] = set()
         self._status: Object = {}
+        self._requests: tuple[Object, Mapping[str, int]] | None = None
         self._timer: Any = None
         self._scheduled = False
         self._closed = False
@@ -112,6 +113,17 @@ class PodDriver:
         self.record("Warning", reason, message)
         self.world.rejected = True
         self.evict(reason, f"Pod was rejected: {message}")
+
+    def holds_resources(self) -> bool:
+        """Until its last phase a pod has what it asked for."""
+        return self.pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+    def requests(self) -> Mapping[str, int]:
+        """What the pod asks for, see `admission.requests`."""
+        spec = self.pod["spec"]
+        if self._requests is None or self._requests[0] is not spec:
+            self._requests = (spec, admission.requests(self.pod))
+        return self._requests[1]
 
     def exited(self, container_id: str) -> None:
         """The runtime saw a container end."""

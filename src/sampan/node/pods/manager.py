@@ -12,8 +12,11 @@ import orjson
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.client.client import Client
+from sampan.node.pods.admission import Holder
 from sampan.node.pods.driver import PodDriver
 from sampan.node.pods.kit import Kit
+from sampan.node.pods.mirror import StaticDriver, is_mirror, remove_mirror
+from sampan.node.pods.podspec import deleting
 from sampan.node.runtime import ContainerStatus, SandboxStatus
 
 Object = dict[str, Any]
@@ -25,15 +28,21 @@ _Left = tuple[SandboxStatus | None, list[ContainerStatus]]
 
 
 class PodManager:
-    """Drivers by pod uid. `offer` takes pods from the watch; tests and fleets may call it themselves."""
+    """Drivers by pod uid. `offer` takes pods from the watch; tests and fleets may call it themselves.
+
+    `admit(pod, others)` may refuse a pod that is new here: (reason, message), see `admission`.
+    """
 
     def __init__(self, kit: Kit, node_name: str) -> None:
         self.kit = kit
+        self.admit: Callable[[Object, list[Holder]], tuple[str, str] | None] = lambda pod, others: None
         self.drivers: dict[str, PodDriver] = {}
         self._node = node_name
         self._owner: dict[str, str] = {}  # container id -> pod uid, for exits
         self._left: dict[str, _Left] = {}  # pod uid -> what an earlier agent left
         self._surveyed = False
+        self._static: dict[str, Object] = {}
+        self._mirrors: dict[str, Object] = {}  # namespace/name -> mirror pod as the API has it
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def survey(self) -> None:
@@ -64,6 +73,9 @@ class PodManager:
 
     def offer(self, kind: str, pod: Object) -> None:
         """One watch event."""
+        if is_mirror(pod):
+            self._mirror(kind, pod)
+            return
         uid = pod["metadata"]["uid"]
         driver = self.drivers.get(uid)
         if kind == "DELETED":
@@ -77,7 +89,10 @@ class PodManager:
     def settle(self, present: set[str]) -> None:
         """The whole list is known: what is not in it has gone while nobody looked."""
         for uid, driver in list(self.drivers.items()):
-            if uid not in present:
+            if isinstance(driver, StaticDriver):
+                if driver.mirror is None or driver.mirror["metadata"]["uid"] not in present:
+                    driver.show(None)
+            elif uid not in present:
                 driver.vanish()
         if self._surveyed:
             self._surveyed = False
@@ -101,14 +116,59 @@ class PodManager:
         return [self.drivers[uid]] if uid in self.drivers else []
 
     def _begin(self, pod: Object) -> None:
-        driver = PodDriver(self.kit, pod, self._forget)
-        self.drivers[driver.uid] = driver
-        driver.adopt(*self._left.pop(driver.uid, (None, [])))
         self.kit.statuses.know(pod)
+        self._drive(PodDriver(self.kit, pod, self._forget))
+
+    def _drive(self, driver: PodDriver) -> None:
+        others = [(d.pod, d.requests()) for d in self.drivers.values() if d.holds_resources()]
+        self.drivers[driver.uid] = driver
+        left = self._left.pop(driver.uid, (None, []))
+        driver.adopt(*left)
+        status = driver.pod.get("status", {})
+        if not any(left) and not status.get("startTime") and not deleting(driver.pod):
+            refusal = self.admit(driver.pod, others)
+            if refusal:
+                driver.reject(*refusal)
         driver.kick()
 
+    # Static pods
+
+    def static(self, pods: dict[str, Object]) -> None:
+        """These (by uid) are to run, whatever the API says. One whose file has changed waits for its predecessor."""
+        self._static = pods
+        for driver in list(self.drivers.values()):
+            if isinstance(driver, StaticDriver) and driver.uid not in pods:
+                driver.retire()
+        for uid, pod in pods.items():
+            if uid not in self.drivers and not self._predecessor(pod):
+                driver = StaticDriver(self.kit, pod, self._forget)
+                self._drive(driver)
+                driver.show(self._mirrors.get(_full_name(pod)))
+
+    def _predecessor(self, pod: Object) -> bool:
+        return any(
+            isinstance(d, StaticDriver) and _full_name(d.pod) == _full_name(pod)
+            for d in self.drivers.values()
+        )
+
+    def _mirror(self, kind: str, pod: Object) -> None:
+        name = _full_name(pod)
+        gone = kind == "DELETED"
+        if gone:
+            self._mirrors.pop(name, None)
+        else:
+            self._mirrors[name] = pod
+        for driver in self.drivers.values():
+            if isinstance(driver, StaticDriver) and _full_name(driver.pod) == name:
+                driver.show(None if gone else pod)
+                return
+        if not gone:
+            self._spawn(remove_mirror(self.kit, pod))
+
     def _forget(self, uid: str) -> None:
-        self.drivers.pop(uid, None)
+        driver = self.drivers.pop(uid, None)
+        if isinstance(driver, StaticDriver):
+            self.static(self._static)
         for container_id in [c for c, owner in self._owner.items() if owner == uid]:
             del self._owner[container_id]
 
@@ -140,6 +200,10 @@ class PodManager:
             task.cancel()
         for driver in list(self.drivers.values()):
             await driver.close()
+
+
+def _full_name(pod: Object) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 async def follow(
