@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sampan.api import names
+from sampan.api import validate as rules
 from sampan.api.registry import Resource
-from sampan.api.status import FieldError, invalid_value, required
+from sampan.api.status import FieldError
+from sampan.server import custom
 
 if TYPE_CHECKING:
     from sampan.server.app import Server
@@ -16,39 +15,18 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 
-@lru_cache(maxsize=1)
-def _rules() -> Any:
-    """`sampan.api.validate`, or None as long as there is none."""
-    try:
-        return importlib.import_module("sampan.api.validate")
-    except ModuleNotFoundError as error:
-        if error.name != "sampan.api.validate":
-            raise
-        return None
-
-
 def create(server: Server, row: Resource, obj: Object) -> list[FieldError]:
     """What is wrong with a new object."""
-    rules = _rules()
     if row.custom:
-        from sampan.server import custom
-
-        return _metadata(rules, row, obj, None) + custom.validate(row, obj, None)
-    if rules is not None:
-        return rules.validate_create(row, obj) + _expressions(row, obj, None)
-    return _name_errors(obj, row)
+        return rules.validate_metadata(row, obj, None) + custom.validate(row, obj, None)
+    return rules.validate_create(row, obj) + _expressions(row, obj, None)
 
 
 def update(server: Server, row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
     """What is wrong with a changed object."""
-    rules = _rules()
     if row.custom:
-        from sampan.server import custom
-
-        return _metadata(rules, row, new, old) + custom.validate(row, new, old, subresource)
-    if rules is not None:
-        return rules.validate_update(row, new, old, subresource) + _expressions(row, new, old)
-    return []
+        return rules.validate_metadata(row, new, old) + custom.validate(row, new, old, subresource)
+    return rules.validate_update(row, new, old, subresource) + _expressions(row, new, old)
 
 
 def _expressions(row: Resource, obj: Object, old: Object | None) -> list[FieldError]:
@@ -72,18 +50,3 @@ def _expressions(row: Resource, obj: Object, old: Object | None) -> list[FieldEr
 
 def _same_spec(obj: Object, old: Object) -> bool:
     return all(obj.get(k) == old.get(k) for k in ("spec", "webhooks"))
-
-
-def _metadata(rules: Any, row: Resource, obj: Object, old: Object | None) -> list[FieldError]:
-    check = getattr(rules, "validate_metadata", None)
-    if check is not None:
-        return check(row, obj, old)
-    return _name_errors(obj) if old is None else []
-
-
-def _name_errors(obj: Object, row: Resource | None = None) -> list[FieldError]:
-    name = obj["metadata"].get("name", "")
-    if not name:
-        return [required("metadata.name", "name or generateName is required")]
-    check = names.path_segment if row and row.group.startswith("rbac.") else names.dns1123_subdomain
-    return [invalid_value("metadata.name", name, problem) for problem in check(name)]
