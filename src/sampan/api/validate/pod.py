@@ -30,6 +30,7 @@ from sampan.api.validate.base import (
     texts,
 )
 from sampan.api.validate.meta import template_meta
+from sampan.api.validate.resources import resources
 from sampan.api.validate.volumes import pod_volumes
 
 _RESTART = ("Always", "OnFailure", "Never")
@@ -73,7 +74,7 @@ def pod_spec(errors: Errors, spec: Object, path: str) -> None:
     if spec.get("ephemeralContainers"):
         run.ephemeral_containers(errors, spec["ephemeralContainers"], f"{path}.ephemeralContainers", pod)
     if spec.get("resources"):
-        run.resources(errors, spec["resources"], f"{path}.resources")
+        resources(errors, spec["resources"], f"{path}.resources")
     if spec.get("hostNetwork"):
         _host_network(errors, spec, path)
     _policies(errors, spec, path)
@@ -134,7 +135,7 @@ def _names(errors: Errors, spec: Object, path: str) -> None:
         else:
             one_of(errors, f"{path}.preemptionPolicy", policy, ("Never", "PreemptLowerPriority"))
     if spec.get("overhead"):
-        run.resources(errors, {"limits": spec["overhead"]}, f"{path}.overhead")
+        resources(errors, {"limits": spec["overhead"]}, f"{path}.overhead")
     system = (spec.get("os") or NONE).get("name")
     if "os" in spec and spec["os"] is not None:
         if not system:
@@ -445,4 +446,4 @@ def resize(errors: Errors, new: Object, old: Object) -> None:
     for field in ("containers", "initContainers"):
         for index, container in enumerate((new.get("spec") or NONE).get(field) or ()):
             if container.get("resources"):
-                run.resources(errors, container["resources"], f"spec.{field}[{index}].resources")
+                resources(errors, container["resources"], f"spec.{field}[{index}].resources")

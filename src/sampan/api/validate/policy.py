@@ -26,7 +26,7 @@ from sampan.api.validate.base import (
     qualified,
     required,
 )
-from sampan.api.validate.containers import is_standard, resource_name, resources
+from sampan.api.validate.resources import is_standard, resource_name, resources
 
 # PodDisruptionBudget
 

@@ -15,6 +15,7 @@ from sampan.api.validate import (
     cluster,
     config,
     crd,
+    devices,
     flowcontrol,
     network,
     pod,
@@ -134,6 +135,12 @@ _NETWORKING: dict[str, Rules] = {
     "networkpolicies": Rules(network.network_policy, network.network_policy_update),
     "servicecidrs": Rules(network.service_cidr, network.service_cidr_update),
 }
+_DEVICES: dict[str, Rules] = {
+    "deviceclasses": Rules(devices.device_class, devices.device_class_update),
+    "resourceclaims": Rules(devices.claim, devices.claim_update),
+    "resourceclaimtemplates": Rules(devices.template, devices.template_update),
+    "resourceslices": Rules(devices.device_slice, devices.device_slice_update),
+}
 _RBAC: dict[str, Rules] = {
     "clusterrolebindings": Rules(
         rbac.cluster_role_binding, rbac.cluster_role_binding_update, name=names.path_segment
@@ -204,6 +211,7 @@ _GROUPS: dict[str, dict[str, Rules]] = {
     "node.k8s.io": {"runtimeclasses": Rules(policy.runtime_class, policy.runtime_class_update)},
     "policy": {"poddisruptionbudgets": Rules(policy.budget, policy.budget_update, policy.budget_status)},
     "rbac.authorization.k8s.io": _RBAC,
+    "resource.k8s.io": _DEVICES,
     "scheduling.k8s.io": {"priorityclasses": Rules(policy.priority_class, policy.priority_class_update)},
     "storage.k8s.io": _STORAGE,
 }

@@ -24,8 +24,9 @@ from sampan.api.validate.base import (
     texts,
     too_long,
 )
+from sampan.api.validate.claims import access_modes, claim_spec
 from sampan.api.validate.pod import difference
-from sampan.api.validate.volumes import access_modes, claim_spec, csi_driver_name, persistent_sources
+from sampan.api.validate.volumes import csi_driver_name, persistent_sources
 
 _RECLAIM = ("Delete", "Recycle", "Retain")
 _CLASS_NOTE = "volume.beta.kubernetes.io/storage-class"

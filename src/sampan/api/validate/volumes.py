@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sampan.api import names
 from sampan.api.validate.base import (
@@ -12,19 +11,17 @@ from sampan.api.validate.base import (
     Object,
     amount,
     dns_label,
-    dns_subdomain,
     duplicate,
     forbidden_field,
     invalid_value,
-    key_problems,
-    label_selector,
-    not_found_field,
     not_supported,
     one_of,
     required,
     texts,
     too_long,
 )
+from sampan.api.validate.claims import claim_spec
+from sampan.api.validate.downward import FILE_FIELDS, field_ref, resource_ref
 from sampan.api.validate.meta import template_meta
 
 Source = Callable[[Errors, Object, str], None]
@@ -41,7 +38,6 @@ _HOST_TYPES = (
     "FileOrCreate",
     "Socket",
 )
-_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
 def pod_volumes(errors: Errors, volumes: Sequence[Object], path: str, pod: Object | None = None) -> set[str]:
@@ -166,108 +162,6 @@ def _claim(errors: Errors, source: Object, path: str) -> None:
         errors.append(required(f"{path}.claimName"))
 
 
-# Downward API: what of a pod a file or a variable may show.
-
-_FILE_FIELDS = (
-    "metadata.annotations",
-    "metadata.labels",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-)
-FILE_RESOURCES = (
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-)
-_POD_FIELDS = frozenset(
-    (
-        "metadata.annotations",
-        "metadata.labels",
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.serviceAccountName",
-        "spec.schedulerName",
-        "status.phase",
-        "status.hostIP",
-        "status.hostIPs",
-        "status.podIP",
-        "status.podIPs",
-        "spec.hostNetwork",
-    )
-)
-_DIVISORS = {
-    "cpu": ("1m", "1"),
-    "memory": ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"),
-}
-_DIVISOR_TEXT = {
-    "cpu": "only divisor's values 1m and 1 are supported with the cpu resource",
-    "memory": "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported "
-    "with the {} resource",
-}
-
-
-def field_ref(errors: Errors, ref: Object, path: str, allowed: Sequence[str]) -> None:
-    """An ObjectFieldSelector; `allowed` are the fields that may be shown here, besides single labels and annotations."""
-    version, field = ref.get("apiVersion", "v1"), ref.get("fieldPath", "")
-    if not version:
-        errors.append(required(f"{path}.apiVersion"))
-        return
-    if not field:
-        errors.append(required(f"{path}.fieldPath"))
-        return
-    plain, _, subscript = field.partition("['")
-    if subscript.endswith("']"):
-        _subscript(errors, f"{path}.fieldPath", field, plain, subscript[:-2])
-        return
-    at = f"{path}.fieldPath"
-    if version != "v1":
-        errors.append(
-            invalid_value(at, field, f"error converting fieldPath: unsupported pod version: {version}")
-        )
-    elif field not in _POD_FIELDS:
-        errors.append(
-            invalid_value(at, field, f"error converting fieldPath: field label not supported: {field}")
-        )
-    elif field not in allowed:
-        errors.append(not_supported(at, field, sorted(allowed)))
-
-
-def _subscript(errors: Errors, path: str, field: str, plain: str, key: str) -> None:
-    if plain == "metadata.annotations":
-        texts(errors, path, key.lower(), key_problems)
-    elif plain == "metadata.labels":
-        texts(errors, path, key, key_problems)
-    else:
-        errors.append(invalid_value(path, plain, "does not support subscript"))
-
-
-def resource_ref(errors: Errors, ref: Object, path: str, *, volume: bool) -> None:
-    """A ResourceFieldSelector. Files must name the container they speak of."""
-    if volume and not ref.get("containerName"):
-        errors.append(required(f"{path}.containerName"))
-        return
-    resource = ref.get("resource", "")
-    if not resource:
-        errors.append(required(f"{path}.resource"))
-        return
-    if resource not in FILE_RESOURCES and ".hugepages-" not in resource:
-        errors.append(not_supported(f"{path}.resource", resource, FILE_RESOURCES))
-    divisor = amount(ref.get("divisor") or "0")
-    if divisor is None or not divisor.nano:
-        return
-    kind = "cpu" if resource.endswith(".cpu") else "memory"
-    if not any(divisor == amount(d) for d in _DIVISORS[kind]):
-        text = _DIVISOR_TEXT[kind].format(resource.partition(".")[2])
-        errors.append(invalid_value(f"{path}.divisor", resource, text))
-
-
 def _downward_item(errors: Errors, item: Object, path: str) -> None:
     text = item.get("path", "")
     if not text:
@@ -275,7 +169,7 @@ def _downward_item(errors: Errors, item: Object, path: str) -> None:
     local_path(errors, f"{path}.path", text)
     field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
     if field is not None:
-        field_ref(errors, field, f"{path}.fieldRef", _FILE_FIELDS)
+        field_ref(errors, field, f"{path}.fieldRef", FILE_FIELDS)
         if resource is not None:
             errors.append(
                 invalid_value(
@@ -505,60 +399,6 @@ _POD_SOURCES: dict[str, Source] = {
     "ephemeral": _ephemeral,
     "image": _image,
 }
-
-
-def access_modes(errors: Errors, modes: Sequence[str], path: str) -> None:
-    """At least one mode, each known; ReadWriteOncePod stands alone."""
-    if not modes:
-        errors.append(required(path, "at least 1 access mode is required"))
-    for mode in modes:
-        one_of(errors, path, mode, _ACCESS_MODES)
-    if "ReadWriteOncePod" in modes and len(modes) > 1:
-        detail = "may not use ReadWriteOncePod with other access modes"
-        errors.append(forbidden_field(path, detail))
-
-
-def claim_spec(errors: Errors, spec: Object, path: str) -> None:
-    """The spec of a PersistentVolumeClaim, also as a template of one."""
-
-    access_modes(errors, spec.get("accessModes") or (), f"{path}.accessModes")
-    label_selector(errors, f"{path}.selector", spec.get("selector"))
-    request: Any = ((spec.get("resources") or NONE).get("requests") or NONE).get("storage")
-    if request is None:
-        errors.append(required(f"{path}.resources[storage]"))
-    else:
-        size = amount(request)
-        if size is not None and size.nano <= 0:
-            errors.append(invalid_value(f"{path}.resources[storage]", request, "must be greater than zero"))
-    if spec.get("storageClassName"):
-        dns_subdomain(errors, f"{path}.storageClassName", spec["storageClassName"])
-    mode = spec.get("volumeMode")
-    if mode is not None:
-        one_of(errors, f"{path}.volumeMode", mode, ("Block", "Filesystem"))
-    for field in ("dataSource", "dataSourceRef"):
-        if spec.get(field) is not None:
-            _data_source(errors, spec[field], f"{path}.{field}")
-    if spec.get("volumeAttributesClassName"):
-        dns_subdomain(errors, f"{path}.volumeAttributesClassName", spec["volumeAttributesClassName"])
-
-
-def _data_source(errors: Errors, source: Object, path: str) -> None:
-    for field in ("name", "kind"):
-        if not source.get(field):
-            errors.append(required(f"{path}.{field}"))
-    group, kind = source.get("apiGroup") or "", source.get("kind")
-    if not group and kind and kind != "PersistentVolumeClaim":
-        errors.append(invalid_value(path, kind, ""))
-    if group:
-        dns_subdomain(errors, f"{path}.apiGroup", group)
-
-
-def mount_names(errors: Errors, path: str, name: str, known: set[str]) -> None:
-    """A mount names a volume of its pod."""
-    if not name:
-        errors.append(required(path))
-    elif name not in known:
-        errors.append(not_found_field(path, name))
 
 
 # PersistentVolumes
