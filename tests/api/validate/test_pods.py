@@ -190,3 +190,15 @@ def test_spread_constraints(judge, put):
         "spec.topologySpreadConstraints[1].minDomains: Invalid value: 2: can only use minDomains if "
         "whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway",
     ]
+
+
+def test_a_resize_keeps_the_class_of_service(judge, put):
+    def sized(**resources):
+        return put(POD, C + "resources", resources)
+
+    asked = sized(requests={"cpu": "1", "x.io/a": "1"}, limits={"x.io/a": "1"})
+    assert judge.update("pods", put(asked, C + "resources.requests.cpu", "2"), asked, "resize") == []
+    (line,) = judge.update("pods", sized(requests={"cpu": "1"}), POD, "resize")
+    assert "Pod QOS Class may not change as a result of resizing" in line
+    more = sized(requests={"cpu": "1", "x.io/a": "2"}, limits={"x.io/a": "2"})
+    assert "only cpu and memory resources are mutable" in judge.update("pods", more, asked, "resize")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from sampan.api.qos import qos_class
 from sampan.api.validate import affinity as place
 from sampan.api.validate import containers as run
 from sampan.api.validate import security
@@ -443,7 +444,29 @@ def ephemeral(errors: Errors, new: Object, old: Object) -> None:
 
 def resize(errors: Errors, new: Object, old: Object) -> None:
     """Only cpu and memory of containers change, and not the class of service. Source: KEP-1287."""
+    after, before = new.get("spec") or NONE, old.get("spec") or NONE
+    if qos_class(after) != qos_class(before):
+        text = "Pod QOS Class may not change as a result of resizing"
+        errors.append(invalid_value("metadata", qos_class(after), text))
     for field in ("containers", "initContainers"):
-        for index, container in enumerate((new.get("spec") or NONE).get(field) or ()):
-            if container.get("resources"):
-                resources(errors, container["resources"], f"spec.{field}[{index}].resources")
+        pairs = zip(after.get(field) or (), before.get(field) or (), strict=False)
+        for index, (container, was) in enumerate(pairs):
+            at = f"spec.{field}[{index}].resources"
+            given, had = container.get("resources") or NONE, was.get("resources") or NONE
+            resources(errors, given, at)
+            _resized(errors, given, had, at)
+            if field == "initContainers" and given != had and container.get("restartPolicy") != "Always":
+                errors.append(forbidden_field(at, "resizing of non-sidecar init containers is not allowed"))
+
+
+def _resized(errors: Errors, given: Object, had: Object, path: str) -> None:
+    """Nothing but cpu and memory differs, and no request or limit is taken away."""
+    for side in ("requests", "limits"):
+        new, old = given.get(side) or NONE, had.get(side) or NONE
+        for name in sorted(new.keys() | old.keys()):
+            if new.get(name) == old.get(name):
+                continue
+            if name not in ("cpu", "memory"):
+                errors.append(forbidden_field(path, "only cpu and memory resources are mutable"))
+            elif name not in new:
+                errors.append(forbidden_field(f"{path}.{side}", f"resource {side} cannot be removed"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api import quantity
+from sampan.api.qos import qos_class
 from sampan.server.strategies.base import Prep, Strategy
 
 Object = dict[str, Any]
@@ -24,30 +24,6 @@ def _update_status(new: Object, old: Object, prep: Prep) -> None:
     status = new.setdefault("status", {})
     if "qosClass" not in status:
         status["qosClass"] = (old.get("status") or {}).get("qosClass") or qos_class(new.get("spec") or {})
-
-
-def qos_class(spec: Object) -> str:
-    """Guaranteed, Burstable or BestEffort. Source: "Pod Quality of Service Classes"."""
-    requests: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    guaranteed = True
-    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
-        resources = container.get("resources") or {}
-        for name, amount in (resources.get("requests") or {}).items():
-            if name in ("cpu", "memory") and (value := quantity.milli(amount)):
-                requests[name] = requests.get(name, 0) + value
-        found = set()
-        for name, amount in (resources.get("limits") or {}).items():
-            if name in ("cpu", "memory") and (value := quantity.milli(amount)):
-                limits[name] = limits.get(name, 0) + value
-                found.add(name)
-        if found != {"cpu", "memory"}:
-            guaranteed = False
-    if not requests and not limits:
-        return "BestEffort"
-    if guaranteed and all(limits.get(name) == value for name, value in requests.items()):
-        return "Guaranteed"
-    return "Burstable"
 
 
 def grace_of(obj: Object, wanted: int | None) -> int:
