@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Iterable
 
 from sampan.node.native.syscalls import write_file
 
@@ -70,6 +71,20 @@ def needed(limits: dict) -> list[str]:
 def procs(path: str, limits: dict) -> list[str]:
     """The files a pid is written to, to join the group that create() made with these limits."""
     return [f"{directory}/cgroup.procs" for directory in _directories(path, needed(limits))]
+
+
+def entrance(procs_file: str) -> str:
+    """The file of a group through which a process with one thread moves itself into it, by writing 0.
+
+    Version 1 then need not stop all forks of the machine, which takes 6-14 ms for moving anyone else.
+    """
+    return procs_file.removesuffix("cgroup.procs") + "tasks" if version() == 1 else procs_file
+
+
+def enter(procs_files: Iterable[str]) -> None:
+    """Move this process into the groups of these files of create()."""
+    for file in procs_files:
+        write_file(entrance(file), "0")
 
 
 def create(path: str, limits: dict) -> list[str]:

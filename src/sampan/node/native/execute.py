@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 
-from sampan.node.native import process, syscalls, terminal
+from sampan.node.native import cgroups, process, syscalls, terminal, users
 from sampan.node.native.shim import close_above, describe
 
 _ALL = (
@@ -51,24 +51,22 @@ def serve(connection: socket.socket, request: dict) -> None:
 def _start(request: dict) -> tuple[int, list[int]]:
     spec = {**request["spec"], "tty": request.get("tty")}
     program = process.program_for(spec)
-    procs = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in request.get("procs") or ()]
+    groups = [
+        os.open(cgroups.entrance(path), os.O_WRONLY | os.O_CLOEXEC) for path in request.get("procs") or ()
+    ]
     pidfd = os.pidfd_open(request["pid"])
     if syscalls.start_ticks(request["pid"]) != request["pid_start"]:
         raise ProcessLookupError(3, "container is not running")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.setns(pidfd, _ALL)
-    go_read, go_write = os.pipe()
+    if spec.get("user"):
+        users.enter(pidfd)
     error_read, error_write = os.pipe()
     stdio, given = _streams(request)
     child = os.fork()
     if child == 0:
-        os.close(go_write)
-        _become(spec, request, program, go_read, error_write, stdio)
-    for fd in procs:
-        os.write(fd, str(child).encode())
-        os.close(fd)
-    os.write(go_write, b"x")
-    for fd in {go_read, go_write, error_write, *stdio}:
+        _become(spec, request, program, groups, error_write, stdio)
+    for fd in {error_write, *groups, *stdio}:
         os.close(fd)
     message = os.read(error_read, 65536)
     os.close(error_read)
@@ -93,10 +91,13 @@ def _streams(request: dict) -> tuple[tuple[int, ...], list[int]]:
     return (in_read, out_write, error_write), given
 
 
-def _become(spec: dict, request: dict, program: bytes, go: int, errors: int, stdio: tuple[int, ...]) -> None:
+def _become(
+    spec: dict, request: dict, program: bytes, groups: list[int], errors: int, stdio: tuple[int, ...]
+) -> None:
     """In the child: never returns."""
     try:
-        os.read(go, 1)
+        for fd in groups:
+            os.write(fd, b"0")
         os.setsid()
         if len(stdio) == 1:
             os.fchown(stdio[0], spec.get("uid") or 0, -1)

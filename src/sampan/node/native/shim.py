@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 
-from sampan.node.native import cgroups, process, rootfs, syscalls, terminal
+from sampan.node.native import cgroups, process, rootfs, syscalls, terminal, users
 from sampan.node.native.logs import LogWriter
 from sampan.node.native.stdio import STDERR, STDOUT, Streams
 
@@ -175,8 +175,7 @@ class _Child:
         theirs.close()
         problem: OSError | None = None
         try:
-            self._record_and_limit()
-            os.write(go_write, b"x")
+            os.write(go_write, b"\n".join([b"go", *map(os.fsencode, self._record_and_limit())]))
         except OSError as error:  # perhaps because it failed already: it says why below
             problem = error
         os.close(go_write)
@@ -192,18 +191,17 @@ class _Child:
             os.waitpid(self.pid, 0)
             raise process.StartError(message) if message else problem  # type: ignore[misc]
 
-    def _record_and_limit(self) -> None:
-        """While it builds its root: put the request on disk, and the process in its control group."""
+    def _record_and_limit(self) -> list[str]:
+        """While it builds its root: put the request on disk and make its control group; returns what it is to enter."""
         spec = self.spec
         syscalls.write_atomic(f"{spec['dir']}/config.json", json.dumps(spec).encode())
         limits = spec.get("limits") or {}
-        if spec.get("cgroup"):
-            for path in cgroups.create(spec["cgroup"], limits):
-                syscalls.write_file(path, str(self.pid))
+        groups = cgroups.create(spec["cgroup"], limits) if spec.get("cgroup") else []
         try:
             syscalls.write_file(f"/proc/{self.pid}/oom_score_adj", str(limits.get("oom_score_adj") or 0))
         except OSError:
             pass  # lowering it may be refused (no CAP_SYS_RESOURCE): then the container keeps ours
+        return groups
 
     def _pipes(self) -> tuple[list[int], tuple[int, int, int]]:
         """(descriptors to close here, (stdin, stdout, stderr) for the child)."""
@@ -234,15 +232,21 @@ def _first_process(
     """In the child: build the root, wait for the control group, become the workload. Never returns."""
 
     def joined() -> None:
-        if not os.read(go, 1):
+        told = os.read(go, 65536)
+        if not told:
             os._exit(127)
+        cgroups.enter(map(os.fsdecode, told.split(b"\n")[1:]))
         if cgroups.version():
             syscalls.unshare(syscalls.CLONE_NEWCGROUP)
 
     try:
         os.setsid()
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        rootfs.build(spec, joined)
+        own_users = os.open(spec["user"], os.O_RDONLY | os.O_CLOEXEC) if spec.get("user") else -1
+        rootfs.build(spec, joined, own_users)
+        if own_users >= 0:
+            users.enter(own_users)
+            syscalls.unshare(syscalls.CLONE_NEWNS)  # mounts that the pod's root may add to, but not take away
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if spec.get("tty"):
             master, slave = terminal.open_pair()
