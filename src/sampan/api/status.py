@@ -43,6 +43,7 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.retry_after = retry_after
+        self.headers: dict[str, str] | None = None  # more, for the answer
 
     def status(self) -> dict[str, Any]:
         """The meta/v1 Status object that is sent."""

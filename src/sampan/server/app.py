@@ -8,7 +8,7 @@ allocators, connections to nodes) is plugged in by the composition root through 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,9 +21,11 @@ from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
     conversion,
+    deadline,
     definitions,
     delete,
     discovery,
+    fairness,
     health,
     objects,
     patch,
@@ -113,6 +115,8 @@ class Server:
         self.watchers: dict[Watch, Resource] = {}
         self.metrics = Metrics()
         self.conversions = conversion.Conversions(self)
+        self.fairness = fairness.Fairness(self.lookup, clock)
+        self.metrics.sources.append(self.fairness.render)
         self.definitions = definitions.Definitions(self)
         self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing
         self.definitions.load()
@@ -139,9 +143,20 @@ class Server:
         if self.audit is not None:
             acting = user if user is not asking else None
             return await self.audit.around(
-                request, asking, info, acting, lambda: self._respond(request, info, user)
+                request, asking, info, acting, lambda: self._limited(request, info, user)
             )
-        return await self._respond(request, info, user)
+        return await self._limited(request, info, user)
+
+    async def _limited(self, request: Request, info: route.RequestInfo, user: User) -> Response:
+        """In its turn and in its time; callers inside the process are not held up."""
+        if request.user is not None:
+            return await self._respond(request, info, user)
+        limit = deadline.seconds(info)
+
+        def proceed() -> Awaitable[Response]:
+            return deadline.within(self.clock, limit, self._respond(request, info, user))
+
+        return await self.fairness.around(user, info, proceed)
 
     async def _respond(self, request: Request, info: route.RequestInfo, user: User) -> Response:
         if self.config.authorize:

@@ -28,6 +28,8 @@ def refusal(error: ApiError, media: str = JSON) -> Response:
     headers = {"content-type": media}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
+    if error.headers is not None:
+        headers |= error.headers
     if error.code == 401:
         headers["www-authenticate"] = 'Bearer realm="kubernetes"'
     return Response(error.code, headers, dump(error.status(), Form(media=media)))

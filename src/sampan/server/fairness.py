@@ -1,0 +1,369 @@
+"""Priority and fairness: requests of one kind of user cannot crowd out those of another.
+
+A FlowSchema says which priority level a request belongs to; a level has so many seats, and queues for those who wait.
+Most requests are answered without waiting for anything, so a seat is taken and given back in one breath; seats fill
+up when many requests wait for the disk, for webhooks or for slow readers.
+Source: Kubernetes documentation, "API Priority and Fairness"; KEP-1040.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from sampan.api.status import ApiError, too_many_requests
+from sampan.base.clock import Clock
+from sampan.client.messages import Response, User
+from sampan.server import respond
+from sampan.server.lookup import Derived, Lookup
+
+if TYPE_CHECKING:
+    from sampan.server.route import RequestInfo
+
+Object = dict[str, Any]
+GROUP = "flowcontrol.apiserver.k8s.io"
+_SCHEMAS, _LEVELS = f"flowschemas.{GROUP}", f"prioritylevelconfigurations.{GROUP}"
+
+SEATS = 600  # requests under way in all levels: the original's 400 readers and 200 writers
+WAIT = 15.0  # seconds in a queue: a quarter of a request's time
+_CACHE_LIMIT = 20_000
+_STREAMS = frozenset(("exec", "attach", "portforward", "proxy", "log"))  # take no seat: they last
+_TOO_MANY = "Too many requests, please try again later."
+
+
+class Level:
+    """Seats of a priority level, and those who wait for one: queues that take turns."""
+
+    __slots__ = (
+        "borrowing",
+        "exempt",
+        "hand",
+        "length",
+        "lendable",
+        "name",
+        "queues",
+        "refused",
+        "running",
+        "seats",
+        "turn",
+        "uid",
+        "waiting",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.running = self.waiting = self.refused = self.turn = 0
+        self.queues: list[deque[asyncio.Future[None]]] = []
+
+    def configure(self, raw: Object, seats: int) -> None:
+        """As its object now says; `seats` is its share of all."""
+        spec = raw.get("spec") or {}
+        limited = spec.get("limited") or {}
+        self.uid: str = raw["metadata"].get("uid", "")
+        self.exempt = spec.get("type") == "Exempt"
+        self.seats = seats
+        self.lendable = seats * (limited.get("lendablePercent") or 0) // 100
+        percent = limited.get("borrowingLimitPercent")
+        self.borrowing = SEATS if percent is None else seats * percent // 100
+        queuing = (limited.get("limitResponse") or {}).get("queuing") or {}
+        count = (
+            queuing.get("queues", 64) if (limited.get("limitResponse") or {}).get("type") == "Queue" else 0
+        )
+        self.hand = max(1, min(queuing.get("handSize", 8), count))
+        self.length = queuing.get("queueLengthLimit", 50)
+        while len(self.queues) < count:
+            self.queues.append(deque())
+        if len(self.queues) > count and not self.waiting:
+            del self.queues[count:]
+
+    def choose(self, flow: str) -> deque[asyncio.Future[None]] | None:
+        """The shortest of a few queues that belong to a flow; None when even that is full (or there are none)."""
+        if not self.queues:
+            return None
+        value = zlib.crc32(flow.encode()) | zlib.adler32(flow.encode()) << 32
+        left = list(range(len(self.queues)))
+        best: deque[asyncio.Future[None]] | None = None
+        for _ in range(min(self.hand, len(left))):
+            value, index = divmod(value, len(left))
+            queue = self.queues[left.pop(index)]
+            if best is None or len(queue) < len(best):
+                best = queue
+        return best if best is not None and len(best) < self.length else None
+
+    def next(self) -> asyncio.Future[None] | None:
+        """Who has waited longest in the queue whose turn it is."""
+        for step in range(len(self.queues)):
+            at = (self.turn + step) % len(self.queues)
+            queue = self.queues[at]
+            while queue:
+                waiter = queue.popleft()
+                if not waiter.done():
+                    self.turn = at + 1
+                    return waiter
+        return None
+
+
+class Flow:
+    """Where requests of one kind belong: their schema, its level, and what tells them apart from others in it."""
+
+    __slots__ = ("headers", "id", "json_headers", "level")
+
+    def __init__(self, level: Level, schema: Object, distinguisher: str) -> None:
+        self.level = level
+        name = schema["metadata"]["name"]
+        self.id = f"{name}/{distinguisher}"
+        self.headers = {
+            "x-kubernetes-pf-flowschema-uid": schema["metadata"].get("uid", ""),
+            "x-kubernetes-pf-prioritylevel-uid": level.uid,
+        }
+        self.json_headers = respond.JSON_HEADERS | self.headers
+
+
+class Fairness:
+    """`around` a request. Without any FlowSchema (a server of a test) everything passes."""
+
+    def __init__(self, lookup: Lookup, clock: Clock) -> None:
+        self._lookup = lookup
+        self._clock = clock
+        self._levels: dict[str, Level] = {}
+        self._schemas: list[Object] = []
+        self._flows: dict[tuple[Any, ...], Flow | None] = {}
+        self._state = Derived(lookup, (_SCHEMAS, _LEVELS), self._compile)
+
+    def _compile(self) -> bool:
+        """Levels keep who is in them. Returns whether there is anything to do."""
+        self._flows.clear()
+        raws = self._lookup.list(_LEVELS)
+        limited = {
+            r["metadata"]["name"]: (
+                ((r.get("spec") or {}).get("limited") or {}).get("nominalConcurrencyShares", 30)
+            )
+            for r in raws
+            if (r.get("spec") or {}).get("type") != "Exempt"
+        }
+        total = sum(limited.values()) or 1
+        for raw in raws:
+            name = raw["metadata"]["name"]
+            level = self._levels.get(name) or Level(name)
+            level.configure(raw, -(-SEATS * limited.get(name, 0) // total))
+            self._levels[name] = level
+        names = {r["metadata"]["name"] for r in raws}
+        self._levels = {n: v for n, v in self._levels.items() if n in names or v.running or v.waiting}
+        schemas = [s for s in self._lookup.list(_SCHEMAS) if _level_name(s) in names]
+        self._schemas = sorted(
+            schemas,
+            key=lambda s: ((s.get("spec") or {}).get("matchingPrecedence", 1000), s["metadata"]["name"]),
+        )
+        return bool(self._schemas)
+
+    def flow(self, user: User, info: RequestInfo) -> Flow | None:
+        """Where a request belongs; None when no schema matches."""
+        if not self._state.get():  # before the cache: this is what empties it
+            return None
+        if info.is_resource:
+            key: tuple[Any, ...] = (
+                user.name,
+                user.groups,
+                info.verb,
+                info.resource,
+                info.namespace,
+                info.group,
+                info.subresource,
+            )
+        else:
+            key = (user.name, user.groups, info.verb, info.path)
+        try:
+            return self._flows[key]
+        except KeyError:
+            if len(self._flows) >= _CACHE_LIMIT:
+                self._flows.clear()
+            found = self._flows[key] = self._classify(user, info)
+            return found
+
+    def _classify(self, user: User, info: RequestInfo) -> Flow | None:
+        for schema in self._schemas:
+            spec = schema["spec"]
+            if any(_matches(rule, user, info) for rule in spec.get("rules") or ()):
+                method = (spec.get("distinguisherMethod") or {}).get("type", "")
+                distinguisher = {"ByUser": user.name, "ByNamespace": info.namespace}.get(method, "")
+                return Flow(self._levels[_level_name(schema)], schema, distinguisher)
+        return None
+
+    async def around(
+        self, user: User, info: RequestInfo, proceed: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """The answer of `proceed`, when there is a seat for it. Raises 429."""
+        flow = self.flow(user, info)
+        if flow is None:
+            return await proceed()
+        level = flow.level
+        try:
+            if level.exempt or info.subresource in _STREAMS:
+                response = await proceed()
+            else:
+                if level.running >= level.seats and not self._borrows(level):
+                    await self._wait(level, flow)
+                else:
+                    level.running += 1
+                response = await self._seated(level, info, proceed)
+        except ApiError as error:
+            error.headers = flow.headers
+            raise
+        if response.headers is respond.JSON_HEADERS:
+            response.headers = flow.json_headers
+        else:
+            response.headers = response.headers | flow.headers
+        return response
+
+    async def _seated(
+        self, level: Level, info: RequestInfo, proceed: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        kept = False
+        try:
+            response = await proceed()
+            body = response.body
+            if not isinstance(body, bytes) and info.verb != "watch" and response.upgrade is None:
+                response.body, kept = self._held(level, body), True
+            return response
+        finally:
+            if not kept:
+                self._release(level)
+
+    async def _held(self, level: Level, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A long answer keeps its seat until it has been read."""
+        try:
+            async for chunk in body:
+                yield chunk
+        finally:
+            self._release(level)
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _borrows(self, level: Level) -> bool:
+        """Whether other levels lend a seat: what they may lend and do not use."""
+        if level.waiting or level.running - level.seats >= level.borrowing:
+            return False
+        free = used = 0
+        for other in self._levels.values():
+            if not other.exempt:
+                free += min(other.lendable, max(0, other.seats - other.running))
+                used += max(0, other.running - other.seats)
+        return used < free
+
+    async def _wait(self, level: Level, flow: Flow) -> None:
+        """Stand in a queue until a seat is handed over. Raises 429 when the queue is full or nobody came."""
+        queue = level.choose(flow.id)
+        if queue is None:
+            level.refused += 1
+            raise too_many_requests(_TOO_MANY, 1)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(waiter)
+        level.waiting += 1
+        try:
+            async with self._clock.timeout(WAIT):
+                await waiter
+        except TimeoutError:
+            self._give_up(level, waiter)
+            level.refused += 1
+            raise too_many_requests(_TOO_MANY, 1) from None
+        except asyncio.CancelledError:
+            self._give_up(level, waiter)
+            raise
+        finally:
+            level.waiting -= 1
+            if waiter in queue:
+                queue.remove(waiter)
+
+    def _give_up(self, level: Level, waiter: asyncio.Future[None]) -> None:
+        """A seat that was handed to somebody who left at that moment goes to the next."""
+        if waiter.done() and not waiter.cancelled():
+            self._release(level)
+
+    def _release(self, level: Level) -> None:
+        """A seat is free: it goes to whoever waits for it."""
+        if level.waiting and level.running <= level.seats:
+            waiter = level.next()
+            if waiter is not None:
+                waiter.set_result(None)  # the seat changes hands: `running` stays
+                return
+        level.running -= 1
+
+    def render(self) -> str:
+        """Figures for /metrics."""
+        lines = []
+        for name, value in (
+            ("current_executing_requests", "running"),
+            ("current_inqueue_requests", "waiting"),
+            ("nominal_limit_seats", "seats"),
+            ("rejected_requests_total", "refused"),
+        ):
+            lines.append(
+                f"# TYPE apiserver_flowcontrol_{name} {'counter' if name.endswith('total') else 'gauge'}"
+            )
+            for level in self._levels.values():
+                lines.append(
+                    f'apiserver_flowcontrol_{name}{{priority_level="{level.name}"}} {getattr(level, value)}'
+                )
+        return "\n".join(lines) + "\n"
+
+
+def _level_name(schema: Object) -> str:
+    return ((schema.get("spec") or {}).get("priorityLevelConfiguration") or {}).get("name", "")
+
+
+def _matches(rule: Object, user: User, info: RequestInfo) -> bool:
+    if not any(_is_subject(s, user) for s in rule.get("subjects") or ()):
+        return False
+    if info.is_resource:
+        return any(_names_resource(r, info) for r in rule.get("resourceRules") or ())
+    return any(_names_path(r, info) for r in rule.get("nonResourceRules") or ())
+
+
+def _is_subject(subject: Object, user: User) -> bool:
+    match subject.get("kind"):
+        case "User":
+            return (subject.get("user") or {}).get("name") in ("*", user.name)
+        case "Group":
+            name = (subject.get("group") or {}).get("name")
+            return name == "*" or name in user.groups
+        case "ServiceAccount":
+            account = subject.get("serviceAccount") or {}
+            prefix = f"system:serviceaccount:{account.get('namespace', '')}:"
+            wanted = account.get("name")
+            return user.name.startswith(prefix) and wanted in ("*", user.name[len(prefix) :])
+    return False
+
+
+def _has(values: Any, value: str) -> bool:
+    return "*" in (values or ()) or value in (values or ())
+
+
+def _names_resource(rule: Object, info: RequestInfo) -> bool:
+    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    if not (
+        _has(rule.get("verbs"), info.verb)
+        and _has(rule.get("apiGroups"), info.group)
+        and _has(rule.get("resources"), resource)
+    ):
+        return False
+    if not info.namespace:
+        return bool(rule.get("clusterScope"))
+    return _has(rule.get("namespaces"), info.namespace)
+
+
+def _names_path(rule: Object, info: RequestInfo) -> bool:
+    if not _has(rule.get("verbs"), info.verb):
+        return False
+    for pattern in rule.get("nonResourceURLs") or ():
+        if (
+            pattern == "*"
+            or pattern == info.path
+            or pattern.endswith("*")
+            and info.path.startswith(pattern[:-1])
+        ):
+            return True
+    return False

@@ -1,0 +1,304 @@
+"""Priority levels: seats, queues, borrowing, refusals, headers; and how long a request may take."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sampan.api.status import ApiError
+from sampan.client.messages import Response, User
+from sampan.server import deadline, respond, route
+from sampan.server.fairness import Fairness
+
+_GROUP = "flowcontrol.apiserver.k8s.io"
+BUCKETS = {
+    "FlowSchema": f"flowschemas.{_GROUP}",
+    "PriorityLevelConfiguration": f"prioritylevelconfigurations.{_GROUP}",
+}
+BOB, EVE = User("bob", ("users",)), User("eve", ("users",))
+GET = route.parse("GET", "/api/v1/namespaces/d/pods/x", "")
+ANY = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": True}
+
+
+class Levels:
+    """A server's fairness, with work that ends when told to."""
+
+    def __init__(self, facts):
+        self.facts = facts
+        self.fairness = Fairness(facts.lookup, facts.clock)
+        self.running: list[asyncio.Future] = []
+
+    def put(self, kind, name, spec):
+        obj = {"apiVersion": f"{_GROUP}/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        return self.facts.put(obj, BUCKETS[kind])
+
+    def level(self, name, shares, queuing=None, **limited):
+        response = {"type": "Queue", "queuing": queuing} if queuing else {"type": "Reject"}
+        limited = {
+            "nominalConcurrencyShares": shares,
+            "limitResponse": response,
+            "borrowingLimitPercent": 0,
+            **limited,
+        }
+        return self.put("PriorityLevelConfiguration", name, {"type": "Limited", "limited": limited})
+
+    def schema(self, name, level, subject, precedence=1000, method="ByUser", **rule):
+        kind, _, who = subject.partition(":")
+        rules = [{"subjects": [{"kind": kind, kind.lower(): {"name": who}}], "resourceRules": [ANY], **rule}]
+        spec = {
+            "priorityLevelConfiguration": {"name": level},
+            "matchingPrecedence": precedence,
+            "rules": rules,
+        }
+        return self.put("FlowSchema", name, {**spec, "distinguisherMethod": {"type": method}})
+
+    def ask(self, user=BOB, info=GET):
+        async def work():
+            done = asyncio.get_running_loop().create_future()
+            self.running.append(done)
+            return Response(200, respond.JSON_HEADERS, await done)
+
+        return asyncio.ensure_future(self.fairness.around(user, info, work))
+
+    async def settle(self):
+        await self.facts.clock.settle()
+
+    async def finish(self, count=1):
+        for _ in range(count):
+            self.running.pop(0).set_result(b"x")
+            await self.settle()
+
+
+@pytest.fixture
+async def levels(facts, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 4)
+    return Levels(facts)
+
+
+async def test_without_schemas_everything_passes(levels):
+    asked = [levels.ask() for _ in range(10)]
+    await levels.settle()
+    await levels.finish(10)
+    assert all(a.result().headers is respond.JSON_HEADERS for a in asked)
+
+
+async def test_seats_are_limited_and_the_rest_is_refused(levels):
+    levels.level("low", 1)
+    levels.level("other", 1)
+    levels.schema("all", "low", "Group:users")
+    asked = [levels.ask() for _ in range(3)]
+    await levels.settle()
+    assert [a.done() for a in asked] == [False, False, True]
+    error = asked[2].exception()
+    assert (error.code, error.reason, error.retry_after) == (429, "TooManyRequests", 1)
+    await levels.finish(2)
+    assert asked[0].result().headers["x-kubernetes-pf-flowschema-uid"]
+    last = levels.ask()
+    await levels.settle()
+    await levels.finish()
+    assert last.result().status == 200
+
+
+async def test_requests_wait_in_queues_and_are_served_in_turn(levels):
+    levels.level("low", 1, {"queues": 8, "handSize": 1, "queueLengthLimit": 2})
+    levels.level("other", 3)
+    levels.schema("all", "low", "Group:users")
+    first = levels.ask()
+    many = [levels.ask() for _ in range(3)]
+    eve = levels.ask(EVE)
+    await levels.settle()
+    assert len(levels.running) == 1
+    assert many[2].exception().code == 429  # bob's queue is full, eve's is not
+    await levels.finish(2)
+    assert first.done() and (many[0].done() or eve.done())
+    await levels.finish(2)
+    assert all(a.result().status == 200 for a in (first, *many[:2], eve))
+
+
+async def test_nobody_waits_for_ever(levels):
+    levels.level("low", 1, {"queues": 1, "handSize": 1, "queueLengthLimit": 9})
+    levels.level("other", 3)
+    levels.schema("all", "low", "Group:users")
+    levels.ask()
+    waiting = levels.ask()
+    gone = levels.ask()
+    await levels.settle()
+    gone.cancel()
+    await levels.facts.clock.advance(16)
+    assert waiting.exception().code == 429
+    await levels.finish()
+    again = levels.ask()
+    await levels.settle()
+    await levels.finish()
+    assert again.result().status == 200
+
+
+async def test_idle_levels_lend_seats(levels):
+    levels.level("low", 1, borrowingLimitPercent=100)
+    levels.level("other", 3, lendablePercent=100)
+    levels.schema("all", "low", "Group:users")
+    asked = [levels.ask() for _ in range(4)]
+    await levels.settle()
+    assert [a.done() for a in asked] == [False, False, True, True]
+
+
+async def test_exempt_levels_have_no_limit_and_come_first(levels):
+    levels.put("PriorityLevelConfiguration", "exempt", {"type": "Exempt"})
+    levels.level("low", 1)
+    levels.schema("vip", "exempt", "User:eve", 1)
+    levels.schema("all", "low", "Group:users", 9000)
+    asked = [levels.ask(EVE) for _ in range(20)]
+    await levels.settle()
+    assert len(levels.running) == 20
+    await levels.finish(20)
+    assert {a.result().status for a in asked} == {200}
+
+
+async def test_changes_apply_to_those_who_come_later(levels):
+    levels.level("low", 1)
+    levels.level("other", 3)
+    levels.schema("all", "low", "Group:users")
+    assert levels.fairness.flow(BOB, GET).level.seats == 1
+    levels.level("low", 3)
+    assert levels.fairness.flow(BOB, GET).level.seats == 2
+
+
+async def test_long_answers_keep_their_seat(levels):
+    levels.level("low", 1)
+    levels.level("other", 3)
+    levels.schema("all", "low", "Group:users")
+
+    async def chunks():
+        yield b"a"
+        yield b"b"
+
+    async def work():
+        return Response(200, {}, chunks())
+
+    response = await levels.fairness.around(BOB, GET, work)
+    with pytest.raises(ApiError):
+        await levels.fairness.around(BOB, GET, work)
+    assert [c async for c in response.body] == [b"a", b"b"]
+    watch = route.parse("GET", "/api/v1/pods", "watch=1")
+    await levels.fairness.around(BOB, watch, work)
+    await levels.fairness.around(BOB, watch, work)
+
+
+@pytest.mark.parametrize(
+    ("subject", "user", "matches"),
+    [
+        ({"kind": "User", "user": {"name": "bob"}}, BOB, True),
+        ({"kind": "User", "user": {"name": "*"}}, EVE, True),
+        ({"kind": "Group", "group": {"name": "admins"}}, BOB, False),
+        (
+            {"kind": "ServiceAccount", "serviceAccount": {"namespace": "kube-system", "name": "*"}},
+            User("system:serviceaccount:kube-system:x"),
+            True,
+        ),
+        (
+            {"kind": "ServiceAccount", "serviceAccount": {"namespace": "kube-system", "name": "y"}},
+            User("system:serviceaccount:kube-system:x"),
+            False,
+        ),
+    ],
+)
+async def test_who_belongs_to_a_schema(levels, subject, user, matches):
+    levels.level("low", 1)
+    levels.schema("all", "low", "User:nobody", subjects=[subject])
+    assert (levels.fairness.flow(user, GET) is not None) is matches
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "matches"),
+    [
+        ({}, "/api/v1/namespaces/d/pods/x/log", True),
+        ({"resources": ["pods"]}, "/api/v1/namespaces/d/pods/x/log", False),
+        ({"resources": ["pods/log"]}, "/api/v1/namespaces/d/pods/x/log", True),
+        ({"namespaces": ["e"]}, "/api/v1/namespaces/d/pods", False),
+        ({"clusterScope": False}, "/api/v1/nodes", False),
+        ({"verbs": ["list"]}, "/api/v1/pods", True),
+        ({"apiGroups": ["apps"]}, "/api/v1/pods", False),
+        ({}, "/healthz", False),
+    ],
+)
+async def test_what_belongs_to_a_schema(levels, rule, path, matches):
+    levels.level("low", 1)
+    levels.schema("all", "low", "Group:users", resourceRules=[{**ANY, **rule}])
+    assert (levels.fairness.flow(BOB, route.parse("GET", path, "")) is not None) is matches
+
+
+async def test_every_answer_says_where_it_belonged(full):
+    for path, status in (("/readyz", 200), ("/api/v1/pods", 403)):
+        response = await full.response("GET", path, user=None)
+        assert response.status == status
+        assert response.headers["x-kubernetes-pf-flowschema-uid"]
+        assert response.headers["x-kubernetes-pf-prioritylevel-uid"]
+    metrics = await full.call("GET", "/metrics")
+    assert 'apiserver_flowcontrol_nominal_limit_seats{priority_level="global-default"}' in metrics[1]
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "expected"),
+    [
+        ("/api/v1/pods", "", 60.0),
+        ("/api/v1/pods", "timeout=5s", 5.0),
+        ("/api/v1/pods", "timeout=1h", 60.0),
+        ("/api/v1/pods", "timeout=0s", 60.0),
+        ("/api/v1/pods", "watch=1", None),
+        ("/api/v1/namespaces/d/pods/x/log", "follow=1", None),
+    ],
+)
+def test_how_long_a_request_may_take(path, query, expected):
+    assert deadline.seconds(route.parse("GET", path, query)) == expected
+
+
+def test_a_timeout_that_is_none_is_refused():
+    with pytest.raises(
+        ApiError, match='invalid timeout specified in the request URL - time: invalid duration "x"'
+    ):
+        deadline.seconds(route.parse("GET", "/api/v1/pods", "timeout=x"))
+
+
+async def test_a_request_that_takes_too_long_ends(facts):
+    clock = facts.clock
+
+    async def slow():
+        await clock.sleep(1)
+        await clock.sleep(100)
+
+    waiting = asyncio.ensure_future(deadline.within(clock, 5, slow()))
+    await clock.advance(6)
+    error = waiting.exception()
+    assert (error.code, error.reason) == (504, "Timeout")
+    assert error.message == "Timeout: request did not complete within the allotted timeout"
+
+
+async def test_requests_in_time_give_what_they_give(facts):
+    clock = facts.clock
+
+    async def quick():
+        return 1
+
+    async def waits():
+        await clock.sleep(1)
+        try:
+            await asyncio.wait_for(asyncio.get_running_loop().create_future(), 0)
+        except TimeoutError:
+            return 2
+
+    async def fails():
+        await clock.sleep(1)
+        raise ValueError("no")
+
+    assert await deadline.within(clock, 5, quick()) == 1
+    waiting = asyncio.ensure_future(deadline.within(clock, 5, waits()))
+    await clock.advance(2)
+    await asyncio.sleep(0.01)
+    assert waiting.result() == 2
+    failing = asyncio.ensure_future(deadline.within(clock, 5, fails()))
+    await clock.advance(2)
+    assert str(failing.exception()) == "no"
