@@ -57,16 +57,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def kubectl(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
-    """kubectl in a namespace of the test's own."""
-    name = (
-        re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")[:50].strip("-")
-    )
-    admin = cluster.kubectl()
-    admin(f"create namespace {name}")
-    kubectl = cluster.kubectl(name)
-    kubectl.wait("serviceaccount/default", "create", 10)
+    """kubectl in a namespace of the test's own, which goes away behind the back of the next test."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    kubectl = cluster.kubectl(words.strip("-")[:50].strip("-"))
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": kubectl.namespace}}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    kubectl.apply(
+        namespace, account, flags="--server-side"
+    )  # the cluster would make the account too, a moment later
     yield kubectl
-    admin(f"delete namespace {name} --wait=false")
+    kubectl.leave(f"delete namespace {kubectl.namespace} --wait=false")
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,11 @@ class Kubectl:
             process.kill()
             process.wait()
 
+    def leave(self, command: str) -> None:
+        """Start a command whose end and outcome nobody waits for."""
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.Popen(self._arguments(command), env=self.environment, **quiet)
+
     def _arguments(self, command: str) -> list[str]:
         return ["kubectl", f"--namespace={self.namespace}", *shlex.split(command)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -204,13 +205,13 @@ def test_a_disruption_budget_holds_a_drain_up(kubectl: Kubectl) -> None:
     kubectl("create poddisruptionbudget web --selector=app=web --min-available=1")
     kubectl.wait("poddisruptionbudget/web", "jsonpath={.status.currentHealthy}=1")
     (one,) = kubectl.items("pods -l app=web")
-    node = one["spec"]["nodeName"]
+    name, node = one["metadata"]["name"], one["spec"]["nodeName"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    path = f"/api/v1/namespaces/{kubectl.namespace}/pods/{name}/eviction"
+    said = kubectl.refused(f"create --raw {path} -f -", input=json.dumps(eviction))
+    assert "Cannot evict pod as it would violate the pod's disruption budget" in said
+    kubectl("delete poddisruptionbudget web")
     try:
-        said = kubectl.refused(
-            f"drain {node} --ignore-daemonsets --force --timeout=2s --pod-selector=app=web"
-        )
-        assert "Cannot evict pod as it would violate the pod's disruption budget" in said
-        kubectl("delete poddisruptionbudget web")
         kubectl(f"drain {node} --ignore-daemonsets --force --timeout=60s --pod-selector=app=web")
     finally:
         kubectl(f"uncordon {node}")
