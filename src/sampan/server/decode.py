@@ -26,9 +26,13 @@ def body(call: Call, row: Resource, validation: str = "Warn", *, kinds: tuple[st
     Raises 400 and 415.
     """
     request = call.request
-    obj = parse(call, row, negotiate.body_type(request.headers))
+    media = negotiate.body_type(request.headers)
+    obj = parse(call, row, media)
+    duplicates: list[str] = []
+    if validation != "Ignore":
+        decoded = obj if media == negotiate.JSON else None
+        duplicates = duplicate_problems(request.headers, request.body, decoded)
     check_kind(call, row, obj, kinds)
-    duplicates = duplicate_problems(request.headers, request.body) if validation != "Ignore" else []
     return finish(call, row, obj, validation, duplicates)
 
 
@@ -45,12 +49,12 @@ def parse(call: Call, row: Resource, media: str) -> Object:
     return wire.parse_body(media, data, kind=row.kind)
 
 
-def duplicate_problems(headers: Any, data: bytes) -> list[str]:
-    """`duplicate field "a.b"` of a JSON or YAML body."""
+def duplicate_problems(headers: Any, data: bytes, decoded: Object | None = None) -> list[str]:
+    """`duplicate field "a.b"` of a JSON or YAML body; `decoded` is what a JSON body says, if that is known already."""
     media = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == negotiate.PROTOBUF:
         return []
-    return [f'duplicate field "{path}"' for path in wire.duplicate_keys(data)]
+    return [f'duplicate field "{path}"' for path in wire.duplicate_keys(data, decoded)]
 
 
 def check_kind(call: Call, row: Resource, obj: Object, kinds: tuple[str, ...] = ()) -> None:
