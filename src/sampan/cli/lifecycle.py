@@ -68,7 +68,10 @@ def status(arguments: argparse.Namespace) -> int:
     paths = _paths(arguments)
     config = configs.load(paths.config)
     if not supervision.running(paths):
-        print(f"cluster {config.name}: stopped (data in {paths.data})\n  Bring it back: sampan up")
+        how = "stopped"
+        if supervision.crashed(paths):
+            how = "not running: its supervisor was killed, and all processes with it"
+        print(f"cluster {config.name}: {how} (data in {paths.data})\n  Bring it back: sampan up")
         return 3
     answer = supervision.ask(paths, "status")
     plane = answer["control_plane"]

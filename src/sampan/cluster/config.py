@@ -16,6 +16,7 @@ from sampan.base.errors import SampanError
 from sampan.cluster.paths import Paths
 
 FORMAT = 1
+_EXAMPLES: dict[str, Any] = {"name": "", "kubeconfigs": []}  # of fields that have no default
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class ClusterConfig:
     node_status_update_frequency: float = 10.0
     node_lease_duration: float = 40.0
     pod_eviction_timeout: float = 300.0
+    kubeconfigs: list[str] = field(default_factory=list)  # files that `up` has written a context into
     nodes: list[NodeConfig] = field(default_factory=list)
     format: int = FORMAT
 
@@ -100,7 +102,7 @@ def _read(raw: dict[str, Any]) -> ClusterConfig:
     for one in fields(ClusterConfig):
         if one.name == "nodes" or one.name not in raw:
             continue
-        value, default = raw[one.name], "" if one.name == "name" else one.default
+        value, default = raw[one.name], _EXAMPLES.get(one.name, one.default)
         if not isinstance(value, int | float if isinstance(default, float) else type(default)):
             raise TypeError(f"{one.name} is {value!r}")
         known[one.name] = value

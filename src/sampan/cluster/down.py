@@ -17,10 +17,7 @@ from sampan.node.network import fabric
 def stop(paths: Paths) -> bool:
     """End all processes of a cluster, keeping its data. False: it was not running."""
     configs.load(paths.config)
-    if not supervision.running(paths):
-        return False
-    supervision.shutdown(paths)
-    return True
+    return supervision.end(paths)
 
 
 def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
@@ -30,10 +27,10 @@ def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
         config = configs.load(paths.config)
     except SampanError:
         config = configs.ClusterConfig(paths.name, rootless=not is_root())
-    if supervision.running(paths):
-        supervision.shutdown(paths)
+    supervision.end(paths)
     sweep(paths)
-    kubeconfig.remove(kubeconfig.target(kubeconfig_flag), config.context)
+    for file in {str(kubeconfig.target(kubeconfig_flag)), *config.kubeconfigs}:
+        kubeconfig.remove(Path(file), config.context)
     for directory in (paths.data, paths.run):
         _remove_tree(directory, rootless_owned=config.rootless)
     _remove_if_empty(paths.data.parent, paths.run.parent)

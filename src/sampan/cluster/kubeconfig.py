@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sampan.base.errors import SampanError
 from sampan.cluster.config import write_atomic
 
 _LISTS = ("clusters", "users", "contexts")
+_PATIENCE = 2.0  # seconds that another program may take to write
 _PREVIOUS = "sampan.dev/previous-context"
 
 
@@ -118,17 +120,27 @@ def _write(path: Path, config: dict[str, Any]) -> None:
     write_atomic(path.resolve(), yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False), mode)
 
 
+def _taken(lock: Path) -> bool:
+    """Whether the lock is ours now. It is client-go's: nobody can wait for it but by trying again."""
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock")
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        raise SampanError(
-            f"{lock} exists: another program is writing the kubeconfig",
-            "If none is, remove that file and repeat.",
-        ) from None
+    end = time.monotonic() + _PATIENCE
+    while not _taken(lock):
+        if time.monotonic() > end:
+            raise SampanError(
+                f"{lock} exists: another program is writing the kubeconfig",
+                "If none is, remove that file and repeat.",
+            )
+        time.sleep(0.02)
     try:
         yield
     finally:

@@ -6,8 +6,11 @@ Root uses /var/lib/sampan and /run/sampan; an ordinary user the XDG directories.
 from __future__ import annotations
 
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
+
+from sampan.base.errors import SampanError
 
 
 def is_root() -> bool:
@@ -43,6 +46,7 @@ class Paths:
         """Where a command finds a cluster. Its processes are told by its configuration: inside a user namespace
         everybody looks like root."""
         data = Path(data_dir).absolute() if data_dir else default_data_root() / "clusters" / name
+        _check_owner(data, name)
         return cls(name, data, run_root() / name, default_data_root() / "images")
 
     @property
@@ -70,6 +74,10 @@ class Paths:
         return self.run / "supervisor.sock"
 
     @property
+    def supervisor_lock(self) -> Path:
+        return self.run / "supervisor.lock"
+
+    @property
     def fabric(self) -> Path:
         return self.run / "fabric"
 
@@ -78,6 +86,22 @@ class Paths:
 
     def log(self, process: str) -> Path:
         return self.logs / f"{process}.log"
+
+
+def _check_owner(data: Path, name: str) -> None:
+    """What belongs to a cluster of somebody else is not touched, not even by root."""
+    try:
+        owner = data.stat().st_uid
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except PermissionError:
+        raise SampanError(f"{data} belongs to another user", "Choose another --data-dir.") from None
+    if owner != os.geteuid():
+        try:
+            who = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            who = str(owner)
+        raise SampanError(f"cluster {name} in {data} belongs to {who}", "Use that user, or another --name.")
 
 
 def make_private(path: Path) -> Path:

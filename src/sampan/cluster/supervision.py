@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from sampan.base.errors import SampanError
+from sampan.cluster import processes
 from sampan.cluster.paths import Paths, make_private
 
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 _BOOT = "import sys; sys.path.insert(0, {source!r}); from sampan.cluster import supervisor; supervisor.main()"
 
 
@@ -86,12 +90,52 @@ def shutdown(paths: Paths, timeout: float = 60) -> None:
             ) from None
 
 
-def running(paths: Paths) -> bool:
-    """Whether a supervisor of this cluster answers."""
-    if not os.path.exists(paths.supervisor_socket):
+def end(paths: Paths) -> bool:
+    """Shut down, whether or not the supervisor still answers. False: none was there. Raises as `running`."""
+    if not running(paths):
         return False
+    pid = holder(paths)
+    try:
+        shutdown(paths)
+    except (SampanError, OSError):
+        processes.stop([pid] if pid else [], grace=20)  # all others die with it
+    return True
+
+
+def running(paths: Paths) -> bool:
+    """Whether a supervisor of this cluster runs. Raises SampanError when one of the same name but with other data does."""
+    if not holder(paths):
+        return not paths.supervisor_lock.exists() and _answers(paths)
+    data = paths.supervisor_lock.read_text()
+    if data != str(paths.data):
+        hint = "That one is meant? Give its --data-dir. Another one? Choose another --name."
+        raise SampanError(f"a cluster {paths.name} with its data in {data} is running", hint)
+    return True
+
+
+def _answers(paths: Paths) -> bool:
+    """For when somebody removed the lock's file: the socket tells, too."""
     try:
         ask(paths, "status", timeout=5)
-    except SampanError:
+    except (SampanError, OSError):
         return False
     return True
+
+
+def crashed(paths: Paths) -> bool:
+    """Whether a supervisor ended without a goodbye: it was killed, and all its processes with it."""
+    return paths.supervisor_socket.exists() and not running(paths)
+
+
+def holder(paths: Paths) -> int:
+    """The pid of the supervisor of this name, 0 when there is none: as long as it lives it holds a lock."""
+    try:
+        file = os.open(paths.supervisor_lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+        return 0 if kind == fcntl.F_UNLCK else pid
+    finally:
+        os.close(file)

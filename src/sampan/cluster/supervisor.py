@@ -8,6 +8,7 @@ library and `sampan.node`'s light modules are imported: it is there all the time
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import select
@@ -306,6 +307,18 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _hold(path: Path, data: Path) -> int:
+    """Take the lock that says: the cluster of this name lives. It is a process's own, so that no child keeps it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RuntimeError("another supervisor of this cluster runs") from None
+    os.ftruncate(file, 0)
+    os.write(file, str(data).encode())
+    return file
+
+
 def _reply(connection: socket.socket, answer: dict[str, Any]) -> None:
     try:
         connection.sendall(json.dumps(answer).encode() + b"\n")
@@ -326,6 +339,7 @@ def main() -> None:
     """
     data, run, command = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     try:
+        held = _hold(run / "supervisor.lock", data)  # noqa: F841 closing it would end the lock
         path = run / "supervisor.sock"
         path.unlink(missing_ok=True)
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

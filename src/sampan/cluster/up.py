@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from sampan.client.https import HttpsTransport
 from sampan.cluster import config as configs
 from sampan.cluster import credentials, kubeconfig, ports, supervision
 from sampan.cluster.config import ClusterConfig, NodeConfig
+from sampan.cluster.down import sweep
 from sampan.cluster.paths import Paths, is_root, make_private
 
 DEFAULT_PORT = 6443
@@ -43,23 +45,17 @@ class Wishes:
 
 def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
     """Returns the configuration of a cluster that is up. Repeating it is harmless. Raises SampanError."""
+    supervision.running(paths)  # somebody else's cluster of the same name is told before anything is made
+    new = not paths.data.exists()
     make_private(paths.data)
     with exclusive(paths):
-        config = _decide(paths, wishes)
-        credentials.ensure(config, paths.pki)
-        for node in config.nodes:
-            credentials.ensure_node(config, paths.pki, node.name, config.fabric_address(node.index))
-        configs.save(config, paths.config)
-        if supervision.running(paths):
-            supervision.ask(paths, "reload")
-            for node in config.nodes:
-                if not node.stopped:
-                    supervision.ask(paths, "node-start", name=node.name)
-        else:
-            progress(
-                "starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else "")
-            )
-            supervision.start(paths)
+        try:
+            config = _prepare(paths, wishes)
+        except SampanError:
+            if new:
+                shutil.rmtree(paths.data)
+            raise
+        _start(paths, config, progress)
     supervision.ask(paths, "wait-ready", timeout=60)
     progress(f"the API answers at https://127.0.0.1:{config.port}")
     kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
@@ -67,6 +63,32 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
     if wanted:
         asyncio.run(_wait_for_nodes(paths, config, wanted, progress))
     return config
+
+
+def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
+    """The configuration, keys and certificates, on disk."""
+    config = _decide(paths, wishes)
+    target = str(kubeconfig.target(wishes.kubeconfig))
+    if target not in config.kubeconfigs:
+        config.kubeconfigs.append(target)
+    credentials.ensure(config, paths.pki)
+    for node in config.nodes:
+        credentials.ensure_node(config, paths.pki, node.name, config.fabric_address(node.index))
+    configs.save(config, paths.config)
+    return config
+
+
+def _start(paths: Paths, config: ClusterConfig, progress: Progress) -> None:
+    """Whatever does not run yet."""
+    if supervision.running(paths):
+        supervision.ask(paths, "reload")
+        for node in config.nodes:
+            if not node.stopped:
+                supervision.ask(paths, "node-start", name=node.name)
+        return
+    progress("starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else ""))
+    sweep(paths)
+    supervision.start(paths)
 
 
 def admin_kubeconfig(config: ClusterConfig, paths: Paths) -> dict[str, object]:
