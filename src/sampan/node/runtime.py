@@ -95,6 +95,7 @@ class SandboxConfig:
     host_pid: bool = False
     host_ipc: bool = False
     share_processes: bool = False
+    user_base: int = 0  # first of 65536 ids of the node that are the pod's; 0: the pod has the node's users
     sysctls: Mapping[str, str] = field(default_factory=dict)
     cgroup: str = ""  # e.g. "burstable/pod<uid>"
     limits: Limits = Limits()

@@ -177,6 +177,7 @@ def own_namespaces(config: SandboxConfig) -> list[str]:
         ("uts", not config.host_network),
         ("ipc", not config.host_ipc),
         ("pid", config.share_processes and not config.host_pid),
+        ("user", bool(config.user_base)),
     ]
     return [name for name, own in wanted if own]
 

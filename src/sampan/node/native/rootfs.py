@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from sampan.node.native import cgroups, syscalls
+from sampan.node.native import cgroups, syscalls, users
 from sampan.node.native.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -112,22 +112,27 @@ class Root:
             os.close(fd)
 
 
-def build(spec: dict, joined: Callable[[], None]) -> None:
+def build(spec: dict, joined: Callable[[], None], own_users: int = -1) -> None:
     """Make the root that `spec` describes (see shim.py) and move into it; the caller has a new mount namespace.
+
+    `own_users`: a descriptor of the pod's user namespace, when it has one; ids of layers and volumes are mapped to it.
 
     `joined` waits until we are in our control group and enters its namespace: what comes before needs no group and runs
     while the shim makes it. Raises OSError or ValueError naming what failed.
     """
-    volumes = [_detach(volume) for volume in spec["mounts"]]
+    volumes = [_detach(volume, own_users) for volume in spec["mounts"]]
     mount(None, "/", None, MS_REC | MS_SLAVE)
     directory = spec["dir"]
     upper = _writable(directory)
     target = f"{directory}/root"
     os.makedirs(target, mode=0o700, exist_ok=True)
-    _overlay(spec["layers"], target, f"{upper}/upper", f"{upper}/work")
+    _overlay(
+        _mapped(spec["layers"], f"{upper}/lower", own_users), target, f"{upper}/upper", f"{upper}/work", spec
+    )
     root = Root(target)
     for index, (source, at) in enumerate(spec.get("trees") or ()):
-        _tree(root, source, at, f"{upper}/tree{index}", f"{upper}/work{index}")
+        (lower,) = _mapped([source], f"{upper}/lower{index}-", own_users)
+        _tree(root, lower, at, f"{upper}/tree{index}", f"{upper}/work{index}", spec)
     root.mount("proc", "/proc", "proc", _SAFE)
     _dev(root, spec)
     joined()
@@ -166,9 +171,29 @@ def _file_system(path: str) -> str:
     return ""
 
 
-def _overlay(layers: list[str], target: str, upper: str, work: str) -> None:
+def _mapped(layers: list[str], place: str, own_users: int) -> list[str]:
+    """The layers as the pod's users see them: idmapped copies of their mounts, in this mount namespace only."""
+    if own_users < 0:
+        return layers
+    found = []
+    for index, layer in enumerate(layers):
+        tree = users.idmapped(layer, own_users)
+        at = f"{place}{index}"
+        os.makedirs(at, mode=0o700, exist_ok=True)
+        target = os.open(at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        syscalls.move_mount(tree, target)
+        os.close(target)
+        os.close(tree)
+        found.append(at)
+    return found
+
+
+def _overlay(layers: list[str], target: str, upper: str, work: str, spec: dict) -> None:
+    owner = spec.get("user_base") or 0
     for directory in (upper, work):
         os.makedirs(directory, mode=0o755, exist_ok=True)
+        if owner:
+            os.chown(directory, owner, owner)
     if not layers:
         layers = [f"{os.path.dirname(upper)}/empty"]
         os.makedirs(layers[0], exist_ok=True)
@@ -180,11 +205,11 @@ def _overlay(layers: list[str], target: str, upper: str, work: str) -> None:
     mount("overlay", target, "overlay", MS_NODEV, options)
 
 
-def _tree(root: Root, source: str, at: str, upper: str, work: str) -> None:
+def _tree(root: Root, source: str, at: str, upper: str, work: str, spec: dict) -> None:
     """One of the machine's directories, copy-on-write; read-only where overlay refuses (mounts below it, rootless)."""
     fd = root.directory(at)
     try:
-        _overlay([source], f"/proc/self/fd/{fd}", upper, work)
+        _overlay([source], f"/proc/self/fd/{fd}", upper, work, spec)
     except OSError:
         mount(source, f"/proc/self/fd/{fd}", None, MS_BIND | MS_REC)
         mounted = root.open(at)
@@ -198,8 +223,10 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def _detach(volume: dict) -> int | None:
+def _detach(volume: dict, own_users: int) -> int | None:
     """Copy the mount before propagation is cut, so that Bidirectional volumes stay peers of the node's."""
+    if own_users >= 0:
+        return users.idmapped(volume["source"], own_users)
     try:
         return syscalls.open_tree(volume["source"])
     except OSError as error:
@@ -235,20 +262,22 @@ def _attach(root: Root, volume: dict, tree: int | None) -> None:
 
 def _dev(root: Root, spec: dict) -> None:
     """A small /dev: nodes are bind mounts, all else forbids devices, so that a mknod inside opens nothing."""
-    root.mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k")
+    owner = spec.get("user_base") or 0
+    owned = f",uid={owner},gid={owner}" if owner else ""
+    root.mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,size=64k{owned}")
     if spec.get("privileged"):
         _all_devices(root)
     for name in _DEVICES:
         root.bind(f"/dev/{name}", f"/dev/{name}")
     for path in spec.get("devices") or ():
         root.bind(path, path)
-    group = "" if syscalls.mapped_ids() <= 5 else ",gid=5"
+    group = "" if syscalls.mapped_ids() <= 5 else f",gid={owner + 5}"
     options = f"newinstance,ptmxmode=0666,mode=0620{group}"
     root.mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
     if spec.get("shm"):
         root.bind(spec["shm"], "/dev/shm")
     else:
-        root.mount("shm", "/dev/shm", "tmpfs", _SAFE, "mode=1777,size=65536k")
+        root.mount("shm", "/dev/shm", "tmpfs", _SAFE, f"mode=1777,size=65536k{owned}")
     try:
         root.mount("mqueue", "/dev/mqueue", "mqueue", _SAFE)
     except OSError:

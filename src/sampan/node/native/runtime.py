@@ -156,6 +156,7 @@ class NativeRuntime:
             "dir": directory,
             "hostname": config.hostname,
             "own": own,
+            "user_base": config.user_base,
             "sysctls": dict(config.sysctls),
             "cgroup": self._pod_cgroup(config),
             "limits": asdict(config.limits),
@@ -201,7 +202,7 @@ class NativeRuntime:
         if init:
             with contextlib.suppress(OSError):
                 os.kill(init, signal.SIGKILL)
-        for name in ("net", "ipc", "uts", "pid", "shm"):
+        for name in ("net", "ipc", "uts", "pid", "user", "shm"):
             with contextlib.suppress(OSError):
                 syscalls.umount(f"{sandbox.directory}/{name}")
         group = self._pod_cgroup(sandbox.config)
@@ -292,6 +293,8 @@ class NativeRuntime:
             "net": surroundings.get("net"),
             "ipc": surroundings.get("ipc"),
             "uts": surroundings.get("uts"),
+            "user": surroundings.get("user"),
+            "user_base": pod.user_base,
             "pid": "host" if pod.host_pid else surroundings.get("pid", "own"),
             "shm": None if pod.host_ipc else f"{sandbox.directory}/shm",
             "cgroup": f"{group}/{config.id}" if group else None,

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 
-from sampan.node.native import cgroups, shim, syscalls
+from sampan.node.native import cgroups, shim, syscalls, users
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
@@ -51,6 +51,22 @@ def _make(request: dict) -> int:
     directory = request["dir"]
     if request.get("cgroup"):
         cgroups.create(request["cgroup"], request.get("limits") or {})
+    _shared_memory(f"{directory}/shm", request.get("user_base") or 0)
+    if "user" in request["own"]:
+        return _make_for_users(request)
+    _namespaces(request)
+    for name in _KINDS:
+        if name in request["own"]:
+            _keep(f"/proc/self/ns/{name}", f"{directory}/{name}")
+    if "pid" not in request["own"]:
+        return 0
+    pid = _first_process()
+    _keep(f"/proc/{pid}/ns/pid", f"{directory}/pid")
+    return pid
+
+
+def _namespaces(request: dict) -> None:
+    """Leave the node's namespaces for the pod's own, and set these up."""
     flags = 0
     for name, flag in _KINDS.items():
         if name in request["own"]:
@@ -63,11 +79,45 @@ def _make(request: dict) -> int:
         loopback_up()
     for name, value in sorted((request.get("sysctls") or {}).items()):
         _sysctl(name, value)
-    for name in _KINDS:
-        if name in request["own"]:
-            _keep(f"/proc/self/ns/{name}", f"{directory}/{name}")
-    _shared_memory(f"{directory}/shm")
-    return _first_process(directory) if "pid" in request["own"] else 0
+
+
+def _make_for_users(request: dict) -> int:
+    """The same for a pod with users of its own: its namespaces belong to its user namespace, so a child makes them."""
+    directory = request["dir"]
+    holder, hold = users.make(request["user_base"])
+    try:
+        _keep(f"/proc/{holder}/ns/user", f"{directory}/user")
+    finally:
+        users.release(holder, hold)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        try:
+            fd = os.open(f"{directory}/user", os.O_RDONLY | os.O_CLOEXEC)
+            users.enter(fd)
+            _namespaces(request)
+            pid = _first_process() if "pid" in request["own"] else 0
+            theirs.send(json.dumps({"pid": pid}).encode())
+            theirs.recv(1)  # until they are kept
+        except (OSError, ValueError) as error:
+            theirs.send(json.dumps({"error": shim.describe(error)}).encode())
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        answer = json.loads(ours.recv(65536) or b'{"error": "the sandbox could not be made"}')
+        if "error" in answer:
+            os.waitpid(child, 0)
+            raise ValueError(answer["error"])
+        for name in _KINDS:
+            if name in request["own"]:
+                _keep(f"/proc/{child}/ns/{name}", f"{directory}/{name}")
+        if answer["pid"]:
+            _keep(f"/proc/{answer['pid']}/ns/pid", f"{directory}/pid")
+        ours.send(b"x")
+    os.waitpid(child, 0)
+    return answer["pid"]
 
 
 _KINDS = {"net": syscalls.CLONE_NEWNET, "ipc": syscalls.CLONE_NEWIPC, "uts": syscalls.CLONE_NEWUTS}
@@ -79,11 +129,11 @@ def _keep(source: str, target: str) -> None:
     syscalls.mount(source, target, None, syscalls.MS_BIND)
 
 
-def _shared_memory(directory: str) -> None:
+def _shared_memory(directory: str, owner: int) -> None:
     """/dev/shm belongs to the pod, like its IPC namespace."""
     os.makedirs(directory, exist_ok=True)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("shm", directory, "tmpfs", flags, "mode=1777,size=65536k")
+    syscalls.mount("shm", directory, "tmpfs", flags, f"mode=1777,size=65536k,uid={owner},gid={owner}")
 
 
 def loopback_up() -> None:
@@ -105,7 +155,7 @@ def _sysctl(name: str, value: str) -> None:
         raise OSError(error.errno, f'cannot set sysctl "{name}" to "{value}": {error.strerror}') from None
 
 
-def _first_process(directory: str) -> int:
+def _first_process() -> int:
     """Process 1 of a shared PID namespace: it only reaps."""
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
@@ -116,5 +166,4 @@ def _first_process(directory: str) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while True:
             signal.pause()
-    _keep(f"/proc/{pid}/ns/pid", f"{directory}/pid")
     return pid

@@ -41,6 +41,7 @@ ATTR_RDONLY = 0x1
 ATTR_NOSUID = 0x2
 ATTR_NODEV = 0x4
 ATTR_NOEXEC = 0x8
+ATTR_IDMAP = 0x100000
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -151,10 +152,13 @@ def move_mount(tree: int, target: int) -> None:
 
 
 def mount_setattr(
-    fd: int, set_flags: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False
+    fd: int, set_flags: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False, users: int = 0
 ) -> None:
-    """Change flags or propagation of a mount (of all below it with `recursive`). mount_setattr(2), Linux 5.12."""
-    attr = struct.pack("QQQQ", set_flags, clear, propagation, 0)
+    """Change flags or propagation of a mount (of all below it with `recursive`). mount_setattr(2), Linux 5.12.
+
+    `users` is the descriptor of the user namespace for ATTR_IDMAP.
+    """
+    attr = struct.pack("QQQQ", set_flags, clear, propagation, users)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     _check(_libc.syscall(_MOUNT_SETATTR, fd, b"", flags, attr, len(attr)), "mount_setattr")
 

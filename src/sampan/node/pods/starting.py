@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sampan.node import qos
+from sampan.node.native import users
 from sampan.node.pods import pulling, spec
 from sampan.node.pods.actions import StartContainer, StopContainer
 from sampan.node.pods.kit import Kit
@@ -80,6 +81,7 @@ def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:
         host_pid=bool(body.get("hostPID")),
         host_ipc=bool(body.get("hostIPC")),
         share_processes=bool(body.get("shareProcessNamespace")),
+        user_base=users.base(meta["uid"]) if body.get("hostUsers") is False else 0,
         sysctls={s["name"]: s["value"] for s in security.get("sysctls") or ()},
         cgroup=qos.cgroup(pod),
         limits=qos.pod_limits(pod),
