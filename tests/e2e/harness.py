@@ -312,7 +312,11 @@ class Traces:
             ["ip", "route", "show", "table", "all"], capture_output=True, text=True
         ).stdout
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
-        groups = [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/sampan/{cluster.name}")]
+        groups = [
+            str(p)
+            for at in ("", "*/")  # version 2, version 1
+            for p in Path("/sys/fs/cgroup").glob(f"{at}sampan/{cluster.name}")
+        ]
         files = [p for p in (self.cluster.data, self.run, self.cluster.kubeconfig) if p.exists()]
         mine = (data, str(self.run))
         found = {

@@ -49,6 +49,10 @@ def node_object(
             "allocatable": allocatable(capacity, config.reserved),
             "conditions": conditions(config, {}, now),
             "addresses": addresses(name, config),
+            "features": {"supplementalGroupsPolicy": True},
+            "runtimeHandlers": [
+                {"name": "", "features": {"recursiveReadOnlyMounts": True, "userNamespaces": True}}
+            ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
             "nodeInfo": {
                 "machineID": "",

@@ -82,8 +82,9 @@ class Node:
             text=True,
             check=True,
         ).stdout.splitlines()
+        roots = [f"{at}sampan/{self.cluster.name}" for at in ("", "*/")]  # version 2, version 1
         groups = [
-            str(p) for p in Path("/sys/fs/cgroup").glob(f"**/sampan/{self.cluster.name}/**/*") if p.is_dir()
+            at for root in roots for top in Path("/sys/fs/cgroup").glob(root) for at, _, _ in os.walk(top)
         ]
         files = [
             f"{name}/{entry}"

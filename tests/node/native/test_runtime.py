@@ -398,3 +398,19 @@ async def test_the_environment_may_be_large(pods):
     env = {f"SERVICE_{i}_PORT": "tcp://10.96.0.1:443" for i in range(8000)}
     _, output = await pods.run("env | grep -c SERVICE", env=env)
     assert output == "8000"
+
+
+async def test_resource_limits_do_not_come_from_the_shell(pods):
+    await pods.sandbox()
+    _, out = await pods.run("ulimit -n; ulimit -Hn")
+    soft, hard = map(int, out.split())
+    assert soft == hard >= 4096
+
+
+async def test_without_groups_a_memory_limit_bounds_a_process(tmp_path, pods):
+    config = pods.config("python3", "-c", "bytearray(200 << 20)", limits=Limits(memory=100 << 20))
+    pods.runtime._cgroup = None
+    await pods.sandbox()
+    await pods.runtime.start_container(config)
+    status = await pods.ended(config.id)
+    assert status.exit_code == 1 and "MemoryError" in pods.log(config.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import resource
 import signal
 import stat
 
@@ -16,6 +17,7 @@ LAST_CAPABILITY = capabilities.last()
 _DEFAULT_MASK = capabilities.mask(capabilities.DEFAULT)
 _DEFAULT_PROGRAM = b""
 _HELD = capabilities.permitted()
+_OPEN_FILES = 1 << 20
 
 
 def prepare() -> None:
@@ -71,6 +73,7 @@ def run(spec: dict, args: list[str], program: bytes, die_with_parent: bool) -> N
         allowed = _DEFAULT_MASK if held is None else capabilities.mask(held)
     os.umask(0o022)
     os.chdir(spec.get("cwd") or "/")
+    _resources(spec)
     early = program and not spec.get("no_new_privileges")
     capabilities.limit_bounding(allowed, LAST_CAPABILITY)
     _groups(spec)
@@ -84,6 +87,17 @@ def run(spec: dict, args: list[str], program: bytes, die_with_parent: bool) -> N
         if program:
             seccomp.install(program)
     _execute(args, environment)
+
+
+def _resources(spec: dict) -> None:
+    """Resource limits do not depend on the shell that started the cluster. Where there are no control groups (an
+    ordinary user), a memory limit at least bounds what one process may allocate."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    memory = (spec.get("limits") or {}).get("memory")
+    if memory and not spec.get("cgroup"):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def _groups(spec: dict) -> None:
