@@ -29,7 +29,7 @@ POD = {
                 "name": "main",
                 "image": "registry.example/app:1",
                 "command": ["/app", "--port=8080"],
-                "env": [{"name": f"VARIABLE_{i}", "value": "value"} for i in range(8)],
+                "env": [{"name": f"VARIABLE_{i}", "value": "value"} for i in range(4)],
                 "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
                 "ports": [{"containerPort": 8080}],
             }
