@@ -194,7 +194,7 @@ def test_tokens_signed_with_a_former_key_stay_good(facts, issuer, account):
 
 def test_the_published_keys_verify_a_token(issuer, account):
     token = ask(issuer, audiences=["vault"])["status"]["token"]
-    key = jwt.PyJWKSet.from_dict(issuer.jwks())[jwt.get_unverified_header(token)["kid"]]
+    key = jwt.PyJWKSet.from_dict(issuer.jwks())[jwt.get_unverified_header(token)["kid"]].key
     assert jwt.decode(
         token,
         key,
