@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 
 async def test_a_node_registers_ready_and_keeps_a_lease(world):
     await world.clock.advance(0)
@@ -242,3 +244,23 @@ async def test_no_signal_before_the_endpoint_is_withdrawn(world):
     assert world.condition("Ready")["status"] == "True"
     await world.clock.advance(0.2)
     assert world.api.get("pods", "p") is None
+
+
+async def test_a_node_that_shuts_down_ends_its_pods_first_critical_ones_last(world):
+    world.pod("plain", {"sampan.dev/simulate": "stop=5s"})
+    world.pod("critical", {"sampan.dev/simulate": "stop=1s"}, priority=2_000_000_000)
+    await world.clock.advance(1)
+    ending = asyncio.ensure_future(world.node.agent.shutdown(grace=30, critical=10))
+    await world.clock.advance(1)
+    assert world.status("critical")["phase"] == "Running"
+    ready = next(c for c in world.api.get("nodes", "n1", "")["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["message"]) == ("False", "node is shutting down")
+    world.pod("late")
+    await world.clock.advance(10)
+    assert ending.done()
+    for name in ("plain", "critical"):
+        status = world.status(name)
+        assert (status["phase"], status["reason"]) == ("Failed", "Terminated")
+        assert status["message"] == "Pod was terminated in response to imminent node shutdown."
+        assert world.condition("DisruptionTarget", name)["reason"] == "TerminationByKubelet"
+    assert world.status("late")["reason"] == "NodeShutdown"

@@ -103,6 +103,9 @@ def _node(
         sub.add_argument("node", metavar="NAME")
         if verb in ("partition", "heal"):
             sub.add_argument("other", metavar="OTHER", help="another node, or control-plane")
+        if verb == "stop":
+            text = "shut it down instead: its pods end within S seconds, critical ones last"
+            sub.add_argument("--grace", type=float, metavar="S", default=0.0, help=text)
         sub.set_defaults(command=f"node:{verb}")
 
 

@@ -15,7 +15,7 @@ from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
-from sampan.node import machine
+from sampan.node import machine, shutdown
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.events import NodeEvents
 from sampan.node.heartbeat import Heartbeat
@@ -150,6 +150,12 @@ class Agent:
                 continue
             self.heartbeat.seen(node)
             self._use_range(node)
+
+    async def shutdown(self, grace: float, critical: float) -> None:
+        """End all pods before the node ends: within `grace` seconds, critical pods in the last `critical` of them."""
+        self.heartbeat.set_problem(shutdown.PROBLEM)
+        self.manager.admit = lambda pod, others: shutdown.REFUSAL
+        await shutdown.end_pods(self.manager.drivers.values(), self._clock, grace, critical)
 
     def _admit(self, pod: Object, others: list[admission.Holder]) -> tuple[str, str] | None:
         return admission.judge(

@@ -90,10 +90,20 @@ class KubeletApi:
                 return text(200, await stats.resource_metrics(self._agent, self._clock.now()), _METRICS)
             case ["metrics"]:
                 return text(200, stats.metrics(self._agent), _METRICS)
+            case ["shutdown"]:
+                return await self._shutdown(query)
             case ["configz"]:
                 kind = {"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1"}
                 return _json({"kubeletconfig": kind})
         raise Refused(404, "404 page not found")
+
+    async def _shutdown(self, query: Query) -> Response:
+        """Ours: end all pods gracefully, for `sampan node stop --grace`. Answers when they have ended."""
+        if query.request.method != "POST":
+            raise Refused(405, "method not allowed")
+        grace, critical = float(query.first("grace", "30")), float(query.first("critical", "10"))
+        await self._agent.shutdown(grace, min(critical, grace))
+        return text(200, "ok")
 
     # Finding
 

@@ -149,6 +149,14 @@ class PodDriver:
             self._waiters.append(waiter)
             await waiter
 
+    async def settled(self) -> None:
+        """Returns when nothing of an ended pod runs any more and its last phase has been sent."""
+        while not (self.done or self.world.cleaned):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        await self.kit.statuses.flush(self.uid)
+
     async def close(self) -> None:
         """Let go of the pod; what runs goes on."""
         self._closed = True
