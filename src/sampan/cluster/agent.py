@@ -79,6 +79,7 @@ class NodeProcess:
         )
         settings = AgentConfig(
             root=str(directory),
+            log=str(self.paths.log(self.name)),
             address=address,
             hostname=self.name,
             pod_cidr=self.network.pod_cidr,

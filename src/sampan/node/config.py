@@ -28,6 +28,7 @@ class AgentConfig:
     """Seconds, bytes and paths. `capacity` overrides what the machine has (simulated nodes must give it)."""
 
     root: str = ""  # directory of pods, logs and volumes; "" for nodes without files (simulated)
+    log: str = ""  # file this node's processes write their log to
     address: str = "127.0.0.1"  # InternalIP of the node
     addresses: Sequence[str] = ()  # all InternalIPs, when dual-stack
     hostname: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from harness import Kubectl, eventually, shell
@@ -48,3 +49,17 @@ def test_a_container_that_writes_beyond_its_limit_is_evicted(kubectl: Kubectl) -
     )
     status = kubectl.phase("full", "Failed")["status"]
     assert status["message"] == 'Container main exceeded its local ephemeral storage limit "4Mi". '
+
+
+def test_what_a_node_serves_through_the_server(kubectl: Kubectl) -> None:
+    kubectl.run_pod("seen", {"nodeName": "node-1", "containers": [shell("echo words; sleep infinity")]})
+    raw = "get --raw /api/v1/nodes/node-1/proxy"
+    assert "node-1.log" in kubectl(f"{raw}/logs/")
+    assert "node-1.log" not in kubectl("get --raw /api/v1/nodes/node-2/proxy/logs/")
+    assert kubectl.namespace in kubectl(f"{raw}/logs/pods/")
+    assert "node is up" in kubectl(f"{raw}/logs/?query=kubelet")
+    summary = json.loads(kubectl(f"{raw}/stats/summary"))
+    assert summary["node"]["fs"]["capacityBytes"] > summary["node"]["fs"]["availableBytes"] > 0
+    assert any(one["podRef"]["name"] == "seen" for one in summary["pods"])
+    assert 'pod="seen"' in kubectl(f"{raw}/metrics/cadvisor")
+    assert kubectl(f"{raw}/healthz") == "ok"

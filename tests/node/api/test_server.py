@@ -8,6 +8,9 @@ import ssl
 import pytest
 
 from sampan.base import pki
+from sampan.client.messages import Request
+from sampan.node.api import nodelogs
+from sampan.node.api.query import Query
 
 
 @pytest.fixture
@@ -67,3 +70,50 @@ async def test_what_a_node_tells_of_itself(world, served):
     assert b'container_memory_working_set_bytes{container="c",namespace="default",pod="p"}' in await get(
         served, "/metrics/resource", *admin
     )
+
+
+async def test_counters_of_containers_as_dashboards_ask_for_them(world, served):
+    world.pod(annotations={"sampan.dev/simulate": "cpu=500m memory=8Mi"})
+    await world.clock.advance(10)
+    text = await get(served, "/metrics/cadvisor", "admin", ("system:masters",))
+    assert b"# TYPE container_cpu_usage_seconds_total counter" in text
+    line = next(x for x in text.split(b"\n") if x.startswith(b"container_memory_rss{"))
+    assert line.endswith(b" 8388608") and b'container="c"' in line and b'pod="p"' in line
+
+
+async def test_a_command_is_run_and_its_output_returned(world):
+    world.pod()
+    await world.clock.advance(0)
+    ran = await world.node.api.handle(Request("POST", "/run/default/p/c", "cmd=echo%20hello"))
+    assert (ran.status, ran.body) == (200, b"hello\n")
+    failed = await world.node.api.handle(Request("POST", "/run/default/p/c", "cmd=false"))
+    assert failed.status == 500
+    assert (await world.node.api.handle(Request("GET", "/run/default/p/c", "cmd=true"))).status == 405
+
+
+def test_logs_of_the_node_are_listed_and_served_and_nothing_else(tmp_path):
+    (tmp_path / "pods/a").mkdir(parents=True)
+    (tmp_path / "pods/a/0.log").write_text("of a pod\n")
+    log = tmp_path / "n1.log"
+    log.write_text(
+        "2026-01-01T00:00:00Z one\n2026-01-01T00:01:00Z two\n  of two\n2026-01-01T00:02:00Z three\n"
+    )
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "pods/link").symlink_to(tmp_path / "secret")
+    files = {"n1.log": str(log), "pods": str(tmp_path / "pods")}
+
+    def ask(path, query=""):
+        response = nodelogs.serve(path, Query(Request("GET", path, query)), files)
+        return response.status, response.body.decode()
+
+    assert ask("/") == (200, '<pre>\n<a href="n1.log">n1.log</a>\n<a href="pods/">pods/</a>\n</pre>\n')
+    assert ask("/pods/a/0.log") == (200, "of a pod\n")
+    assert ask("/n1.log")[1].startswith("2026")
+    for path in ("/none", "/pods/../secret", "/pods/link", "/pods/a/none"):
+        assert ask(path)[0] == 404
+    assert ask("/", "query=kubelet&tailLines=1") == (200, "2026-01-01T00:02:00Z three\n")
+    assert (
+        ask("/", "query=kubelet&sinceTime=2026-01-01T00:00:30Z&pattern=t.o")[1]
+        == "2026-01-01T00:01:00Z two\n  of two\n"
+    )
+    assert ask("/", "query=sshd")[0] == 404

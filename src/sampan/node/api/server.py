@@ -1,13 +1,16 @@
 """The kubelet's HTTPS API: which path does what. Only the API server's certificate is let in.
 
-Paths as kubelet serves them: /containerLogs, /exec, /attach, /portForward, /pods, /stats/summary, /metrics, /healthz.
+Paths as kubelet serves them: /containerLogs, /exec, /attach, /run, /portForward, /pods, /stats/summary, /metrics,
+/metrics/resource, /metrics/cadvisor, /logs, /healthz.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,12 @@ from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
-from sampan.node.api import logs, portforward, remote, stats
+from sampan.node.api import logs, nodelogs, portforward, remote, stats
 from sampan.node.api.http import HttpServer
 from sampan.node.api.query import Query, text
 from sampan.node.pods.driver import PodDriver
 from sampan.node.pods.podspec import find_container, mains
-from sampan.node.runtime import ContainerStatus
+from sampan.node.runtime import ContainerStatus, RuntimeFailure
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -72,8 +75,12 @@ class KubeletApi:
 
     async def _route(self, parts: list[str], query: Query) -> Response:
         match parts:
-            case ["healthz"]:
+            case ["healthz"] | ["healthz", "ping" | "log" | "syncloop"]:
                 return text(200, "ok")
+            case ["logs", *rest]:
+                return await asyncio.to_thread(nodelogs.serve, "/".join(rest), query, self._log_files())
+            case ["run", namespace, pod, container] | ["run", namespace, pod, _, container]:
+                return await self._run(query, self._driver(namespace, pod), container)
             case ["containerLogs", namespace, pod, container]:
                 return await self._logs(query, self._driver(namespace, pod), container)
             case ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container]:
@@ -88,6 +95,8 @@ class KubeletApi:
                 return _json(await stats.summary(self._agent, self._clock.now()))
             case ["metrics", "resource"]:
                 return text(200, await stats.resource_metrics(self._agent, self._clock.now()), _METRICS)
+            case ["metrics", "cadvisor"]:
+                return text(200, await stats.container_metrics(self._agent, self._clock.now()), _METRICS)
             case ["metrics"]:
                 return text(200, stats.metrics(self._agent), _METRICS)
             case ["shutdown"]:
@@ -138,6 +147,29 @@ class KubeletApi:
             query, lambda: runtime.exec(status.config.id, command, tty=tty, stdin=stdin), command
         )
 
+    async def _run(self, query: Query, driver: PodDriver, name: str) -> Response:
+        """A command without streams: its output when it has ended, both kinds together."""
+        if query.request.method != "POST":
+            raise Refused(405, "method not allowed")
+        status = self._running(driver, name)
+        command = query.values.get("cmd") or query.values.get("command") or []
+        words = command[0].split(" ") if len(command) == 1 else list(command)
+        try:
+            process = await self._agent.runtime.exec(status.config.id, words)
+        except RuntimeFailure as error:
+            return text(500, str(error))
+        out, errors, code = await asyncio.gather(
+            _drain(process.read_stdout), _drain(process.read_stderr), process.wait()
+        )
+        if code:
+            return text(500, f"command '{' '.join(words)}' exited with {code}: ".encode() + out + errors)
+        return text(200, out + errors)
+
+    def _log_files(self) -> dict[str, str]:
+        config = self._agent.config
+        files = {os.path.basename(config.log): config.log} if config.log else {}
+        return files | ({"pods": f"{config.root}/logs"} if config.root else {})
+
     def _attach(self, query: Query, driver: PodDriver, name: str) -> Response:
         status = self._running(driver, name)
         return remote.serve(query, lambda: self._agent.runtime.attach(status.config.id), [])
@@ -186,6 +218,13 @@ class KubeletApi:
                 yield chunk
         except FileNotFoundError:
             yield b""
+
+
+async def _drain(read: Callable[[], Awaitable[bytes]]) -> bytes:
+    parts = []
+    while data := await read():
+        parts.append(data)
+    return b"".join(parts)
 
 
 def _refusal(code: int, message: str) -> Response:
