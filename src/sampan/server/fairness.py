@@ -119,7 +119,7 @@ class Flow:
             "x-kubernetes-pf-flowschema-uid": schema["metadata"].get("uid", ""),
             "x-kubernetes-pf-prioritylevel-uid": level.uid,
         }
-        self.json_headers = respond.JSON_HEADERS | self.headers
+        self.json_headers = respond.Headers(respond.JSON_HEADERS | self.headers)
 
 
 class Fairness:

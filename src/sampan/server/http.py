@@ -24,7 +24,7 @@ from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock, Timer
 from sampan.client.messages import Request, Response
-from sampan.server.respond import JSON_HEADERS, refusal
+from sampan.server.respond import Headers, header_lines, refusal
 
 Handle = Callable[[Request], Awaitable[Response]]
 log = logging.getLogger("sampan.http")
@@ -42,8 +42,7 @@ _LINGER = 5.0  # seconds that running requests have at shutdown
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# The usual answers and header names, made once.
-_JSON_HEADS = {status: _STATUS_LINES[status] + b"content-type: application/json\r\n" for status in (200, 201)}
+# The usual header names, made once.
 _NAMES = {
     spelling: name.lower()
     for name in (
@@ -341,12 +340,11 @@ class _Connection(asyncio.Protocol):
         )
 
     async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
-        if response.headers is JSON_HEADERS and response.status in _JSON_HEADS:
-            head = [_JSON_HEADS[response.status]]
-        else:
-            head = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()]
-            for name, value in response.headers.items():
-                head.append(f"{name}: {value}\r\n".encode("utf-8", "replace"))
+        headers = response.headers
+        head = [
+            _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
+            headers.lines if type(headers) is Headers else header_lines(headers),
+        ]
         if close:
             head.append(b"connection: close\r\n")
         body = response.body

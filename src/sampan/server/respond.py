@@ -19,7 +19,22 @@ from sampan.store.protocol import Item
 
 Object = dict[str, Any]
 
-JSON_HEADERS = {"content-type": JSON}
+
+class Headers(dict[str, str]):
+    """Headers that many answers share: what is sent of them is made once. Not to be changed."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self.lines = header_lines(headers)
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("utf-8", "replace")
+
+
+JSON_HEADERS = Headers({"content-type": JSON})
 _GZIP_FROM = 128 * 1024  # bytes; smaller answers cost more to squeeze than to send
 
 
