@@ -264,3 +264,19 @@ async def test_a_node_that_shuts_down_ends_its_pods_first_critical_ones_last(wor
         assert status["message"] == "Pod was terminated in response to imminent node shutdown."
         assert world.condition("DisruptionTarget", name)["reason"] == "TerminationByKubelet"
     assert world.status("late")["reason"] == "NodeShutdown"
+
+
+async def test_an_end_that_is_announced_before_the_start_returns_is_not_lost(world):
+    runtime = world.node.runtime
+    start = runtime.start_container
+
+    async def start_slowly(config):
+        status = await start(config)
+        await world.clock.sleep(1)  # meanwhile it ends, and nobody knows yet that it is the pod's
+        return status
+
+    runtime.start_container = start_slowly
+    world.pod(annotations={"sampan.dev/simulate": "exit=5"}, restartPolicy="Never")
+    await world.clock.advance(2)
+    assert world.status()["phase"] == "Failed"
+    assert world.container()["state"]["terminated"]["exitCode"] == 5

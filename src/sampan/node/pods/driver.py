@@ -252,6 +252,8 @@ class PodDriver:
     async def learn(self, status: ContainerStatus) -> None:
         """Fold what the runtime says of a container into the facts; a dead one may have left a message."""
         known = self.world.containers.get(status.config.id)
+        if known is not None and known.state == "exited" and status.state != "exited":
+            return  # its end was seen before its start was told: nothing runs again under the same id
         if status.state == "exited" and (known is None or known.state != "exited"):
             container = find_container(self.pod, status.config.name)
             if container:

@@ -128,6 +128,9 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
         return
     started(facts)
     await driver.learn(status)
+    latest = await kit.runtime.status(config.id)  # who ended before we knew of it was not announced to us
+    if latest is not None and latest.state == "exited":
+        await driver.learn(latest)
     driver.record("Normal", "Created", f"Created container: {name}", name)
     driver.record("Normal", "Started", f"Started container {name}", name)
     if not facts.hooked:
