@@ -7,13 +7,16 @@ Standard library only. The system's own packages are never touched (PEP 668).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -28,13 +31,35 @@ def run(*command: str | Path) -> None:
 
 
 def pip_wheel(directory: str) -> Path:
-    """Fetch pip's newest wheel from the package index: a wheel can run from its own zip file."""
-    with urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=30) as answer:
-        files = json.load(answer)["urls"]
-    wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
+    """Fetch pip's newest wheel from the package index: a wheel can run from its own zip file. Raises OSError."""
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+    request = urllib.request.Request(index, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            files = json.load(answer)["files"]
+        found = {_version(file["filename"]): file for file in files if _suitable(file)}
+        wheel = found[max(found)]
+        with urllib.request.urlopen(urllib.parse.urljoin(index, wheel["url"]), timeout=60) as answer:
+            content = answer.read()
+        if hashlib.sha256(content).hexdigest() != wheel["hashes"]["sha256"]:
+            raise ValueError("the file is not the one the index names")
+    except (ValueError, KeyError) as error:
+        raise OSError(f"{index}: {error}") from None
     target = Path(directory) / wheel["filename"]
-    urllib.request.urlretrieve(wheel["url"], target)
+    target.write_bytes(content)
     return target
+
+
+def _version(wheel: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in wheel.split("-")[1].split("."))
+
+
+def _suitable(file: dict[str, object]) -> bool:
+    """A released wheel for this Python. (What needs a newer one says so with >=.)"""
+    if file.get("yanked") or not re.match(r"pip-\d+(\.\d+)*-.*\.whl$", str(file["filename"])):
+        return False
+    least = re.search(r">=\s*(\d+)\.(\d+)", str(file.get("requires-python") or ""))
+    return least is None or (int(least[1]), int(least[2])) <= sys.version_info[:2]
 
 
 def install(here: Path, extra: str) -> None:
