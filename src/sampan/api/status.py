@@ -65,7 +65,10 @@ class ApiError(Exception):
     def from_status(cls, status: dict[str, Any]) -> ApiError:
         """The error a client sees when a server answered with this Status."""
         return cls(
-            status.get("code", 500), status.get("reason", ""), status.get("message", ""), status.get("details")
+            status.get("code", 500),
+            status.get("reason", ""),
+            status.get("message", ""),
+            status.get("details"),
         )
 
 
@@ -86,7 +89,9 @@ def _qualified(group: str, plural: str) -> str:
 
 def not_found(group: str, plural: str, name: str) -> ApiError:
     """404 for a named object; `details.kind` carries the resource, as the original does."""
-    return ApiError(404, "NotFound", f'{_qualified(group, plural)} "{name}" not found', _named(group, plural, name))
+    return ApiError(
+        404, "NotFound", f'{_qualified(group, plural)} "{name}" not found', _named(group, plural, name)
+    )
 
 
 def no_such_path() -> ApiError:
@@ -95,12 +100,17 @@ def no_such_path() -> ApiError:
 
 
 def method_not_allowed() -> ApiError:
-    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+    return ApiError(
+        405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
+    )
 
 
 def already_exists(group: str, plural: str, name: str) -> ApiError:
     return ApiError(
-        409, "AlreadyExists", f'{_qualified(group, plural)} "{name}" already exists', _named(group, plural, name)
+        409,
+        "AlreadyExists",
+        f'{_qualified(group, plural)} "{name}" already exists',
+        _named(group, plural, name),
     )
 
 
@@ -179,7 +189,9 @@ def internal(message: str) -> ApiError:
 
 
 def required(field: str, detail: str = "") -> FieldError:
-    return FieldError("FieldValueRequired", field, f"Required value: {detail}" if detail else "Required value")
+    return FieldError(
+        "FieldValueRequired", field, f"Required value: {detail}" if detail else "Required value"
+    )
 
 
 def invalid_value(field: str, value: Any, detail: str) -> FieldError:
@@ -188,7 +200,9 @@ def invalid_value(field: str, value: Any, detail: str) -> FieldError:
 
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
     listed = ", ".join(f'"{s}"' for s in supported)
-    return FieldError("FieldValueNotSupported", field, f"Unsupported value: {show(value)}: supported values: {listed}")
+    return FieldError(
+        "FieldValueNotSupported", field, f"Unsupported value: {show(value)}: supported values: {listed}"
+    )
 
 
 def duplicate(field: str, value: Any) -> FieldError:
