@@ -120,7 +120,9 @@ def _image(
     load.set_defaults(command="image:load")
     pull = verbs.add_parser("pull", parents=[common], help="fetch images from their registries")
     pull.add_argument("refs", nargs="+", metavar="IMAGE")
-    pull.add_argument("--credentials", metavar="FILE", help="logins as `docker login` keeps them (~/.docker/config.json)")
+    pull.add_argument(
+        "--credentials", metavar="FILE", help="logins as `docker login` keeps them (~/.docker/config.json)"
+    )
     pull.set_defaults(command="image:pull")
     verbs.add_parser("ls", parents=[common], help="list images").set_defaults(command="image:ls")
     remove = verbs.add_parser("rm", parents=[common], help="remove images")
