@@ -212,6 +212,7 @@ create,patch,update events.k8s.io events
 """,
 }
 
+
 # Cluster roles that are put together of others by label: name -> (label that collects, labels it carries itself).
 def controller_rules(text: str) -> list[dict[str, Any]]:
     """Rules of a controller. Where the original's may update, ours may also patch: they write only what changes."""
@@ -524,7 +525,10 @@ NAMESPACED: dict[tuple[str, str], tuple[str, str]] = {
         "User:system:kube-scheduler ServiceAccount:kube-scheduler",
     ),
     # Ours: what the nodes' DNS is told of stub domains.
-    ("kube-system", "sampan:dns-settings"): ("get,list,watch core configmaps names=kube-dns", "Group:system:nodes"),
+    ("kube-system", "sampan:dns-settings"): (
+        "get,list,watch core configmaps names=kube-dns",
+        "Group:system:nodes",
+    ),
     ("kube-public", "system:controller:bootstrap-signer"): (
         f"get,list,watch core configmaps\nupdate core configmaps names=cluster-info\n{_EVENTS}",
         "ServiceAccount:bootstrap-signer",
