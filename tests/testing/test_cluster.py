@@ -81,9 +81,7 @@ async def test_days_of_a_cronjob_passes_at_once():
         await cluster.apply(NIGHTLY)
         await cluster.advance(2 * 86400)
         jobs = await cluster.list("jobs")
-        assert [job["status"]["startTime"] for job in jobs] == [
-            f"2026-01-0{d}T03:00:00Z" for d in (1, 2)
-        ]
+        assert [job["status"]["startTime"] for job in jobs] == [f"2026-01-0{d}T03:00:00Z" for d in (1, 2)]
         assert all(job["status"]["succeeded"] == 1 for job in jobs)
 
 
