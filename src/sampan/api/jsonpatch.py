@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from sampan.api.copying import copied
 from sampan.api.status import ApiError, bad_request
 
 MAX_OPERATIONS = 10_000
+MAX_COPIED = 3 * 1024 * 1024  # bytes of JSON that all copies of a patch may add: each may double the document
 
 
 def json_patch(doc: Any, patch: Any) -> Any:
@@ -21,7 +24,7 @@ def json_patch(doc: Any, patch: Any) -> Any:
     if len(patch) > MAX_OPERATIONS:
         text = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}"
         raise ApiError(413, "RequestEntityTooLarge", text)
-    holder = {"": copied(doc)}
+    holder = {"": copied(doc), "left": MAX_COPIED}  # every path begins at "", so that nobody reaches "left"
     for operation in patch:
         if not isinstance(operation, dict):
             kind = _go_kind(operation)
@@ -66,6 +69,9 @@ def _copy(holder: dict[str, Any], operation: dict[str, Any]) -> None:
     parent, key = _locate(holder, operation["from"])
     value = parent.get(key) if isinstance(parent, dict) else parent[_index(parent, key)]
     target, name = _locate(holder, operation["path"])
+    holder["left"] -= len(orjson.dumps(value))
+    if holder["left"] < 0:
+        raise ValueError("the accumulated size of copies is too large")
     _put(target, name, copied(value))
 
 

@@ -150,6 +150,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _real)
 
 def load_yaml(body: bytes | str) -> Any:
     """One YAML (or JSON) document as JSON values. Raises ValueError worded like the original's parser."""
+    _check_depth(body)
     try:
         return _plain(yaml.load(body, _Loader), [_MOST_VALUES])
     except yaml.YAMLError as error:
@@ -158,6 +159,22 @@ def load_yaml(body: bytes | str) -> Any:
         raise ValueError(f"yaml: {where}{getattr(error, 'problem', None) or error}") from None
     except RecursionError:
         raise ValueError("yaml: exceeded max depth") from None
+
+
+_MOST_DEPTH = 10_000  # of brackets; the parser's time grows with its square
+_BRACKETS = re.compile(r"[\[{]+|[\]}]+")
+
+
+def _check_depth(body: bytes | str) -> None:
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    if text.count("[") + text.count("{") < _MOST_DEPTH:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        run = found[0]
+        depth = max(0, depth + (len(run) if run[0] in "[{" else -len(run)))
+        if depth >= _MOST_DEPTH:
+            raise ValueError("yaml: exceeded max depth")
 
 
 _MOST_VALUES = 400_000  # aliases can make a short text expand without end

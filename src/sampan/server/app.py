@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from sampan.api.registry import Registry, Resource
-from sampan.api.status import ApiError, FieldError, internal, method_not_allowed, no_such_path, unauthorized
+from sampan.api.status import (
+    ApiError,
+    FieldError,
+    bad_request,
+    internal,
+    method_not_allowed,
+    no_such_path,
+    unauthorized,
+)
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
@@ -53,6 +61,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 log = logging.getLogger("sampan.server")
 
+_TOO_DEEP = "json: exceeded max depth"
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 
@@ -129,7 +138,13 @@ class Server:
             return await self._serve(request)
         except ApiError as error:
             response = respond.refusal(error)
+        except RecursionError:
+            response = respond.refusal(bad_request(_TOO_DEEP))
         except Exception as error:
+            if (
+                isinstance(error, TypeError) and str(error) == "Recursion limit reached"
+            ):  # orjson's way to say it
+                return respond.refusal(bad_request(_TOO_DEEP))
             log.exception("%s %s", request.method, request.path)
             response = respond.refusal(internal(f"{type(error).__name__}: {error}"))
         self.metrics.refused(response.status)

@@ -103,6 +103,7 @@ class Conversions:
             [converted] = await convert(self.post, stored, [obj], self._server.ids.uid())
             obj = self._completed(stored, converted)
         value, slot = wire.encode(obj)
+        objects.check_size(value)
         return Draft(
             value, slot, (obj.get("metadata") or {}).get("labels") or {}, selectable.values(stored, obj)
         )

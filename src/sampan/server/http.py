@@ -31,12 +31,14 @@ log = logging.getLogger("sampan.http")
 
 HEADER_LIMIT = 64 * 1024  # bytes of request line and headers
 BODY_LIMIT = 3 * 1024 * 1024  # bytes of a request's body, as kube-apiserver has it
+CONNECTION_LIMIT = 16_384  # more are closed as they come
 _PIPELINED = 16  # requests read ahead; then the socket is no longer read
 _HIGH_WATER = 64 * 1024  # unsent bytes above which a stream waits
 _SEND_BUFFER = 256 * 1024  # bytes the kernel keeps for a slow reader
 _REQUEST_TIMEOUT = 30.0  # seconds from the first byte of a request to its last
 _IDLE_TIMEOUT = 300.0  # seconds a kept connection may be silent
 _STALL_TIMEOUT = 60.0  # seconds a reader may take nothing
+_SEE_OUT = 1.0  # seconds that a client has to notice that it was refused
 _LINGER = 5.0  # seconds that running requests have at shutdown
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
@@ -146,6 +148,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        if len(self._listener.connections) >= CONNECTION_LIMIT:
+            transport.abort()
+            return
         transport.set_write_buffer_limits(_HIGH_WATER)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
@@ -193,7 +198,7 @@ class _Connection(asyncio.Protocol):
                 return
             self._refuse(ApiError(400, "BadRequest", "the request is no HTTP"))
             return
-        if self._now is not None and not self._now.url and self._head_bytes > HEADER_LIMIT:
+        if self._now is not None and not self._now.method and self._head_bytes > 2 * HEADER_LIMIT:
             self._refuse(ApiError(431, "BadRequest", "the request's headers are too large"))
             return
         if self._task is None:
@@ -298,6 +303,7 @@ class _Connection(asyncio.Protocol):
     async def _run(self, incoming: _Incoming) -> None:
         try:
             if incoming.error is not None:
+                self._ending = True
                 await self._answer(incoming, refusal(incoming.error), close=True)
                 return
             response = await self._listener.handle(self._request(incoming))
@@ -357,7 +363,9 @@ class _Connection(asyncio.Protocol):
         else:
             head.append(b"transfer-encoding: chunked\r\n\r\n")
             await self._stream(b"".join(head), body, bare)
-        if close:
+        if close and incoming.error is not None:
+            self._see_out()
+        elif close:
             self.close()
 
     async def _stream(self, head: bytes, body: AsyncIterator[bytes], bare: bool) -> None:
@@ -442,6 +450,15 @@ class _Connection(asyncio.Protocol):
         self._ending = True
         if self._transport is not None and not self.lost:
             self._transport.close()
+
+    def _see_out(self) -> None:
+        """End after a refusal: what still comes is thrown away for a moment, or the client would miss the answer."""
+        if self.lost:
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.resume_reading()
+        self._clock.call_later(_SEE_OUT, self._abort)
 
     def finish(self) -> None:
         """Shutdown: an idle connection goes at once, a busy one after its answer."""

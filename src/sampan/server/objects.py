@@ -9,6 +9,7 @@ import orjson
 
 from sampan.api import wire
 from sampan.api.registry import Registry, Resource
+from sampan.api.status import ApiError
 from sampan.server import convert, custom, selectable
 from sampan.store.protocol import Draft, Item
 
@@ -45,8 +46,18 @@ def to_draft(registry: Registry, row: Resource, obj: Object) -> Draft:
     if stored is not row and stored.api_version != row.api_version:
         obj = convert.convert(obj, row, stored)
     value, slot = wire.encode(obj)
+    check_size(value)
     labels = (obj.get("metadata") or {}).get("labels") or _NONE
     return Draft(value, slot, labels, selectable.values(stored, obj))
+
+
+SIZE_LIMIT = 1536 * 1024  # bytes of a stored object, as etcd has it by default
+
+
+def check_size(value: bytes) -> None:
+    """Raises 413 in the words of the original's store."""
+    if len(value) > SIZE_LIMIT:
+        raise ApiError(413, "RequestEntityTooLarge", "etcdserver: request is too large")
 
 
 def load(item: Item, row: Resource) -> Object:
