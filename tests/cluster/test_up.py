@@ -97,6 +97,18 @@ def test_an_unknown_field_of_a_configuration_is_passed_over(paths):
     assert configs.load(paths.config) == config
 
 
+def test_a_kubeconfig_that_is_none_is_told_before_anything_starts(paths, tmp_path, monkeypatch):
+    monkeypatch.setattr(up.supervision, "start", lambda paths: pytest.fail("it started"))
+    for text in ("a: [", "just text"):
+        (tmp_path / "kubeconfig").write_text(text)
+        wishes = Wishes(nodes=0, kubeconfig=str(tmp_path / "kubeconfig"))
+        with pytest.raises(SampanError, match="kubeconfig|valid YAML"):
+            up.bring_up(
+                Paths("b", tmp_path / "b", tmp_path / "run" / "b", tmp_path / "images"), wishes, print
+            )
+        assert not (tmp_path / "b").exists(), "nothing is left of a cluster that never was"
+
+
 def test_only_one_command_at_a_time(paths):
     with up.exclusive(paths), pytest.raises(SampanError, match="another sampan command"), up.exclusive(paths):
         pass

@@ -48,6 +48,11 @@ def entries(context: str, server: str, ca: bytes, cert: bytes, key: bytes) -> di
     }
 
 
+def check(path: Path) -> None:
+    """Raises SampanError when this file could not be merged into, before anything depends on it."""
+    _read(path)
+
+
 def merge(path: Path, new: dict[str, Any]) -> None:
     """Add or replace the entries of `new` and make its context current, remembering the one before."""
     with _locked(path):

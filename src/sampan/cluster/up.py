@@ -69,6 +69,7 @@ def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
     """The configuration, keys and certificates, on disk."""
     config = _decide(paths, wishes)
     target = str(kubeconfig.target(wishes.kubeconfig))
+    kubeconfig.check(Path(target))
     if target not in config.kubeconfigs:
         config.kubeconfigs.append(target)
     credentials.ensure(config, paths.pki)
