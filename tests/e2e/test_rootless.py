@@ -91,8 +91,8 @@ def _install(person: Person) -> None:
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([_python(person), "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
     (site,) = (checkout / ".venv").glob("lib/python3*/site-packages")
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "borrowed.pth").write_text(f"{checkout / 'src'}\n{packages}\n")
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "borrowed.pth").write_text("\n".join([str(checkout / "src"), *packages]) + "\n")
     (checkout / ".venv" / ".sampan").touch()
     os.chmod(person.home, 0o755)
     for path in (person.home, *person.home.rglob("*")):
