@@ -260,10 +260,15 @@ def load_or_create_signing_key(path: Path) -> bytes:
     return pem
 
 
-def certificate_request(common_name: str, organizations: Sequence[str] = ()) -> tuple[bytes, bytes]:
+def certificate_request(
+    common_name: str, organizations: Sequence[str] = (), *, dns: Iterable[str] = (), ips: Iterable[str] = ()
+) -> tuple[bytes, bytes]:
     """A new key and a signing request for it, both PEM: `(request, key)`. What a joining node sends."""
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(_name(common_name, organizations))
+    names = [x509.DNSName(n) for n in dns] + [x509.IPAddress(ipaddress.ip_address(i)) for i in ips]
+    if names:
+        request = request.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), _key_pem(key)
 
 
@@ -273,6 +278,27 @@ def request_subject(csr: bytes) -> tuple[str, tuple[str, ...]]:
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     groups = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return str(names[0].value) if names else "", tuple(str(g.value) for g in groups)
+
+
+def request_names(csr: bytes) -> tuple[set[str], set[str]]:
+    """`(DNS names, addresses)` a signing request (PEM) asks for. Raises ValueError."""
+    try:
+        found = (
+            x509.load_pem_x509_csr(csr).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        )
+    except x509.ExtensionNotFound:
+        return set(), set()
+    if any(not isinstance(name, x509.DNSName | x509.IPAddress) for name in found):
+        raise ValueError("only DNS names and addresses are expected")
+    return set(found.get_values_for_type(x509.DNSName)), set(
+        map(str, found.get_values_for_type(x509.IPAddress))
+    )
+
+
+def lifetime(cert: bytes) -> tuple[float, float]:
+    """From when to when the first certificate in a PEM text holds, in seconds since the epoch."""
+    found = x509.load_pem_x509_certificate(cert)
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
 
 
 def expires(cert: bytes) -> float:

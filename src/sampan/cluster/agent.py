@@ -25,6 +25,7 @@ from sampan.cluster import garbage, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.node_network import NodeNetwork
 from sampan.cluster.paths import Paths
+from sampan.node import certificates
 from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
@@ -117,7 +118,26 @@ class NodeProcess:
             key=pki / "nodes" / f"{self.name}-serving.key",
             client_ca=pki / "ca.crt",
         )
+        self._rotate(address)
         log.info("node is up", node=self.name, address=address, pods=self.network.pod_cidr)
+
+    def _rotate(self, address: str) -> None:
+        """Both certificates are renewed before they end."""
+        directory = self.paths.pki / "nodes"
+        for signer, stem, renewed, names in (
+            (certificates.CLIENT, self.name, self.transport.set_certificate, {}),
+            (
+                certificates.SERVING,
+                f"{self.name}-serving",
+                self.api.renewed,
+                {"dns": [self.name], "ips": [address]},
+            ),
+        ):
+            files = directory / f"{stem}.crt", directory / f"{stem}.key"
+            rotation = certificates.Rotation(
+                self.client, self.clock, self.ids, self.name, signer, *files, renewed, **names
+            )
+            self.agent.keep(rotation.run)
 
     async def stop(self) -> None:
         """Containers go on."""

@@ -10,10 +10,12 @@ import socket
 from pathlib import Path
 
 from sampan.base import pki
+from sampan.base.clock import RealClock
 from sampan.cluster.config import ClusterConfig
 
 ADMIN = ("kubernetes-admin", ("system:masters",))
 KUBELET_CLIENT = ("kube-apiserver-kubelet-client", ("system:masters",))
+_SPARE = 30 * 86_400.0  # seconds a certificate must have left at `up`, else another is made
 
 
 def ensure(config: ClusterConfig, directory: Path) -> pki.CA:
@@ -44,7 +46,11 @@ def _pair(
     ips: list[str] | None = None,
 ) -> None:
     certificate, key = directory / f"{stem}.crt", directory / f"{stem}.key"
-    if certificate.exists() and key.exists():
+    if (
+        certificate.exists()
+        and key.exists()
+        and pki.expires(certificate.read_bytes()) > RealClock().now() + _SPARE
+    ):
         return
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     pair = ca.issue(common_name, organizations, dns=dns or [], ips=ips or [], server=bool(dns or ips))

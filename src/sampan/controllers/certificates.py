@@ -12,20 +12,23 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from sampan.api import meta
+from sampan.base import pki
 from sampan.client.plan import Delete, Object, Patch, Plan, View
 
 from .base import Rule, seconds, stamp
 
 _RESOURCE = "certificatesigningrequests.certificates.k8s.io"
 _KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
-_SIGNED = (_KUBELET, "kubernetes.io/kube-apiserver-client", "kubernetes.io/kubelet-serving")
+_SERVING = "kubernetes.io/kubelet-serving"
+_SIGNED = (_KUBELET, "kubernetes.io/kube-apiserver-client", _SERVING)
 _KEPT = {"Approved": 3600.0, "Denied": 3600.0, "Failed": 3600.0, "": 86400.0}  # seconds, by decision
 
 
 def rules(sign: bool) -> list[Rule]:
     """Without a signer (`sign` False) requests are neither approved nor signed."""
     tokens = Rule("token-cleaner", "secrets", clean_token)
-    return [Rule("certificate-controller", _RESOURCE, reconcile), tokens] if sign else [tokens]
+    requests = Rule("certificate-controller", _RESOURCE, reconcile, reads=("nodes",))
+    return [requests, tokens] if sign else [tokens]
 
 
 def _decided(request: Object) -> str:
@@ -43,6 +46,8 @@ def reconcile(request: Object, view: View, now: float) -> Plan:
     plan.requeue(left)
     signer = request["spec"]["signerName"]
     if not decided:
+        if signer == _SERVING:
+            return _approve_serving(plan, request, view, now)
         return _approve(plan, request, now) if signer == _KUBELET else plan
     if decided != "Approved" or request.get("status", {}).get("certificate") or signer not in _SIGNED:
         return plan
@@ -84,6 +89,37 @@ def _approve(plan: Plan, request: Object, now: float) -> Plan:
         text = "Auto approving kubelet client certificate after SubjectAccessReview."
     else:
         return plan
+    return _approved(plan, request, text, now)
+
+
+def _approve_serving(plan: Plan, request: Object, view: View, now: float) -> Plan:
+    """A node's serving certificate, when it asks for its own name and addresses only. The original leaves this to an
+    administrator or an add-on, which then checks just this."""
+    spec = request["spec"]
+    name = spec.get("username", "")
+    node = view.get("nodes", name.removeprefix("system:node:")) if name.startswith("system:node:") else None
+    try:
+        csr = base64.b64decode(spec["request"])
+        subject, (dns, ips) = pki.request_subject(csr), pki.request_names(csr)
+    except (ValueError, IndexError):
+        return plan
+    if (
+        node is None
+        or subject != (name, ("system:nodes",))
+        or "system:nodes" not in (spec.get("groups") or ())
+    ):
+        return plan
+    if set(spec.get("usages") or ()) - {"key encipherment", "digital signature", "server auth"}:
+        return plan
+    own = {a["address"] for a in node.get("status", {}).get("addresses") or ()} | {meta.name(node)}
+    if not (dns or ips) or not (dns | ips) <= own:
+        return plan
+    return _approved(
+        plan, request, "Auto approving kubelet serving certificate of the node's own addresses.", now
+    )
+
+
+def _approved(plan: Plan, request: Object, text: str, now: float) -> Plan:
     approved = {"type": "Approved", "status": "True", "reason": "AutoApproved", "message": text}
     conditions = [
         *meta.conditions(request),

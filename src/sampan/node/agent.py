@@ -194,6 +194,10 @@ class Agent:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def keep(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run something for as long as the agent runs (`loop` is begun anew when it fails)."""
+        self._spawn(self._forever(loop))
+
     async def close(self) -> None:
         """Stop following; containers go on, the next agent takes them over."""
         tasks = list(self._tasks)

@@ -248,7 +248,7 @@ get,list,watch storage.k8s.io csidrivers,csinodes
     "certificate-controller": f"""
 delete,get,list,watch {_CERTIFICATES} certificatesigningrequests
 update {_CERTIFICATES} certificatesigningrequests/approval,certificatesigningrequests/status
-approve {_CERTIFICATES} signers names=kubernetes.io/kube-apiserver-client-kubelet
+approve {_CERTIFICATES} signers names=kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving
 sign {_CERTIFICATES} signers names=kubernetes.io/kube-apiserver-client,kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving,kubernetes.io/legacy-unknown
 create authorization.k8s.io subjectaccessreviews
 {_EVENTS}

@@ -48,12 +48,18 @@ class KubeletApi:
         self._agent = agent
         self._clock = clock
         self._server = HttpServer(self._guarded)
+        self._context: ssl.SSLContext | None = None
 
     async def serve(self, host: str, port: int = 10250, *, cert: Path, key: Path, client_ca: Path) -> int:
         """Listen with TLS; callers need a certificate of `client_ca`. Returns the port."""
-        context = pki.server_context(cert, key, client_ca.read_bytes())
-        context.verify_mode = ssl.CERT_REQUIRED
-        return await self._server.start(context, host, port)
+        self._context = pki.server_context(cert, key, client_ca.read_bytes())
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        return await self._server.start(self._context, host, port)
+
+    def renewed(self, cert: Path, key: Path) -> None:
+        """New connections get another certificate."""
+        if self._context is not None:
+            self._context.load_cert_chain(cert, key)
 
     async def close(self) -> None:
         await self._server.close()
