@@ -275,3 +275,27 @@ async def test_figures_become_prometheus_metrics(run, client, clock):
     text = generate_latest(registry).decode()
     assert 'workqueue_depth{name="replicaset"} 0.0' in text
     assert 'controller_runtime_reconcile_total{controller="replicaset",result="error"} 0.0' in text
+
+
+async def test_a_controller_that_gives_from_a_common_stock_works_alone(client, clock, ids, run):
+    """Each takes the smallest number nobody has, as far as the view tells."""
+
+    def number(rs, view, now):
+        if rs.get("status", {}).get("replicas"):
+            return Plan()
+        taken = {o.get("status", {}).get("replicas") for o in view.list("replicasets.apps")}
+        free = next(n for n in range(1, 100) if n not in taken)
+        return Plan().then(
+            Patch("replicasets.apps", rs["metadata"]["name"], {"status": {"replicas": free}}, "default")
+        )
+
+    @dataclass
+    class Alone(Rule):
+        reconcile: object = number
+        alone: bool = True
+
+    for name in "abcdef":
+        await client.create("replicasets.apps", replica_set(name, 0), "default")
+    await run(Alone(watches={}))
+    listed = (await client.list("replicasets.apps"))["items"]
+    assert sorted(o["status"]["replicas"] for o in listed) == [1, 2, 3, 4, 5, 6]

@@ -168,7 +168,8 @@ class Controller(Protocol):
 
     The runner asks `watches` about both the old and the new object of a change. `resource` "*" is every object of every
     resource (garbage collection): its keys carry the resource in front, `Key(namespace, "deployments.apps/name")`;
-    a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind.
+    a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind. A true attribute `alone`
+    asks for one key at a time: what it gives out comes from a common stock.
     """
 
     name: str

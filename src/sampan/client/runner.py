@@ -83,7 +83,10 @@ class Runner:
             executor = Executor(own, self.view, effects)
             work = _Work(controller, None, executor, recorder)  # type: ignore[arg-type]
             work.queue = work.figures.queue = Queue(
-                self._starter(work), clock=clock, ids=ids, concurrency=concurrency
+                self._starter(work),
+                clock=clock,
+                ids=ids,
+                concurrency=1 if getattr(controller, "alone", False) else concurrency,
             )
             self._works.append(work)
         self._wakes = _wakes(self._works)

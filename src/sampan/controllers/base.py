@@ -43,7 +43,8 @@ def _nothing(key: Key, view: View, now: float) -> Plan:
 @dataclass(frozen=True)
 class Rule:
     """One controller, as `client.plan.Controller` asks for it. `reads` names resources it looks at without being woken
-    by them; `indexes` are functions of an object under which `view.indexed` finds it."""
+    by them; `indexes` are functions of an object under which `view.indexed` finds it. `alone`: one key at a time, since
+    what it gives out comes from a common stock."""
 
     name: str
     resource: str
@@ -52,6 +53,7 @@ class Rule:
     removed: Callable[[Key, View, float], Plan] = _nothing
     reads: tuple[str, ...] = ()
     indexes: Mapping[str, Mapping[str, Callable[[Object], Any]]] = field(default_factory=dict)
+    alone: bool = False
 
 
 def owner_of(kind: str) -> Mapper:

@@ -26,12 +26,13 @@ def rules(pool: str, mode: str = "VIP") -> list[Rule]:
     def reconcile_one(service: Object, view: View, now: float) -> Plan:
         return reconcile(service, view, now, pool, mode)
 
-    return [Rule("service-controller", _RESOURCE, reconcile_one, {"services": _waiting})]
+    return [Rule("service-controller", _RESOURCE, reconcile_one, {"services": _waiting}, alone=True)]
 
 
 def _waiting(changed: Object, view: View) -> list:
     """A service that gave its address back may free it for one that found the pool empty."""
-    if changed["spec"].get("type") == "LoadBalancer" and not meta.deleted(changed):
+    kept = view.get(_RESOURCE, meta.name(changed), meta.namespace(changed))
+    if kept is not None and kept["spec"].get("type") == "LoadBalancer" and not meta.deleted(kept):
         return []
     keys = each(_RESOURCE)(changed, view)
     return [
