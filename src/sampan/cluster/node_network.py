@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from sampan.node.network.pod import PodNetwork
 from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.routes import NodeRoutes
 from sampan.node.network.ruleset import Config as ProxyConfig
+from sampan.node.network.watch import LinkWatcher
 
 log = logging.logger("network")
 
@@ -49,6 +51,7 @@ class NodeNetwork:
     ) -> None:
         node = config.node(name)
         self._config, self._runtime, self._clock = config, runtime, clock
+        self._repair: asyncio.Task[None] | None = None
         self.address = config.fabric_address(node.index)
         self.pod_cidr = pod_range(config, node.index)
         self.view = CachedView(client, _RESOURCES, clock=clock, ids=ids, scopes=_SCOPES)
@@ -78,6 +81,7 @@ class NodeNetwork:
         prepare_node([self._config.dns_ip])
         self._ports.expect(self.pods.left(records.sandboxes_in(self._runtime)))
         await self.proxy.start()
+        self._links = LinkWatcher(self._clock, "eth0", self._links_changed)
         await self._policy_view.start()
         await self.policies.start()
         await self._start_dns()
@@ -99,12 +103,20 @@ class NodeNetwork:
     async def stop(self) -> None:
         """What is programmed stays in force."""
         self._dns_settings.stop()
+        self._links.close()
         await self.proxy.stop()
         await self.dns.stop()
         await self.policies.stop()
         await self._policy_view.stop()
         await self.view.stop()
         await self._events.stop()
+
+    def _links_changed(self) -> None:
+        self._repair = asyncio.get_running_loop().create_task(self._repair_pods(), name="cables")
+
+    async def _repair_pods(self) -> None:
+        for sandbox in await self.pods.repair():
+            log.warning("a pod's interface was gone; it has a new one", sandbox=sandbox)
 
     def _configure_dns(self, settings: Settings) -> None:
         self.dns.configure(settings.stubs, settings.upstream)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.cluster import ports, processes, rootless
+from sampan.cluster.wiring import Wiring
 from sampan.node.native import init
 from sampan.node.network import fabric
 
@@ -46,6 +47,7 @@ class Supervisor:
         self.waiting: list[socket.socket] = []
         self.leaving: socket.socket | None = None
         self.gateway: rootless.Gateway | None = None
+        self.wiring = Wiring(self.config, run)
         self.stopping = False
 
     # -- starting ---------------------------------------------------------------------------------------------------
@@ -54,29 +56,12 @@ class Supervisor:
         self.listeners.append(_listen("127.0.0.1", self.config["port"]))
         if self.config["rootless"]:
             self.gateway = rootless.enter(self.run)
-        self._build_fabric()
+        if self.config["fabric"]:
+            self.listeners += [_listen(address, self.config["port"]) for address in self.wiring.build()]
         self.start_control_plane()
         for node in self.config["nodes"]:
             if not node["stopped"]:
                 self.start_node(node["name"])
-
-    def _build_fabric(self) -> None:
-        if not self.config["fabric"]:
-            return
-        fabric.destroy(str(self.run / "fabric"), self.config["name"])
-        fabric.create(str(self.run / "fabric"), self.config["name"])
-        address = self.address(0)
-        fabric.join_host(
-            str(self.run / "fabric"),
-            self.config["name"],
-            f"{address}/24",
-            rootless=self.config["rootless"],
-            services=(self.config["service_cidr"], self.config["load_balancer_cidr"]),
-        )
-        self.listeners.append(_listen(address, self.config["port"]))
-
-    def address(self, index: int) -> str:
-        return self.config["fabric"].split("/")[0].rsplit(".", 1)[0] + f".{index + 1}"
 
     def start_control_plane(self) -> None:
         read, write = os.pipe()
@@ -94,23 +79,10 @@ class Supervisor:
     def start_node(self, name: str) -> None:
         if name in self.nodes:
             return
-        node = next(n for n in self.config["nodes"] if n["name"] == name)
         directory = self.data / "nodes" / name
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         rundir = self.run / "nodes" / name
         rundir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        address = self.address(node["index"])
-
-        def connect(pid: int) -> None:
-            fabric.join(
-                str(self.run / "fabric"),
-                self.config["name"],
-                pid,
-                node["index"],
-                f"{address}/24",
-                gateway=self.address(0),
-            )
-
         self.nodes[name] = init.spawn_node(
             name=name,
             directory=str(directory),
@@ -119,7 +91,7 @@ class Supervisor:
             log=str(self.data / "logs" / f"{name}.log"),
             rootless=self.config["rootless"],
             die_with_parent=True,
-            connect=connect,
+            connect=lambda pid: self.wiring.connect(name, pid),
             cgroup=processes.cgroup(self.config["name"], name),
         )
 
@@ -129,9 +101,8 @@ class Supervisor:
         pid = self.nodes.pop(name, 0)
         if pid:
             processes.stop([pid], grace=5)
-        node = next((n for n in self.config["nodes"] if n["name"] == name), None)
-        if node and self.config["fabric"]:
-            fabric.leave(str(self.run / "fabric"), self.config["name"], node["index"])
+        if self.config["fabric"]:
+            self.wiring.leave(name)
 
     def stop_all(self) -> None:
         self.stopping = True
@@ -140,7 +111,7 @@ class Supervisor:
         if self.control_plane:
             processes.stop([self.control_plane], grace=10)
         if self.config["fabric"]:
-            fabric.destroy(str(self.run / "fabric"), self.config["name"])
+            self.wiring.destroy()
         if self.gateway:
             self.gateway.close()
             self.gateway = None
@@ -159,6 +130,8 @@ class Supervisor:
             sources: list[Any] = [server, wake_read]
             if self.ready_fd >= 0:
                 sources.append(self.ready_fd)
+            if self.wiring.fileno() >= 0:
+                sources.append(self.wiring)
             pause = None if self.restart_at is None else max(0.0, self.restart_at - time.monotonic())
             ready, _, _ = select.select(sources, [], [], pause)
             if wake_read in ready:
@@ -168,6 +141,9 @@ class Supervisor:
                 self._control_plane_reported()
             if self.restart_at is not None and time.monotonic() >= self.restart_at:
                 self.start_control_plane()
+            if self.wiring in ready:
+                for leaf in self.wiring.repair(self.nodes):
+                    log(f"the link of {leaf} was gone; it has a new one")
             if server in ready:
                 self._answer(server.accept()[0])
         self.stop_all()
@@ -257,6 +233,7 @@ class Supervisor:
 
     def _op_reload(self, request: dict[str, Any]) -> dict[str, Any]:
         self.config = json.loads((self.data / "cluster.json").read_text())
+        self.wiring.update(self.config)
         return {}
 
     def _op_node_start(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -280,12 +257,7 @@ class Supervisor:
         for name in (a, b):
             if name and name not in self.nodes:
                 raise ValueError(f"node {name} does not run")
-        index = {node["name"]: node["index"] for node in self.config["nodes"]}
-        first, here = f"/proc/{self.nodes[a]}/ns/net", self.address(index[a])
-        if b:
-            act(first, f"/proc/{self.nodes[b]}/ns/net", here, self.address(index[b]))
-        else:
-            act(first, None, here, self.address(0), b_link=fabric.host_link(self.config["name"]))
+        self.wiring.cut(self.nodes, a, b, act)
         return {}
 
     def _op_shutdown(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -294,7 +266,8 @@ class Supervisor:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Cluster, Kubectl, Traces
+from harness import Cluster, Kubectl, Traces, eventually
 from traffic import Net
 
 
@@ -54,8 +54,11 @@ def net(inhabitants: Net) -> Iterator[Net]:
     before = set(inhabitants.kubectl(f"get {kinds} -o name").split())
     yield inhabitants
     added = set(inhabitants.kubectl(f"get {kinds} -o name").split()) - before
-    if added:
-        inhabitants.kubectl(f"delete --now --ignore-not-found {' '.join(sorted(added))}")
+    if added:  # kubectl itself waits five times a second at most
+        inhabitants.kubectl(f"delete --now --wait=false --ignore-not-found {' '.join(sorted(added))}")
+        eventually(
+            lambda: set(inhabitants.kubectl(f"get {kinds} -o name").split()) <= before, "all is gone", 60
+        )
 
 
 @pytest.fixture

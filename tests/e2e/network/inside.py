@@ -75,10 +75,18 @@ def family_of(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def resolve(name):
+    """The first address of a name, asked anew, as a client does that looks it up for every request."""
+    return socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]
+
+
 def ask(order):
     """The line an endpoint answers, or the name of the error."""
     tcp = order.get("protocol", "TCP") == "TCP"
-    address, port = order["address"], order["port"]
+    try:
+        address, port = order.get("address") or resolve(order["name"]), order["port"]
+    except OSError as error:
+        return type(error).__name__
     channel = socket.socket(family_of(address), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     with channel:
         channel.settimeout(order.get("timeout", 1.5))

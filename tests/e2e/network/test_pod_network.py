@@ -118,6 +118,8 @@ def test_addresses_are_not_doubled_when_the_agent_is_killed(
     own = [ip for pod in pods if not pod["spec"].get("hostNetwork") for ip in [pod["status"]["podIP"]]]
     assert len(own) == len(set(own))
     assert {name: after[name] for name in before} == before
+    net.forget("client-1")
+    net.forget("host-1")
     result = prober.order("loaded", key="veteran")
     assert result["errors"] == [], "the host port was open all the time"
 

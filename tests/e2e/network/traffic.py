@@ -24,12 +24,17 @@ REFUSED, SILENT = "ConnectionRefusedError", "TimeoutError"
 
 
 class Prober:
-    """Asks from one place: a pod, a node (a pod in its network), or the machine itself (`kubectl` None)."""
+    """Asks from one place: a pod, a node (a pod in its network), or the machine itself (`kubectl` None).
 
-    def __init__(self, kubectl: Kubectl | None, pod: str = "") -> None:
-        self.name = pod or "host"
+    `netns`: from inside that network namespace, without a stream through a node's agent.
+    """
+
+    def __init__(self, kubectl: Kubectl | None, pod: str = "", netns: str = "") -> None:
+        self.name = pod or netns or "host"
         command = [sys.executable, "-u", "-c", INSIDE, "probe"]
-        if kubectl is not None:
+        if netns:
+            command = ["nsenter", f"--net={netns}", *command]
+        elif kubectl is not None:
             command = ["kubectl", f"-n={kubectl.namespace}", "exec", "-i", pod, "--", "python3", *command[1:]]
         self._process = subprocess.Popen(
             command,

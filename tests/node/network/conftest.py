@@ -120,7 +120,7 @@ class Machine:
         for index in range(count):
             namespace.create(self.node(index))
             address = f"{self.plan.node(index)}/24"
-            fabric.join(self.fabric, "test", self.node(index), index + 1, address, gateway=self.plan.host)
+            fabric.join(self.fabric, "test", self.node(index), index + 1, address, gateways=[self.plan.host])
             node.prepare_node(["10.96.0.10"], self.node(index))
             cidrs = [f"10.244.{index}.0/24", f"fd00:244:{index}::/64"]
             network = PodNetwork(cidrs, node_ips=[self.plan.node(index)], netns=self.node(index))
@@ -129,7 +129,7 @@ class Machine:
         self.outsider = self.plan.node(100)
         namespace.create(self.fabric_client)
         outside = f"{self.outsider}/24"
-        fabric.join(self.fabric, "test", self.fabric_client, 100, outside, gateway=self.plan.host)
+        fabric.join(self.fabric, "test", self.fabric_client, 100, outside, gateways=[self.plan.host])
         self.sync_routes()
 
     def node(self, index: int) -> str:

@@ -64,7 +64,7 @@ def test_a_node_that_is_plugged_in_again_replaces_its_former_self(host, tmp_path
     for attempt in range(2):
         node = str(tmp_path / f"node-{attempt}")
         namespace.create(node)
-        fabric.join(path, "a", node, 1, "10.89.1.2/24", gateway="10.89.1.1")
+        fabric.join(path, "a", node, 1, "10.89.1.2/24", gateways=["10.89.1.1"])
         assert "default via 10.89.1.1" in look(node, "ip route")
     assert "eth0" not in look(str(tmp_path / "node-0"), "ip -o link")
     fabric.leave(path, "a", 1)

@@ -19,6 +19,7 @@ from sampan.node.network.health import HealthChecks
 from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.services import Entries, entries, service_key
 from sampan.node.network.slices import SLICES, SliceIndex
+from sampan.node.network.watch import LinkWatcher
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class ProxyController:
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
+        self._links: LinkWatcher | None = None
         self._ready: dict[str, set[str]] = defaultdict(
             set
         )  # address -> services that have it ready, in force
@@ -79,6 +81,9 @@ class ProxyController:
         await self._tell_health(services)
         self._tell_conflicts(services)
         await self._sync_routes()
+        if self._routes:
+            ways = self._routes
+            self._links = LinkWatcher(self._clock, ways.link_name, self._links_changed, ways.netns)
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="service proxy")
 
     async def stop(self) -> None:
@@ -89,6 +94,8 @@ class ProxyController:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._links:
+            self._links.close()
         self._proxy.close()
         if self._health:
             await self._health.close()
@@ -142,6 +149,12 @@ class ProxyController:
     def _damaged(self) -> None:
         log.warning("somebody changed the table %s; writing it anew", self._proxy.config.table)
         self._resync = True
+        self._wake()
+
+    def _links_changed(self) -> None:
+        assert self._routes is not None
+        self._routes.forget()
+        self._nodes_dirty = True
         self._wake()
 
     def _wake(self) -> None:
@@ -226,7 +239,10 @@ class ProxyController:
         for name, text in routes.overlaps(nodes).items():
             self._tell(NODES, name, "CIDRConflict", text)
         if self._routes.changes(goal):
-            await asyncio.to_thread(self._routes.sync, goal)
+            try:
+                await asyncio.to_thread(self._routes.sync, goal)
+            except OSError as error:  # again when the link is there
+                log.warning("routes to other nodes: %s", error)
 
     async def _wanted(self, keys: Iterable[str]) -> dict[str, Entries]:
         """What some Services need now, decided in slices that leave the loop to others."""

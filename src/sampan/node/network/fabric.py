@@ -12,12 +12,16 @@ import hashlib
 import ipaddress
 import json
 import os
+import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from sampan.node.network import namespace, nftables, rtnetlink
 from sampan.node.network.expressions import FAMILIES
+from sampan.node.network.netlink import ROUTE, NetlinkSocket
 from sampan.node.network.routes import metric_of
 
+HOST_PORT = "host"
 _BRIDGE = "fabric"
 _NODE_LINK = "eth0"
 _NOWHERE_MAC = "02:00:00:00:00:01"
@@ -77,20 +81,20 @@ def join(
     cluster: str,
     node: namespace.Netns,
     index: int,
-    cidr: str,
+    cidrs: str | Sequence[str],
     *,
-    gateway: str = "",
+    gateways: Sequence[str] = (),
     mtu: int = 1500,
 ) -> None:
-    """Gives the namespace of a node (a process in it, or its path) an `eth0` with the address `cidr` and a default route.
+    """Gives the namespace of a node (a process in it, or its path) an `eth0` with addresses and default routes.
 
-    `index` numbers the nodes of the cluster; a former link of the same number is replaced (the node was restarted).
+    `cidrs` and `gateways`: one of IPv4 or one of each IP version. `index` numbers the nodes of the cluster; a former link of the same number is replaced (the node was restarted).
     """
-    link = _plug(path, node, port_name(index), _NODE_LINK, cidr, mtu)
+    link = _plug(path, node, port_name(index), _NODE_LINK, cidrs, mtu)
     with rtnetlink.connect(node) as nl:
         nl.run(rtnetlink.set_link(1))
-        if gateway:
-            nl.run(rtnetlink.add_route("0.0.0.0/0", gateway=gateway, link=link))
+        for gateway in gateways:
+            nl.run(rtnetlink.add_route("::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway, link=link))
 
 
 def leave(path: str, cluster: str, index: int) -> None:
@@ -107,7 +111,7 @@ def port_name(index: int) -> str:
 def join_host(
     path: str,
     cluster: str,
-    cidr: str,
+    cidrs: str | Sequence[str],
     *,
     rootless: bool = False,
     services: Sequence[str] = SERVICE_CIDRS,
@@ -120,19 +124,48 @@ def join_host(
     to lo, where the uplink picks connections up. What was changed on the host is noted beside the cluster's run
     directory, and put back by the last `destroy`.
     """
-    link = _plug(path, host, "host", host_link(cluster), cidr, 1500)
-    address = cidr.split("/")[0]
-    former = namespace.set_sysctls(host, {"ipv4/ip_forward": "1"})
-    _note_settings(path, former)
+    link = _plug(path, host, HOST_PORT, host_link(cluster), cidrs, 1500)
+    own = {6 if ":" in cidr else 4: cidr.split("/")[0] for cidr in _listed(cidrs)}
+    _note_settings(path, namespace.set_sysctls(host, _forwarding(host, 6 in own)))
     # Connections to 127.0.0.1:nodePort leave by this link.
     namespace.set_sysctls(host, {f"ipv4/conf/{host_link(cluster)}/route_localnet": "1"})
     with rtnetlink.connect(host) as nl:
         nl.run(rtnetlink.set_link(1))
         for service_cidr in services:
-            if ":" not in service_cidr:
-                nl.run(rtnetlink.add_route(service_cidr, link=link, source=address, metric=metric_of(link)))
+            source = own.get(6 if ":" in service_cidr else 4)
+            if source:
+                nl.run(rtnetlink.add_route(service_cidr, link=link, source=source, metric=metric_of(link)))
         if rootless:
-            nl.run(rtnetlink.add_route("0.0.0.0/0", link=1, source=address))
+            nl.run(rtnetlink.add_route("0.0.0.0/0", link=1, source=own[4]))
+
+
+def _forwarding(host: namespace.Netns | None, six: bool) -> dict[str, str]:
+    """Settings for a host that passes packets on. One that learns its own IPv6 routes from routers goes on to do so."""
+    settings = {"ipv4/ip_forward": "1"}
+    if not six:
+        return settings
+
+    def listens() -> list[str]:
+        found = []
+        for directory in Path("/proc/sys/net/ipv6/conf").glob("*"):
+            with contextlib.suppress(OSError):
+                if (directory / "accept_ra").read_text().strip() == "1":
+                    found.append(directory.name)
+        return found
+
+    settings |= {f"ipv6/conf/{name}/accept_ra": "2" for name in namespace.run_in(host, listens)}
+    return settings | {"ipv6/conf/all/forwarding": "1"}
+
+
+def watch(path: str) -> socket.socket:
+    """A socket that becomes readable when a link of the fabric comes or goes; drain it with `recv`."""
+    return namespace.run_in(path, lambda: NetlinkSocket(ROUTE, 1)).socket
+
+
+def ports(path: str) -> set[str]:
+    """The names of what is plugged into the fabric."""
+    with rtnetlink.connect(path) as nl:
+        return {link.name for link in rtnetlink.links(nl) if link.master}
 
 
 def partition(
@@ -156,8 +189,15 @@ def heal(
             nl.run(rtnetlink.delete_neighbour(rtnetlink.link_index(nl, link), other))
 
 
-def _plug(path: str, leaf: namespace.Netns | None, port: str, inner: str, cidr: str, mtu: int) -> int:
-    """A veth from the bridge into the leaf's namespace, up and with its address; gives its index there."""
+def _listed(cidrs: str | Sequence[str]) -> Sequence[str]:
+    return [cidrs] if isinstance(cidrs, str) else cidrs
+
+
+def _plug(
+    path: str, leaf: namespace.Netns | None, port: str, inner: str, cidrs: str | Sequence[str], mtu: int
+) -> int:
+    """A veth from the bridge into the leaf's namespace, up and with its addresses; gives its index there."""
+    cidrs = _listed(cidrs)
     with (
         rtnetlink.connect(path) as nl,
         rtnetlink.connect(leaf) as inside,
@@ -166,10 +206,10 @@ def _plug(path: str, leaf: namespace.Netns | None, port: str, inner: str, cidr: 
         bridge = rtnetlink.link_index(nl, _BRIDGE)
         nl.run(rtnetlink.delete_link(port))
         inside.run(rtnetlink.delete_link(inner))
-        nl.run(rtnetlink.add_veth(port, inner, peer_netns=descriptor, peer_mac=_mac(cidr), mtu=mtu))
+        nl.run(rtnetlink.add_veth(port, inner, peer_netns=descriptor, peer_mac=_mac(cidrs[0]), mtu=mtu))
         nl.run(rtnetlink.set_link(port, master=bridge))
         link = rtnetlink.link_index(inside, inner)
-        inside.run(rtnetlink.add_address(link, cidr), rtnetlink.set_link(link))
+        inside.run(*(rtnetlink.add_address(link, cidr) for cidr in cidrs), rtnetlink.set_link(link))
         return link
 
 

@@ -7,6 +7,7 @@ are, and the host route doubles as the record of who has which address.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,8 @@ class PodNetwork:
         self._ports = ports
         self._sources = {ipaddress.ip_address(ip).version: ip for ip in node_ips}
         self._attached: dict[str, tuple[str, ...]] = {}
+        self._paths: dict[str, str] = {}  # of the attached sandboxes' namespaces
+        self._repairing = asyncio.Lock()
         self._pools: list[AddressPool] = []
         if cidrs:
             self.set_cidrs(cidrs)
@@ -85,6 +88,7 @@ class PodNetwork:
             self._release(addresses)
             raise
         self._attached[sandbox_config.id] = tuple(addresses)
+        self._paths[sandbox_config.id] = netns_path
         if self._ports:
             await self._ports.publish(sandbox_config, addresses)
         return addresses[0]
@@ -94,7 +98,9 @@ class PodNetwork:
         name = veth_name(sandbox_config.id)
         if self._ports:
             await self._ports.withdraw(sandbox_config)
-        addresses = self._attached.pop(sandbox_config.id, None)
+        async with self._repairing:
+            addresses = self._attached.pop(sandbox_config.id, None)
+            self._paths.pop(sandbox_config.id, None)
         found = await asyncio.to_thread(self._cut, name)
         self._release(addresses or found or ([sandbox_config.ip] if sandbox_config.ip else []))
 
@@ -108,12 +114,35 @@ class PodNetwork:
             return await self.attach(netns_path, sandbox_config)
         own = tuple(dict.fromkeys([a for a in (sandbox_config.ip,) if a in found] + found))
         self._attached[sandbox_config.id] = own
+        self._paths[sandbox_config.id] = netns_path
         for pool in self._pools:
             for address in own:
                 pool.take(address)
         if self._ports:
             await self._ports.publish(sandbox_config, own)
         return own[0]
+
+    async def repair(self) -> list[str]:
+        """Lays the cables anew that somebody else has cut, or whose routes are gone. Gives the ids of their sandboxes."""
+        async with self._repairing:
+            return await asyncio.to_thread(self._repair)
+
+    def _repair(self) -> list[str]:
+        with rtnetlink.connect(self._netns) as nl:
+            links = {link.index: link.name for link in rtnetlink.links(nl)}
+            routes = rtnetlink.routes(nl, protocol=rtnetlink.PROTOCOL)
+        there: dict[str, set[str]] = {}
+        for route in routes:
+            there.setdefault(links.get(route.link, ""), set()).add(route.destination.split("/")[0])
+        cut = [
+            id_
+            for id_, addresses in list(self._attached.items())
+            if not set(addresses) <= there.get(veth_name(id_), set())
+        ]
+        for id_ in cut:
+            with contextlib.suppress(OSError, KeyError):  # its namespace may have ended
+                self._cable(self._paths[id_], veth_name(id_), self._attached[id_])
+        return cut
 
     def left(self, sandboxes: Iterable[SandboxConfig]) -> dict[str, tuple[SandboxConfig, list[str]]]:
         """Those of a former agent's sandboxes that still have a cable, with their addresses."""

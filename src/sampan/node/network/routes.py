@@ -71,8 +71,8 @@ class NodeRoutes:
     def __init__(
         self, link_name: str = "eth0", netns: namespace.Netns | None = None, source: str = ""
     ) -> None:
-        self._link_name = link_name
-        self._netns = netns
+        self.link_name = link_name
+        self.netns = netns
         self._source = source
         self._last: dict[str, str] | None = None
 
@@ -80,11 +80,15 @@ class NodeRoutes:
         """Whether `sync` would have something to do, as far as is known."""
         return goal != self._last
 
+    def forget(self) -> None:
+        """What the kernel has is not known any more: somebody else has changed it."""
+        self._last = None
+
     def sync(self, goal: Mapping[str, str]) -> Sequence[str]:
         """Adds, replaces and deletes routes (blocks; call it in a thread). Gives the destinations that changed."""
         changed = []
-        with rtnetlink.connect(self._netns) as nl:
-            link = rtnetlink.link_index(nl, self._link_name)
+        with rtnetlink.connect(self.netns) as nl:
+            link = rtnetlink.link_index(nl, self.link_name)
             ours = [
                 r for r in rtnetlink.routes(nl, protocol=rtnetlink.PROTOCOL) if r.gateway and r.link == link
             ]
