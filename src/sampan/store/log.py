@@ -58,7 +58,10 @@ class EmbeddedLog:
         self._on_fatal = on_fatal
         self._listener: Listener | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._waiting: list[_Entry] = []  # for the next commit
+        self._size = 0  # bytes of those
+        self._busy = False  # the thread has a commit, or one is about to be handed to it
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="store-log", daemon=True)
         self._thread.start()
@@ -77,13 +80,32 @@ class EmbeddedLog:
                 return 0
             if revision > self._asked:
                 self._asked, self._asked_at = revision + RANGE, revision
-                self._queue.put(_Entry(revision, reservation(self._asked), self._asked))
+                self._add(_Entry(revision, reservation(self._asked), self._asked))
             return self._asked_at
-        self._queue.put(_Entry(revision, record_of(bucket, change)))
+        self._add(_Entry(revision, record_of(bucket, change)))
         return revision
+
+    def _add(self, entry: _Entry) -> None:
+        """What is written in one turn of the loop, or while the thread is busy, is one commit."""
+        self._waiting.append(entry)
+        self._size += len(entry.record)
+        if not self._busy:
+            self._busy = True
+            assert self._loop is not None
+            self._loop.call_soon(self._hand_over)
+        elif self._size >= _FRAME_BYTES:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            self._queue.put(self._waiting)
+            self._waiting, self._size = [], 0
+        else:
+            self._busy = False
 
     async def close(self) -> None:
         """Everything appended is on disk when this returns."""
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._segments.close()
@@ -92,30 +114,10 @@ class EmbeddedLog:
 
     def _run(self) -> None:
         try:
-            while True:
-                batch, last = self._take()
-                if batch:
-                    self._commit(batch)
-                if last:
-                    return
+            while (batch := self._queue.get()) is not None:
+                self._commit(batch)
         except BaseException as error:
             self._call(self._fail, error)
-
-    def _take(self) -> tuple[list[_Entry], bool]:
-        """Waits for a write and takes those that have gathered; True when there will be no more."""
-        batch: list[_Entry] = []
-        size = 0
-        entry = self._queue.get()
-        while entry is not None:
-            batch.append(entry)
-            size += len(entry.record)
-            if size >= _FRAME_BYTES:
-                return batch, False
-            try:
-                entry = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
 
     def _commit(self, batch: list[_Entry]) -> None:
         sequence = self._sequence + 1
@@ -139,6 +141,7 @@ class EmbeddedLog:
         if self._listener is not None:
             self._listener.durable(revision)
             self._listener.committed(sequence, size)
+        self._hand_over()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
