@@ -90,3 +90,23 @@ def test_changes_between_two_values() -> None:
     assert [fieldset.show(p) for p in fieldset.members(modified)] == ['.spec.containers[name="c"].image']
     assert [fieldset.show(p) for p in fieldset.members(added)] == [".metadata.labels.c"]
     assert fieldset.compare(old, old, POD) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "gvk, obj",
+    [
+        (("", "v1", "Pod"), {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}, "status": {}}),
+        (("", "v1", "Event"), {"involvedObject": {"name": "x"}, "source": {}, "reason": "x"}),
+        (
+            ("rbac.authorization.k8s.io", "v1", "RoleBinding"),
+            {"roleRef": {"name": "x"}, "subjects": [{"kind": "User", "name": "u"}]},
+        ),
+        (
+            ("", "v1", "Service"),
+            {"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 80, "protocol": "UDP"}], "selector": {}}},
+        ),
+    ],
+)
+def test_the_short_way_for_a_new_object_says_the_same(gvk, obj):
+    node = schema.root(*gvk)
+    assert fieldset.compare({}, obj, node) == fieldset._compare_maps({}, obj, node)
