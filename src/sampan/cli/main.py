@@ -46,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
     story = command("story", "story:story", "why the controllers did what they did to an object")
     story.add_argument("object", metavar="KIND/NAME")
     story.add_argument("-n", "--namespace", default="default")
+    backup = command("backup", "backup:backup", "write everything the cluster holds to a file, while it runs")
+    backup.add_argument("file", metavar="FILE", help="where to; compressed if it ends in .gz")
+    restore = command(
+        "restore", "backup:restore", "make a running cluster hold what a backup holds, and no more"
+    )
+    restore.add_argument("file", metavar="FILE")
+    restore.add_argument("--yes", action="store_true", help="do not ask")
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command="lifecycle:version")
     return top

@@ -72,6 +72,7 @@ class ControlPlane:
             clock, issuer=issuer, lookup=lookup, static=options.static_tokens
         )
         self.server.allocators = Allocators(lookup, ids, cidrs=(options.service_cidr,))
+        self.server.backups.after = self.bootstrap
         self.server.conversions.post = callout = Callout(lookup, clock, ids)
         self.server.admission = Admission(
             Context(

@@ -28,6 +28,7 @@ from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
+    backup,
     conversion,
     deadline,
     definitions,
@@ -118,6 +119,7 @@ class Server:
         self.tokens: Any = None
         self.audit: Audit | None = None
         self.documents: dict[str, Callable[[route.Query], Any]] = {}
+        self.backups = backup.Backups(self)
         self.nodes = self.config.nodes
         self.usage = usage.Usage(self)
         self.frames = watch.Frames()
@@ -250,6 +252,8 @@ class Server:
         if info.path in self.documents and request.method == "GET":
             return respond.document(self.documents[info.path](info.query))
         answer = health.answer(self, request, info)
+        if answer is None:
+            answer = await self.backups.answer(request, info)
         if answer is None:
             answer = await discovery.answer(self, request, info)
         return answer if answer is not None else respond.text("404 page not found\n", 404)

@@ -120,6 +120,16 @@ def frame_at(data: bytes, offset: int) -> Frame | None:
     return Frame(offset, sequence, payload)
 
 
+def length_at(data: bytes | bytearray, offset: int) -> int:
+    """How long the frame at `offset` says it is; 0 when its head has not come yet. Raises ValueError: no frame."""
+    if offset + _FRAME.size > len(data):
+        return 0
+    magic, length, _, _ = _FRAME.unpack_from(data, offset)
+    if magic != _MAGIC:
+        raise ValueError("no frame begins here")
+    return _FRAME.size + int(length)
+
+
 def end_of(found: Frame) -> int:
     return found.offset + _FRAME.size + len(found.payload)
 
