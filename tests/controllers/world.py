@@ -48,6 +48,9 @@ class World:
         return [o for o in self.list(resource) if (meta.owner(o) or {}).get("uid", "") == uid]
 
     def indexed(self, resource: str, index: str, value: str) -> list[Object]:
+        for rule in self.rules:
+            if index in rule.indexes.get(resource, {}):
+                return [o for o in self.list(resource) if rule.indexes[resource][index](o) == value]
         field = index.split(".")[-1]
         return [o for o in self.list(resource) if o.get("spec", {}).get(field) == value]
 

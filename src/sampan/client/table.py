@@ -70,7 +70,9 @@ class Decoder:
     """Decoded objects of all tables; those decoded first lose that form first, but never their bytes."""
 
     def __init__(self, size: int) -> None:
+        """`size` is in bytes of JSON; the decoded form takes about four times as much."""
         self._size = size
+        self._left = size
         self._kept: OrderedDict[Entry, None] = OrderedDict()
 
     def __call__(self, entry: Entry) -> Object:
@@ -85,12 +87,19 @@ class Decoder:
         if entry.value is None:
             return
         kept = self._kept
+        if entry in kept:
+            return
         kept[entry] = None
-        if len(kept) > self._size:
-            kept.popitem(last=False)[0].obj = None
+        self._left -= len(entry.value)
+        while self._left < 0 and len(kept) > 1:
+            oldest = kept.popitem(last=False)[0]
+            oldest.obj = None
+            self._left += len(oldest.value or b"")
 
     def drop(self, entry: Entry) -> None:
-        self._kept.pop(entry, None)
+        if entry in self._kept:
+            del self._kept[entry]
+            self._left += len(entry.value or b"")
 
 
 class Table:

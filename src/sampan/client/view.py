@@ -61,7 +61,7 @@ class CachedView:
     """`client.plan.View` over watched resources. `"*"` among the resources follows everything served, custom ones too.
 
     `indexes` maps a resource to named functions of an object that give a value, several, or None; `scopes` narrows what
-    is followed. `decoded` is how many objects are kept decoded. Listeners are called with (resource, old, new): old is
+    is followed. `decoded` is how many bytes of objects are kept decoded. Listeners are called with (resource, old, new): old is
     None for a creation, new for a deletion; they must not wait.
     """
 
@@ -74,7 +74,7 @@ class CachedView:
         ids: Ids | None = None,
         indexes: Mapping[str, Mapping[str, Index]] = DEFAULT_INDEXES,
         scopes: Mapping[str, Scope] | None = None,
-        decoded: int = 512,
+        decoded: int = 4 << 20,
     ) -> None:
         self.fetched: Mapping[tuple[str, str, str], Any] = {}
         self._client = client

@@ -22,7 +22,6 @@ __all__ = [
     "Mapper",
     "Rule",
     "counts",
-    "each",
     "merge_diff",
     "owner_of",
     "owner_or_selecting",
@@ -80,11 +79,6 @@ def owner_or_selecting(kind: str, resource: str) -> Mapper:
         return [Key(meta.namespace(o), meta.name(o)) for o in found if selector_of(o).matches(labels)]
 
     return keys
-
-
-def each(resource: str) -> Mapper:
-    """Wakes every object of a resource: for changes that may concern all of them."""
-    return lambda _obj, view: [Key(meta.namespace(o), meta.name(o)) for o in view.list(resource)]
 
 
 def same_name(obj: Object, view: View) -> Iterable[Key]:

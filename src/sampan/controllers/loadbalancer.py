@@ -11,11 +11,12 @@ import ipaddress
 from collections.abc import Iterator
 
 from sampan.api import meta
-from sampan.client.plan import Event, Object, Plan, View
+from sampan.client.plan import Event, Key, Object, Plan, View
 
-from .base import Rule, each, status_patch
+from .base import Rule, status_patch
 
 _RESOURCE = "services"
+_STANDING = "pool"
 
 
 def rules(pool: str, mode: str = "VIP") -> list[Rule]:
@@ -26,18 +27,23 @@ def rules(pool: str, mode: str = "VIP") -> list[Rule]:
     def reconcile_one(service: Object, view: View, now: float) -> Plan:
         return reconcile(service, view, now, pool, mode)
 
-    return [Rule("service-controller", _RESOURCE, reconcile_one, {"services": _waiting}, alone=True)]
+    index = {_RESOURCE: {_STANDING: _standing}}
+    return [
+        Rule("service-controller", _RESOURCE, reconcile_one, {_RESOURCE: _waiting}, indexes=index, alone=True)
+    ]
 
 
-def _waiting(changed: Object, view: View) -> list:
+def _standing(service: Object) -> str | None:
+    """Few of many services have to do with the pool: those are found by this."""
+    return "has" if addresses(service) else "waits" if wanted(service) else None
+
+
+def _waiting(changed: Object, view: View) -> list[Key]:
     """A service that gave its address back may free it for one that found the pool empty."""
     kept = view.get(_RESOURCE, meta.name(changed), meta.namespace(changed))
     if kept is not None and kept["spec"].get("type") == "LoadBalancer" and not meta.deleted(kept):
         return []
-    keys = each(_RESOURCE)(changed, view)
-    return [
-        k for k in keys if (s := view.get(_RESOURCE, k.name, k.namespace)) and wanted(s) and not addresses(s)
-    ]
+    return [Key(meta.namespace(s), meta.name(s)) for s in view.indexed(_RESOURCE, _STANDING, "waits")]
 
 
 def wanted(service: Object) -> bool:
@@ -62,7 +68,8 @@ def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> 
     asked = service["spec"].get("loadBalancerIP")
     if have and (not asked or asked in have):
         return plan
-    taken = {a for s in view.list(_RESOURCE) if s is not service for a in addresses(s)}
+    others = view.indexed(_RESOURCE, _STANDING, "has")
+    taken = {a for s in others if meta.uid(s) != meta.uid(service) for a in addresses(s)}
     free = asked if asked and asked not in taken and contains(pool, asked) else None
     if not asked:
         free = next((a for a in members(pool) if a not in taken), None)
