@@ -155,12 +155,16 @@ def load_yaml(body: bytes | str) -> Any:
         return _plain(yaml.load(body, _Loader), [_MOST_VALUES])
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        if "nesting depth" in problem:  # newer versions of the parser have a limit of their own
+            raise ValueError(_TOO_DEEP) from None
         where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ValueError(f"yaml: {where}{getattr(error, 'problem', None) or error}") from None
+        raise ValueError(f"yaml: {where}{problem}") from None
     except RecursionError:
-        raise ValueError("yaml: exceeded max depth") from None
+        raise ValueError(_TOO_DEEP) from None
 
 
+_TOO_DEEP = "yaml: exceeded max depth"
 _MOST_DEPTH = 10_000  # of brackets; the parser's time grows with its square
 _BRACKETS = re.compile(r"[\[{]+|[\]}]+")
 
@@ -174,7 +178,7 @@ def _check_depth(body: bytes | str) -> None:
         run = found[0]
         depth = max(0, depth + (len(run) if run[0] in "[{" else -len(run)))
         if depth >= _MOST_DEPTH:
-            raise ValueError("yaml: exceeded max depth")
+            raise ValueError(_TOO_DEEP)
 
 
 _MOST_VALUES = 400_000  # aliases can make a short text expand without end
