@@ -16,6 +16,7 @@ from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
 from sampan.node.runtime import ContainerConfig, RuntimeFailure, SandboxConfig
 
+PATIENCE = 10 * float(os.environ.get("SAMPAN_SLOW", "1"))  # seconds; an emulated machine says how slow it is
 SOURCE = str(Path(sampan.__file__).parents[1])
 
 
@@ -28,7 +29,12 @@ class Zygote:
 
     def start(self):
         code = f"import sys; sys.path.insert(0, {SOURCE!r}); from sampan.node.native import zygote; zygote.serve(sys.argv[1])"
+        if os.path.exists(self.path):
+            os.unlink(self.path)
         self.process = subprocess.Popen([sys.executable, "-S", "-E", "-I", "-c", code, self.path])
+        until = time.monotonic() + PATIENCE
+        while not os.path.exists(self.path) and time.monotonic() < until:
+            time.sleep(0.002)
 
     def kill(self):
         self.process.kill()
@@ -77,7 +83,7 @@ class Pods:
             status = await self.runtime.status(id_)
             if status.state == "exited":
                 return status
-            await asyncio.wait_for(self.exited.get(), 10)
+            await asyncio.wait_for(self.exited.get(), PATIENCE)
 
     async def run(self, script, **changes):
         """Run a shell script to its end: (status, output)."""

@@ -210,8 +210,9 @@ class NativeRuntime:
             one is not sandbox and one.ready and self._pod_cgroup(one.config) == group
             for one in self._sandboxes.values()
         )
-        if group and not others:
-            cgroups.remove(group)
+        if group and not others and not cgroups.remove(group):
+            cgroups.kill(group)  # somebody is still there, or takes long to die
+            cgroups.remove(group, patience=5.0)
 
     def _init_of(self, sandbox: Sandbox) -> int:
         loaded = Sandbox.load(sandbox.directory, self._boot)
