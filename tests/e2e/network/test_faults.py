@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 from harness import Cluster, Kubectl, Traces, eventually
-from traffic import TCP, Net, Prober, balancer, client_pod, node_ip, node_port, server_pod, service_object
+from traffic import (
+    TCP,
+    Api,
+    Net,
+    Prober,
+    balancer,
+    client_pod,
+    node_ip,
+    node_port,
+    server_pod,
+    service_object,
+)
 
 Make = Callable[..., dict[str, Any]]
 ALL = ("web-1", "web-2", "web-3")
@@ -192,6 +203,11 @@ def test_a_node_whose_pod_range_is_full_says_so(net: Net, kubectl: Kubectl) -> N
     assert len(addresses) == len(set(addresses))
 
 
+def refusals(cluster: Cluster) -> int:
+    """How many addresses node-1 refuses because there is no endpoint behind them."""
+    return in_node(cluster, "node-1", "nft list set ip sampan rejected").count(" . tcp . ")
+
+
 @pytest.mark.slow
 def test_thousands_of_services_come_and_go(
     net: Net, cluster: Cluster, kubectl: Kubectl, service: Make
@@ -201,30 +217,24 @@ def test_thousands_of_services_come_and_go(
     prober = net.prober("client-1")
     prober.reaches(address, 80, ALL)
     prober.order("load", key="beside", address=address, port=80, timeout=3, threads=1, pause=0.05)
-    space = "thousands"
-    admin = Kubectl(kubectl.environment["KUBECONFIG"], space)
-    admin(f"create namespace {space}")
+    # kubectl sends five requests a second; these are other clients.
+    kubectl("create namespace thousands")
+    api = Api(kubectl.environment["KUBECONFIG"])
+    path = "/api/v1/namespaces/thousands/services"
     try:
-        parts = [range(start, min(start + 1000, count)) for start in range(0, count, 1000)]
-
-        def create(part: range) -> None:
-            objects = [service_object(f"s{n}", selector={}) for n in part]
-            listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-            admin("create -f - --validate=false", input=listed, timeout=300)
-
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(create, parts))
-        last = admin.get(f"service/s{count - 1}")["spec"]["clusterIP"]
-        prober.settles(last, 80, "ConnectionRefusedError")
-        eventually(
-            lambda: in_node(cluster, "node-1", "nft list set ip sampan rejected").count(".") >= 3 * count,
-            "all are programmed",
-            60,
-        )
+        with ThreadPoolExecutor(4) as pool:
+            bodies = (json.dumps(service_object(f"s{n}", selector={})) for n in range(count))
+            for made in pool.map(lambda body: api("POST", path, body), bodies):
+                last = made
+        prober.settles(last["spec"]["clusterIP"], 80, "ConnectionRefusedError")
+        assert len(api("GET", path)["items"]) == count
+        eventually(lambda: refusals(cluster) >= count, "all are programmed", 60)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: api("DELETE", f"{path}/s{n}"), range(count)))
     finally:
-        admin(f"delete namespace {space} --timeout=300s", timeout=310)
+        kubectl("delete namespace thousands --timeout=300s", timeout=310)
     eventually(
-        lambda: in_node(cluster, "node-1", "nft list set ip sampan rejected").count(" . tcp") < 50,
+        lambda: refusals(cluster) < 50,
         "none is left",
         60,
     )

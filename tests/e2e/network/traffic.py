@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import itertools
 import json
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
+import urllib.parse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +20,7 @@ from typing import Any
 import dns.flags
 import dns.message
 import dns.rdatatype
+import yaml
 from harness import HOST, Kubectl, eventually
 
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
@@ -217,6 +223,36 @@ class Net:
     def close(self) -> None:
         for prober in self._probers.values():
             prober.close()
+
+
+class Api:
+    """Requests to the API server by several threads, each over a connection of its own, with a kubeconfig's certificate."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        config = yaml.safe_load(Path(kubeconfig).read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self._address = urllib.parse.urlsplit(cluster["server"])
+        self._context = ssl.create_default_context(
+            cadata=base64.b64decode(cluster["certificate-authority-data"]).decode()
+        )
+        with tempfile.NamedTemporaryFile() as file:
+            for part in ("client-certificate-data", "client-key-data"):
+                file.write(base64.b64decode(user[part]))
+            file.flush()
+            self._context.load_cert_chain(file.name)
+        self._own = threading.local()
+
+    def __call__(self, method: str, path: str, body: str = "") -> dict[str, Any]:
+        """The answer, decoded. AssertionError with the server's words when it refuses."""
+        if not hasattr(self._own, "connection"):
+            host, port = self._address.hostname, self._address.port
+            self._own.connection = http.client.HTTPSConnection(host, port, context=self._context)
+        connection = self._own.connection
+        connection.request(method, path, body or None, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status < 300, f"{method} {path}: {text.decode()}"
+        return json.loads(text)
 
 
 def balancer(service: dict[str, Any]) -> str:
