@@ -17,6 +17,7 @@ from sampan.client.client import read_body
 from sampan.client.messages import Request, Response, User
 from sampan.server.app import Server
 from sampan.store.memory import MemoryStore
+from sampan.store.protocol import Store
 
 ADMIN = User("admin", ("system:masters", "system:authenticated"))
 
@@ -62,11 +63,11 @@ class Api:
 
 @pytest.fixture
 async def make_api() -> Callable[..., Api]:
-    """A server over a memory store made with the given settings."""
+    """A server over a memory store made with the given settings, or over a `store`."""
 
-    def make(**settings: Any) -> Api:
+    def make(store: Store | None = None, **settings: Any) -> Api:
         clock = VirtualClock()
-        store = MemoryStore(clock, **settings)
+        store = store or MemoryStore(clock, **settings)
         return Api(Server(store, BUILTIN.copy(), clock=clock, ids=Ids(seed=1)), clock)
 
     return make

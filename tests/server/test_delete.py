@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from sampan.base.clock import VirtualClock
+from sampan.store.durable import DurableStore
 
 CMS = "/api/v1/namespaces/d/configmaps"
 PODS = "/api/v1/namespaces/d/pods"
@@ -70,6 +75,18 @@ async def test_a_pod_that_does_not_run_goes_at_once(ready, node, status):
     gone = await ready.ok("DELETE", f"{PODS}/p")
     assert gone["metadata"]["deletionGracePeriodSeconds"] == 0
     assert (await ready.call("GET", f"{PODS}/p"))[0] == 404
+
+
+async def test_a_deletion_that_another_one_completes_has_succeeded(make_api, tmp_path):
+    api = make_api(store=DurableStore(tmp_path, VirtualClock(), on_fatal=pytest.fail))
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+    await _pod(api, node="n")
+    # The second one, as a node would send it, sees the mark of the first one before that is on disk.
+    at_once = f"{PODS}/p?gracePeriodSeconds=0"
+    user, node = await asyncio.gather(api.call("DELETE", at_once), api.call("DELETE", at_once))
+    assert (user[0], node[0]) == (200, 200)
+    assert (await api.call("GET", f"{PODS}/p"))[0] == 404
+    await api.server.store.close()
 
 
 async def test_preconditions(ready):
