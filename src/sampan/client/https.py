@@ -29,6 +29,7 @@ class HttpsTransport:
     `ca`, `cert`, `key` are PEM text or paths of files; without `ca` the machine's authorities count, and
     `verify=False` trusts anyone. `token` is a bearer token, or a function that gives the current one. `connect` and
     `answer` are seconds until a connection stands and until an answer begins; a begun one may last for ever.
+    `server_name` is the name that the server's certificate must be good for, when it is not the host's.
     Raises OSError (also ssl.SSLError, ConnectionError) or TimeoutError.
     """
 
@@ -44,6 +45,7 @@ class HttpsTransport:
         verify: bool = True,
         connect: float = 10.0,
         answer: float = 60.0,
+        server_name: str = "",
     ) -> None:
         url = urlsplit(base_url)
         self._host = url.hostname or ""
@@ -51,6 +53,7 @@ class HttpsTransport:
         self._authority = url.netloc
         self._prefix = url.path.rstrip("/")
         self._tls = _context(ca, cert, key, verify) if url.scheme == "https" else None
+        self._server_name = server_name or self._host
         self._token = token
         self._clock = clock
         self._connect_timeout = connect
@@ -134,7 +137,7 @@ class HttpsTransport:
                 self._host,
                 self._port,
                 ssl=self._tls,
-                server_hostname=self._host if self._tls else None,
+                server_hostname=self._server_name if self._tls else None,
             )
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
@@ -166,7 +169,8 @@ class HttpsTransport:
         if self._token is not None and "authorization" not in headers:
             token = self._token if isinstance(self._token, str) else self._token()
             headers["authorization"] = f"Bearer {token}"
-        lines = [f"{request.method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
+        sent = [*headers.items(), *request.repeated]
+        lines = [f"{request.method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in sent), "", ""]
         return "\r\n".join(lines).encode("latin-1")
 
     def _release(self, connection: Connection) -> None:

@@ -31,6 +31,7 @@ class Request:
         None  # the connection's certificate: {"cn": str, "o": [str], "der": bytes}
     )
     remote: str = ""  # address of the caller, for audit
+    repeated: Sequence[tuple[str, str]] = ()  # headers sent once a value; only on the way out
 
 
 class WatchEvent(NamedTuple):

@@ -11,6 +11,7 @@ from sampan.api.status import ApiError, not_found
 from sampan.base.clock import Clock
 from sampan.client.https import HttpsTransport
 from sampan.client.messages import Request, Response
+from sampan.server.aggregator import Backend
 
 _CHUNK = 64 * 1024
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
@@ -62,6 +63,35 @@ class HttpsConnector:
                 clock=self._clock,
             )
         return self._agents[url]
+
+
+class FrontProxyConnector:
+    """`server.aggregator.Connect`: to aggregated servers, known to them by the front proxy's certificate."""
+
+    def __init__(self, pki: Path, clock: Clock) -> None:
+        self._pki, self._clock = pki, clock
+        self._transports: dict[Backend, HttpsTransport] = {}
+
+    async def __call__(self, backend: Backend, request: Request) -> Response:
+        """Raises OSError when the server cannot be reached or shows a wrong certificate, TimeoutError."""
+        transport = self._transports.pop(backend, None) or self._open(backend)
+        self._transports[backend] = transport
+        while len(self._transports) > 64:
+            await self._transports.pop(next(iter(self._transports))).close()
+        if "upgrade" in request.headers:
+            return await _tunnel(transport, request)
+        return _end_to_end(await transport(request))
+
+    def _open(self, backend: Backend) -> HttpsTransport:
+        return HttpsTransport(
+            f"https://{backend.host}:{backend.port}",
+            ca=backend.authorities or None,
+            cert=str(self._pki / "front-proxy-client.crt"),
+            key=str(self._pki / "front-proxy-client.key"),
+            clock=self._clock,
+            verify=not backend.lax,
+            server_name=backend.name,
+        )
 
 
 def _end_to_end(response: Response) -> Response:

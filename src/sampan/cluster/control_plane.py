@@ -23,7 +23,7 @@ from sampan.client.view import CachedView
 from sampan.cluster import config as configs
 from sampan.cluster import effects, garbage
 from sampan.cluster.config import ClusterConfig
-from sampan.cluster.connector import HttpsConnector
+from sampan.cluster.connector import FrontProxyConnector, HttpsConnector
 from sampan.cluster.paths import Paths
 from sampan.cluster.planks import ControlPlane, Options
 from sampan.controllers import Timing
@@ -52,6 +52,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     store = open_store(paths.store, clock=clock)
     plane = ControlPlane(store, clock, ids, _options(paths, config, clock))
     plane.server.nodes = HttpsConnector(paths.pki, clock, lambda name: plane.server.lookup.get("nodes", name))
+    plane.server.aggregator.connect = FrontProxyConnector(paths.pki, clock)
     audit_log = _audit(plane, config)
     context = pki.server_context(
         paths.pki / "apiserver.crt", paths.pki / "apiserver.key", (paths.pki / "ca.crt").read_bytes()
@@ -88,6 +89,7 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
     return Options(
         token_key=(paths.pki / "sa.key").read_bytes(),
         cluster_ca=(paths.pki / "ca.crt").read_text(),
+        front_proxy_ca=(paths.pki / "front-proxy-ca.crt").read_text(),
         static_tokens=read_token_file(Path(config.token_auth_file)) if config.token_auth_file else {},
         service_cidr=config.service_cidr,
         load_balancer_pool=config.load_balancer_cidr,

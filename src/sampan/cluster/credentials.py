@@ -14,16 +14,24 @@ from sampan.base.clock import RealClock
 from sampan.cluster.config import ClusterConfig
 
 ADMIN = ("kubernetes-admin", ("system:masters",))
+FRONT_PROXY = "front-proxy-client"
 KUBELET_CLIENT = ("kube-apiserver-kubelet-client", ("system:masters",))
 _SPARE = 30 * 86_400.0  # seconds a certificate must have left at `up`, else another is made
 
 
 def ensure(config: ClusterConfig, directory: Path) -> pki.CA:
-    """Make what is missing of: CA, server, admin, kubelet-client pairs and the token key. Returns the CA."""
+    """Make what is missing of: CA, server, admin, kubelet-client pairs and the token key. Returns the CA.
+
+    The front proxy has an authority of its own: who holds a certificate of it may say who a caller is.
+    """
     ca = pki.CA.load_or_create(directory / "ca.crt", directory / "ca.key", "sampan-ca")
     _pair(ca, directory, "apiserver", "kube-apiserver", (), *_server_names(config))
     _pair(ca, directory, "admin", *ADMIN)
     _pair(ca, directory, "apiserver-kubelet-client", *KUBELET_CLIENT)
+    front = pki.CA.load_or_create(
+        directory / "front-proxy-ca.crt", directory / "front-proxy-ca.key", "front-proxy-ca"
+    )
+    _pair(front, directory, FRONT_PROXY, FRONT_PROXY, ())
     pki.load_or_create_signing_key(directory / "sa.key")
     return ca
 

@@ -43,6 +43,7 @@ class Options:
 
     token_key: bytes
     cluster_ca: str = ""
+    front_proxy_ca: str = ""  # vouches for this server before aggregated ones
     static_tokens: Mapping[str, User] = field(default_factory=dict)
     service_cidr: str = "10.96.0.0/16"
     load_balancer_pool: str = ""
@@ -94,6 +95,8 @@ class ControlPlane:
 
     def controller_client(self, name: str) -> Client:
         """A controller acts as a service account of its own in kube-system, as in the original."""
+        if name.startswith("kube-aggregator"):  # in the original a part of the API server
+            return self.client(agent="kube-aggregator")
         user = account_user("kube-system", name.partition("/")[0])
         return self.client(User(user.name, (*user.groups, "system:authenticated")), "kube-controller-manager")
 
@@ -102,6 +105,8 @@ class ControlPlane:
         masters = self.client()
         await bootstrap.ensure(masters, bootstrap.objects((self.options.service_cidr,)))
         await bootstrap.ensure(masters, [dns.service(self.options.dns_ip)])
+        authorities = bootstrap.authentication(self.options.cluster_ca, self.options.front_proxy_ca)
+        await bootstrap.ensure(masters, [authorities])
         if self.options.volumes:
             await _create(masters, "storageclasses.storage.k8s.io", storage_class())
         if self.options.advertise:
@@ -110,6 +115,7 @@ class ControlPlane:
 
     async def think(self) -> None:
         """Start controllers and scheduler."""
+        await bootstrap.ensure(self.client(), bootstrap.api_services(BUILTIN))
         if self.options.controllers:
             config = controllers.Config(
                 registry=self.registry,
@@ -141,7 +147,7 @@ class ControlPlane:
         self.server.metrics.sources.append(debug.Figures(self.runner, self.clock))
 
     def _effects(self) -> dict[str, Effect]:
-        found = dict(self.options.volume_effects)
+        found = {**self.options.volume_effects, "apiservice": self.server.aggregator.check}
         if self.options.signer:
             lookup = self.server.lookup
             found["sign"] = effects.signer(

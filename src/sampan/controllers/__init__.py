@@ -12,6 +12,7 @@ from sampan.api.registry import Registry
 
 from . import (
     aggregation,
+    apiservice,
     certificates,
     cronjob,
     daemonset,
@@ -80,5 +81,6 @@ def build(config: Config) -> list[Rule]:
         *persistentvolume.rules(config.volumes),
         *certificates.rules(config.sign),
         *policy_status.rules(config.registry),
+        *apiservice.rules(),
     ]
     return [rule for rule in rules if rule.name not in config.disabled]

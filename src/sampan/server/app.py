@@ -28,6 +28,7 @@ from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
+    aggregator,
     backup,
     conversion,
     deadline,
@@ -119,6 +120,7 @@ class Server:
         self.tokens: Any = None
         self.audit: Audit | None = None
         self.documents: dict[str, Callable[[route.Query], Any]] = {}
+        self.aggregator = aggregator.Aggregator(self)
         self.backups = backup.Backups(self)
         self.nodes = self.config.nodes
         self.usage = usage.Usage(self)
@@ -183,6 +185,10 @@ class Server:
         if not info.is_resource:
             return await self._document(request, info, user)
         row = self.registry.find(info.group, info.version, info.resource)
+        if row is None or row.group == usage.GROUP:
+            other = self.aggregator.of_path(info)
+            if other is not None:
+                return await self.aggregator.serve(other, request, user)
         if row is None:
             return self._unknown(info)
         self.metrics.count(info.verb, row.plural)
@@ -232,7 +238,8 @@ class Server:
         return await delete.delete_collection(call)
 
     def _unknown(self, info: route.RequestInfo) -> Response:
-        if info.group and info.group not in self.registry.groups():
+        known = (*self.registry.groups(), *self.aggregator.groups())
+        if info.group and info.group not in known:
             return respond.text("404 page not found\n", 404)
         raise no_such_path()
 
@@ -249,6 +256,9 @@ class Server:
 
     async def _document(self, request: Request, info: route.RequestInfo, user: User) -> Response:
         """A path that names no resource: discovery, health, metrics, OpenAPI."""
+        other = self.aggregator.of_path(info)
+        if other is not None:
+            return await self.aggregator.serve(other, request, user)
         if info.path in self.documents and request.method == "GET":
             return respond.document(self.documents[info.path](info.query))
         answer = health.answer(self, request, info)

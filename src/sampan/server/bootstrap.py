@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sampan.api.registry import Registry
 from sampan.api.status import ApiError
 from sampan.client.client import Client
 from sampan.server import default_roles as roles
@@ -37,6 +38,8 @@ RESOURCES = {
     "Service": "services",
     "Endpoints": "endpoints",
     "EndpointSlice": "endpointslices.discovery.k8s.io",
+    "ConfigMap": "configmaps",
+    "APIService": "apiservices.apiregistration.k8s.io",
 }
 
 
@@ -343,6 +346,52 @@ def kubernetes_service(address: str, port: int, cluster_ip: str = "10.96.0.1") -
     ]
 
 
+# Aggregated servers: what they must know to believe this one, and which group versions are not theirs
+
+
+def authentication(client_ca: str, front_proxy_ca: str, allowed: str = "front-proxy-client") -> Object:
+    """The ConfigMap from which aggregated servers learn whose certificates tell who a caller is (PEM, or "")."""
+    data = {"client-ca-file": client_ca} if client_ca else {}
+    if front_proxy_ca:
+        data |= {
+            "requestheader-allowed-names": f'["{allowed}"]',
+            "requestheader-client-ca-file": front_proxy_ca,
+            "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
+            "requestheader-group-headers": '["X-Remote-Group"]',
+            "requestheader-uid-headers": '["X-Remote-Uid"]',
+            "requestheader-username-headers": '["X-Remote-User"]',
+        }
+    metadata = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+_FIRST_GROUPS = {"": 18000, "apiregistration.k8s.io": 18000, "apps": 17800}  # others follow, a hundred apart
+
+
+def api_services(registry: Registry) -> list[Object]:
+    """An APIService for each group version that is built in, the most important group first."""
+    made, rank = [], 17800
+    for group in registry.groups():
+        if group == "metrics.k8s.io":  # an add-on's, as a rule: whoever installs one may register it
+            continue
+        rank = _FIRST_GROUPS.get(group, rank - 100)
+        for place, version in enumerate(registry.versions(group)):
+            spec: Object = {"version": version, "groupPriorityMinimum": rank, "versionPriority": 15 - place}
+            if group:
+                spec["group"] = group
+            labels = {"kube-aggregator.kubernetes.io/automanaged": "onstart"}
+            metadata = {"name": f"{version}.{group}", "labels": labels}
+            made.append(
+                {
+                    "apiVersion": "apiregistration.k8s.io/v1",
+                    "kind": "APIService",
+                    "metadata": metadata,
+                    "spec": spec,
+                }
+            )
+    return made
+
+
 # Putting it there
 
 
@@ -390,6 +439,8 @@ async def _one(client: Client, wanted: Object, live: Object | None) -> int:
 def merged(live: Object, wanted: Object) -> Object | None:
     """The live object with what it lacks of the wanted one; None when nothing has to be written."""
     kind = wanted["kind"]
+    if kind == "ConfigMap":
+        return None if live.get("data") == wanted["data"] else live | {"data": wanted["data"]}
     if kind in ("Service", "Endpoints", "EndpointSlice"):
         return _readdressed(live, wanted)
     if wanted.get("apiVersion") != _RBAC:

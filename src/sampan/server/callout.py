@@ -18,6 +18,7 @@ import orjson
 from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.server.backends import NoBackend, endpoint
 from sampan.server.lookup import Lookup
 
 Object = dict[str, Any]
@@ -95,38 +96,11 @@ class Callout:
         path = "/" + (service.get("path") or "").lstrip("/")
         host = f"{name}.{namespace}.svc"
         url_text = f"https://{host}:{port}{path}?{query}"
-        address, target_port = self._endpoint(namespace, name, port, url_text)
+        try:
+            address, target_port = endpoint(self._lookup, self._ids, namespace, name, port)
+        except NoBackend as error:
+            raise CalloutError(f'Post "{url_text}": {error}') from None
         return _Target(url_text, address, target_port, host, f"{path}?{query}")
-
-    def _endpoint(self, namespace: str, name: str, port: int, url: str) -> tuple[str, int]:
-        """A ready endpoint of the Service, by chance."""
-        service = self._lookup.get("services", f"{namespace}/{name}")
-        if service is None:
-            raise CalloutError(f'Post "{url}": service "{name}" not found')
-        spec = service.get("spec") or {}
-        if spec.get("type") == "ExternalName":
-            return spec.get("externalName", ""), port
-        wanted = next((p for p in spec.get("ports") or () if p.get("port") == port), None)
-        if wanted is None:
-            raise CalloutError(f'Post "{url}": no service port {port} found for service "{name}"')
-        found = sorted(self._ready(namespace, name, wanted.get("name") or ""))
-        if not found:
-            raise CalloutError(f'Post "{url}": no endpoints available for service "{name}"')
-        return found[self._ids.choice(len(found))]
-
-    def _ready(self, namespace: str, name: str, port_name: str) -> set[tuple[str, int]]:
-        found: set[tuple[str, int]] = set()
-        for item in self._lookup.items("endpointslices.discovery.k8s.io", f"{namespace}/"):
-            if item.labels.get("kubernetes.io/service-name") != name:
-                continue
-            piece = self._lookup.decode("endpointslices.discovery.k8s.io", item)
-            port = next((p for p in piece.get("ports") or () if (p.get("name") or "") == port_name), None)
-            if port is None:
-                continue
-            for endpoint in piece.get("endpoints") or ():
-                if (endpoint.get("conditions") or {}).get("ready") is not False:
-                    found.update((a, port["port"]) for a in endpoint.get("addresses") or ())
-        return found
 
     # How
 

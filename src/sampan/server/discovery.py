@@ -16,7 +16,7 @@ from sampan.api.registry import Registry, Resource
 from sampan.api.resources import subresource
 from sampan.api.status import method_not_allowed, no_such_path
 from sampan.client.messages import Request, Response
-from sampan.server import openapi, respond
+from sampan.server import openapi, respond, usage
 from sampan.server.negotiate import form_of
 from sampan.server.route import RequestInfo
 
@@ -45,7 +45,11 @@ async def answer(server: Server, request: Request, info: RequestInfo) -> Respons
     parts = [p for p in info.path.split("/") if p]
     head = parts[0] if parts else ""
     if head == "openapi":
-        return await openapi.answer(server.registry, request, parts[1:], server.config.git_version)
+        other = await server.aggregator.openapi(request, "/".join(parts[2:])) if len(parts) > 2 else None
+        more = server.aggregator.openapi_index()
+        return other or await openapi.answer(
+            server.registry, request, parts[1:], server.config.git_version, more
+        )
     if head in (".well-known", "openid"):
         return _identity(server, parts)
     if head not in ("api", "apis", "version", ""):
@@ -53,20 +57,30 @@ async def answer(server: Server, request: Request, info: RequestInfo) -> Respons
     if request.method not in ("GET", "HEAD"):
         raise method_not_allowed()
     if head == "":
-        return respond.document({"paths": [*_ROOTS, *_group_paths(server.registry)]})
+        return respond.document({"paths": [*_ROOTS, *_group_paths(server)]})
     if head == "version" and len(parts) == 1:
         return respond.document(_version(server.config.git_version))
     if len(parts) == 1 and (version := _wants_aggregated(request)):
-        return _aggregated(server.registry, head, version, request)
+        return _aggregated(server, head, version, request)
     form = form_of(request.headers)
-    return respond.document(_legacy(server.registry, parts), form=form)
+    return respond.document(_legacy(server, parts), form=form)
 
 
-def _group_paths(registry: Registry) -> list[str]:
+def _groups(server: Server) -> list[str]:
+    """All groups, those of aggregated servers after the built-in ones unless they are served here as well."""
+    return list(dict.fromkeys((*server.registry.groups(), *server.aggregator.groups())))
+
+
+def _versions(server: Server, group: str) -> list[str]:
+    """A group's versions, the preferred one first."""
+    return list(dict.fromkeys((*server.registry.versions(group), *server.aggregator.versions(group))))
+
+
+def _group_paths(server: Server) -> list[str]:
     paths = ["/api/v1"]
-    for group in registry.groups():
+    for group in _groups(server):
         if group:
-            paths += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in registry.versions(group))]
+            paths += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in _versions(server, group))]
     return sorted(paths)
 
 
@@ -89,7 +103,7 @@ def _version(git: str) -> Object:
 # One document a version
 
 
-def _legacy(registry: Registry, parts: list[str]) -> Object:
+def _legacy(server: Server, parts: list[str]) -> Object:
     if parts == ["api"]:
         return {
             "kind": "APIVersions",
@@ -97,19 +111,19 @@ def _legacy(registry: Registry, parts: list[str]) -> Object:
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
         }
     if parts == ["apis"]:
-        groups = [_group(registry, g) for g in registry.groups() if g]
+        groups = [_group(server, g) for g in _groups(server) if g]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
     if parts[0] == "api" and len(parts) == 2:
-        return _resource_list(registry, "", parts[1])
-    if parts[0] == "apis" and len(parts) == 2 and parts[1] in registry.groups():
-        return {"kind": "APIGroup", "apiVersion": "v1", **_group(registry, parts[1])}
+        return _resource_list(server.registry, "", parts[1])
+    if parts[0] == "apis" and len(parts) == 2 and parts[1] in _groups(server):
+        return {"kind": "APIGroup", "apiVersion": "v1", **_group(server, parts[1])}
     if parts[0] == "apis" and len(parts) == 3:
-        return _resource_list(registry, parts[1], parts[2])
+        return _resource_list(server.registry, parts[1], parts[2])
     raise no_such_path()
 
 
-def _group(registry: Registry, group: str) -> Object:
-    versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in registry.versions(group)]
+def _group(server: Server, group: str) -> Object:
+    versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in _versions(server, group)]
     return {"name": group, "versions": versions, "preferredVersion": versions[0]}
 
 
@@ -180,21 +194,22 @@ def _wants_aggregated(request: Request) -> str:
     return ""
 
 
-_documents: dict[tuple[int, int, str, str], tuple[bytes, str]] = {}
+_documents: dict[tuple[Any, ...], tuple[bytes, str]] = {}
 
 
-def _aggregated(registry: Registry, head: str, version: str, request: Request) -> Response:
-    key = (id(registry), registry.generation, head, version)
+def _aggregated(server: Server, head: str, version: str, request: Request) -> Response:
+    registry = server.registry
+    key = (id(registry), registry.generation, *server.aggregator.stamp(), head, version)
     kept = _documents.get(key)
     if kept is None:
         _documents.clear()
-        groups = [g for g in registry.groups() if bool(g) is (head == "apis")]
+        groups = [g for g in _groups(server) if bool(g) is (head == "apis")]
         body = orjson.dumps(
             {
                 "kind": "APIGroupDiscoveryList",
                 "apiVersion": f"apidiscovery.k8s.io/{version}",
                 "metadata": {},
-                "items": [_discovered_group(registry, g) for g in groups],
+                "items": [_discovered_group(server, g) for g in groups],
             }
         )
         kept = _documents[key] = (body, hashlib.sha512(body).hexdigest().upper())
@@ -210,10 +225,14 @@ def _aggregated(registry: Registry, head: str, version: str, request: Request) -
     return Response(200, headers, body)
 
 
-def _discovered_group(registry: Registry, group: str) -> Object:
+def _discovered_group(server: Server, group: str) -> Object:
     versions = []
-    for version in registry.versions(group):
-        rows = [r for r in registry if r.group == group and r.version == version]
+    for version in _versions(server, group):
+        other = server.aggregator.discovered(group, version)
+        if other is not None and (group == usage.GROUP or version not in server.registry.versions(group)):
+            versions.append(other)
+            continue
+        rows = [r for r in server.registry if r.group == group and r.version == version]
         resources = [_discovered(row) for row in sorted(rows, key=lambda r: r.plural)]
         versions.append({"version": version, "freshness": "Current", "resources": resources})
     return {"metadata": {"name": group} if group else {}, "versions": versions}

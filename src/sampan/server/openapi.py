@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -48,13 +48,23 @@ class _Kept:
 _kept: weakref.WeakKeyDictionary[Registry, _Kept] = weakref.WeakKeyDictionary()
 
 
-async def answer(registry: Registry, request: Request, rest: list[str], version: str) -> Response | None:
-    """The answer below /openapi; `rest` are the path's parts after it. None where there is no document."""
+async def answer(
+    registry: Registry,
+    request: Request,
+    rest: list[str],
+    version: str,
+    others: Mapping[str, Any] | None = None,
+) -> Response | None:
+    """The answer below /openapi; `rest` are the path's parts after it. None where there is no document.
+
+    `others` are entries of the index of version 3 that other servers answer for.
+    """
     if request.method not in ("GET", "HEAD"):
         raise method_not_allowed()
     kept = _current(registry, version)
     if rest == ["v3"]:
-        return _send(request, _Document(_JSON, _tag(kept.index), kept.index, b""))
+        index = _with_others(kept.index, others) if others else kept.index
+        return _send(request, _Document(_JSON, _tag(index), index, b""))
     if rest == ["v2"]:
         return _send(request, await _swagger(kept, request, version))
     if rest[:1] != ["v3"]:
@@ -73,6 +83,12 @@ async def answer(registry: Registry, request: Request, rest: list[str], version:
     if asked:
         response.headers["cache-control"] = f"public, immutable, max-age={_A_YEAR}"
     return response
+
+
+def _with_others(index: bytes, others: Mapping[str, Any]) -> bytes:
+    found = orjson.loads(index)
+    found["paths"] |= others
+    return orjson.dumps(found)
 
 
 def _current(registry: Registry, version: str) -> _Kept:

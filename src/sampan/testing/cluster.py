@@ -45,6 +45,7 @@ class Settings(TypedDict, total=False):
 
     token_key: bytes
     cluster_ca: str
+    front_proxy_ca: str
     static_tokens: Mapping[str, User]
     service_cidr: str
     load_balancer_pool: str

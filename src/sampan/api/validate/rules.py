@@ -198,7 +198,9 @@ _GROUPS: dict[str, dict[str, Rules]] = {
     "": _CORE,
     "admissionregistration.k8s.io": _ADMISSION,
     "apiextensions.k8s.io": _EXTENSIONS,
-    "apiregistration.k8s.io": {"apiservices": Rules(cluster.api_service, cluster.api_service_update)},
+    "apiregistration.k8s.io": {
+        "apiservices": Rules(cluster.api_service, cluster.api_service_update, name=names.path_segment)
+    },
     "apps": _APPS,
     "autoscaling": _AUTOSCALING,
     "batch": _BATCH,
