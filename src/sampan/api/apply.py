@@ -109,6 +109,32 @@ def _name(manager: Manager) -> str:
     return f"{text} using {manager.api_version}" if manager.operation == "Update" else text
 
 
+def laid_over(live: Object, wish: Object, node: Node | None) -> Object:
+    """The live object with a part of one laid over it, nothing else gone; neither is changed.
+
+    Raises ValueError for what the schema lacks, and for lists and maps that can only be replaced as a whole.
+    """
+    try:
+        _check(wish, node, "", "")
+    except ApiError as error:
+        raise ValueError(error.message.rpartition("): ")[2]) from None
+    _refuse_atomic(wish, node, "")
+    return _merge(copied(live), copied(wish), node)  # type: ignore[no-any-return]
+
+
+def _refuse_atomic(wish: Any, node: Node | None, path: str) -> None:
+    if not isinstance(wish, dict | list) or node is None:
+        return
+    if path and is_atomic(wish, node):
+        raise ValueError(f"invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {path}")
+    if isinstance(wish, dict):
+        for key, value in wish.items():
+            _refuse_atomic(value, child_of(node, key), f"{path}.{key}")
+    else:
+        for item in wish:
+            _refuse_atomic(item, node.items, f"{path}{fieldset.show((element(item, node),))}")
+
+
 def _merge(live: Any, wish: Any, node: Node | None) -> Any:
     """The live value with the wish laid over it."""
     if isinstance(live, dict) and isinstance(wish, dict) and not is_atomic(wish, node):

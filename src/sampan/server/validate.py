@@ -37,7 +37,7 @@ def _expressions(row: Resource, obj: Object, old: Object | None) -> list[FieldEr
         return cel.definition_errors(obj, old)
     if row.group != "admissionregistration.k8s.io" or (old is not None and _same_spec(obj, old)):
         return []
-    if row.plural == "validatingadmissionpolicies":
+    if row.plural in ("validatingadmissionpolicies", "mutatingadmissionpolicies"):
         from sampan.api.cel import admission
 
         return admission.policy_errors(obj)

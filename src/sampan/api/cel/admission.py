@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from sampan.api import schema
+from sampan.api.cel import mutation
 from sampan.api.cel.program import CompileError, Program
 from sampan.api.cel.types import BOOL, DYN, STRING, Type, declared, list_of, map_of, object_of, read
 from sampan.api.registry import Registry, Resource
@@ -81,9 +82,18 @@ class Variables(dict[str, Any]):
 
 
 class Policy:
-    """A ValidatingAdmissionPolicy compiled. `broken` says why it cannot be, if it cannot."""
+    """An admission policy compiled. `broken` says why it cannot be, if it cannot."""
 
-    __slots__ = ("annotations", "broken", "conditions", "name", "raw", "validations", "variables")
+    __slots__ = (
+        "annotations",
+        "broken",
+        "conditions",
+        "mutations",
+        "name",
+        "raw",
+        "validations",
+        "variables",
+    )
 
     def __init__(
         self, raw: Object, object_type: Type = DYN, collect: list[tuple[str, str]] | None = None
@@ -96,13 +106,15 @@ class Policy:
         self.validations: list[tuple[Object, Program, Program | None]] = []
         self.annotations: list[tuple[str, Program]] = []
         self.conditions: list[tuple[str, Program]] = []
+        self.mutations: list[tuple[str, Program]] = []  # with their patchType
         spec = raw.get("spec") or {}
+        makeable = mutation.makeable if spec.get("mutations") else None
         types = {**BASE, "object": object_type, "oldObject": object_type}
         if spec.get("paramKind"):
             types["params"] = DYN
         for path, item, part, wanted in expressions_of(spec):
             try:
-                program = Program(item[part].strip(), types)
+                program = Program(item[part].strip(), types, makeable)
                 _expect(program, wanted)
             except CompileError as error:
                 if collect is not None:
@@ -121,6 +133,9 @@ class Policy:
             types["variables"] = object_of("kubernetes.variables", known)
         elif program is None:
             return
+        elif path.startswith("mutations"):
+            patch_type = "JSONPatch" if path.endswith("jsonPatch") else "ApplyConfiguration"
+            self.mutations.append((patch_type, program))
         elif path.startswith("validations"):
             if part == "expression":
                 self.validations.append((item, program, None))
@@ -148,13 +163,17 @@ def expressions_of(spec: Object) -> Iterator[tuple[str, Object, str, tuple[str, 
             yield f"validations[{number}]", item, "expression", _BOOL
             if (item.get("messageExpression") or "").strip():
                 yield f"validations[{number}]", item, "messageExpression", _STRING
+    for number, item in enumerate(spec.get("mutations") or ()):
+        for field, wanted in (("applyConfiguration", "Object"), ("jsonPatch", "list(JSONPatch)")):
+            if (item.get(field) or {}).get("expression"):
+                yield f"mutations[{number}].{field}", item[field], "expression", (wanted,)
     for number, item in enumerate(spec.get("auditAnnotations") or ()):
         if item.get("valueExpression"):
             yield f"auditAnnotations[{number}]", item, "valueExpression", ("string", "null")
 
 
 def _expect(program: Program, wanted: tuple[str, ...]) -> None:
-    if wanted and program.type.kind not in (*wanted, "dyn"):
+    if wanted and program.type.kind not in (*wanted, "dyn") and str(program.type) not in wanted:
         raise CompileError(f"must evaluate to {' or '.join(wanted)}")
 
 

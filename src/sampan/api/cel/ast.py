@@ -90,6 +90,16 @@ class MapOf(Expr):
         self.entries = entries
 
 
+class Make(Expr):
+    """`Object.spec{replicas: 3, ?paused: x}`: a value of a named type, its fields with whether they are optional."""
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, at: int, name: str, fields: list[tuple[str, Expr, bool]]) -> None:
+        super().__init__(at)
+        self.name, self.fields = name, fields
+
+
 class Macro(Expr):
     """all, exists, exists_one, map, filter, the two-variable ones, bind, optMap, optFlatMap.
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sampan.api.cel import comprehend, types
-from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, MapOf, Name, Select
+from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, Make, MapOf, Name, Select
 from sampan.api.cel.functions import FUNCTIONS, METHODS, Family, Overload
 from sampan.api.cel.lib_standard import SIMPLE, TYPE_NAMES, quick_equals
 from sampan.api.cel.lib_text import contains
 from sampan.api.cel.types import BOOL, DYN, INT, KINDS, STRING, TYPE, Type
-from sampan.api.cel.values import NONE, CelError, Optional, UInt
+from sampan.api.cel.values import NONE, CelError, Made, Optional, UInt
 
 Frame = list[Any]
 Run = Callable[[Frame], Any]
@@ -39,7 +39,11 @@ class Code:
 class Compiler:
     """`problems` are (offset, message); code is only good when there are none."""
 
-    def __init__(self, variables: Mapping[str, Type]) -> None:
+    def __init__(
+        self, variables: Mapping[str, Type], makeable: Callable[[str], Type | None] | None = None
+    ) -> None:
+        """`makeable` gives the type of that name when expressions may make values of it."""
+        self._makeable = makeable
         self.problems: list[tuple[int, str]] = []
         self.used: set[str] = set()
         self._scope: dict[str, tuple[int, Type]] = {}
@@ -71,6 +75,8 @@ class Compiler:
                 return self._list(node)
             case MapOf():
                 return self._map(node)
+            case Make():
+                return self._make(node)
             case Macro():
                 return comprehend.macro(self, node)
         raise AssertionError(node)
@@ -260,6 +266,40 @@ class Compiler:
             entries.append((key_code.run, value_code.run, optional))
             cost += key_code.cost + value_code.cost
         return Code(types.map_of(key_type or DYN, value_type or DYN), _map_of(entries), cost)
+
+    def _make(self, node: Make) -> Code:
+        kind = self._makeable(node.name) if self._makeable is not None else None
+        if kind is None:
+            return self.problem(node.at, f"undeclared reference to '{node.name}' (in container '')")
+        members, cost = [], 40
+        for name, value, optional in node.fields:
+            code = self.visit(value)
+            field = kind.fields.get(name)
+            if kind.fields and field is None:
+                self.problem(value.at, f"undefined field '{name}'")
+            elif field is not None and not optional and not types.assignable(field.type, code.type, {}):
+                wanted = (
+                    f"expected type of field '{name}' is '{field.type}' but provided type is '{code.type}'"
+                )
+                self.problem(value.at, wanted)
+            members.append((name, code.run, optional))
+            cost += code.cost
+        return Code(kind, _made(kind.name, members), cost)
+
+
+def _made(name: str, members: list[tuple[str, Run, bool]]) -> Run:
+    def run(fr: Frame) -> Made:
+        found = Made(name)
+        for field, value, optional in members:
+            given = value(fr)
+            if optional:
+                if not given.present:
+                    continue
+                given = given.value
+            found[field] = given
+        return found
+
+    return run
 
 
 def _dotted(node: Expr) -> str:

@@ -95,7 +95,18 @@ def add(signature: str, function: Callable[..., Any], cost: int | Cost = 1) -> N
     family.overloads.append(Overload(tuple(params), types.read(result), function, cost))
 
 
-_NAMESPACES = ("optional.", "sets.", "math.", "format.", "semver.", "ip.", "cidr.", "strings.", "base64.")
+_NAMESPACES = (
+    "optional.",
+    "sets.",
+    "math.",
+    "format.",
+    "semver.",
+    "ip.",
+    "cidr.",
+    "strings.",
+    "base64.",
+    "jsonpatch.",
+)
 
 
 def _method(name: str) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ comprehensions and bindings. Wording of refusals: the original's parser.
 
 from __future__ import annotations
 
-from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, MapOf, Name, Select
+from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, Make, MapOf, Name, Select
 from sampan.api.cel.lexer import SyntaxProblem, Token, tokens
 from sampan.api.cel.values import INT_MAX
 
@@ -180,7 +180,7 @@ class _Parser:
                 self._expect("]")
                 expr = Call(word.at, "_[?_]" if optional else "_[_]", [expr, index])
             elif word.kind == "{" and isinstance(expr, Name | Select):
-                raise SyntaxProblem(f"undeclared reference to '{_dotted(expr)}' (in container '')", word.at)
+                expr = Make(word.at, _dotted(expr), self._members())
             else:
                 return expr
 
@@ -264,6 +264,19 @@ class _Parser:
                 self._expect("}")
                 break
         return MapOf(word.at, entries)
+
+    def _members(self) -> list[tuple[str, Expr, bool]]:
+        self._expect("{")
+        members: list[tuple[str, Expr, bool]] = []
+        while not self._take("}"):
+            optional = self._take("?")
+            name = self._field()
+            self._expect(":")
+            members.append((name.value, self.expression(), optional))
+            if not self._take(","):
+                self._expect("}")
+                break
+        return members
 
     def _method(self, target: Expr, name: Token) -> Expr:
         at = self.now.at

@@ -5,7 +5,7 @@ Refusals of an expression show its line and a mark under the place, as the origi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sampan.api.cel import lib_authorizer, lib_kubernetes, lib_text, lib_time  # noqa: F401 (they fill the table)
@@ -27,10 +27,15 @@ class Program:
 
     __slots__ = ("_names", "_pad", "_run", "cost", "text", "type", "used")
 
-    def __init__(self, text: str, variables: Mapping[str, Type]) -> None:
-        """Raises CompileError."""
+    def __init__(
+        self,
+        text: str,
+        variables: Mapping[str, Type],
+        makeable: Callable[[str], Type | None] | None = None,
+    ) -> None:
+        """`makeable` gives types by name that the expression may make values of. Raises CompileError."""
         self.text = text
-        compiler = Compiler(variables)
+        compiler = Compiler(variables, makeable)
         try:
             code = compiler.visit(parse(text))
         except SyntaxProblem as problem:

@@ -15,6 +15,7 @@ from typing import Any
 from sampan.api.cel.values import (
     CelError,
     Duration,
+    Made,
     MapList,
     Optional,
     SetList,
@@ -97,6 +98,7 @@ KINDS: dict[type, str] = {
     SetList: "list",
     MapList: "list",
     dict: "map",
+    Made: "object",
     type(None): "null",
     Timestamp: "timestamp",
     Duration: "duration",

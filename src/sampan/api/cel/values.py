@@ -115,6 +115,16 @@ class TypeValue:
         return hash(self.name)
 
 
+class Made(dict[str, Any]):
+    """A value of a named type that an expression made: `Object.spec{...}`, `JSONPatch{...}`."""
+
+    __slots__ = ("type_name",)
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__()
+        self.type_name = type_name
+
+
 class SetList(list[Any]):
     """A list whose schema says x-kubernetes-list-type: set. Order does not count; + is a union."""
 

@@ -1,17 +1,33 @@
-"""The plugin of ValidatingAdmissionPolicies: nothing is loaded or asked as long as no policy is bound."""
+"""The plugins of admission policies: nothing is loaded or asked as long as no policy is bound."""
 
 from __future__ import annotations
 
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
 
-_BINDINGS = "validatingadmissionpolicybindings.admissionregistration.k8s.io"
+_GROUP = "admissionregistration.k8s.io"
+_VALIDATING = f"validatingadmissionpolicybindings.{_GROUP}"
+_MUTATING = f"mutatingadmissionpolicybindings.{_GROUP}"
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
-    if ctx.lookup.store.count(_BINDINGS):
+    if ctx.lookup.store.count(_VALIDATING):
         from sampan.server.admission import policy
 
         policy.validate(attrs, ctx)
+
+
+def mutate(attrs: Attrs, ctx: Context) -> None:
+    if ctx.lookup.store.count(_MUTATING):
+        from sampan.server.admission import mutation
+
+        mutation.mutate(attrs, ctx)
+
+
+def mutate_again(attrs: Attrs, ctx: Context) -> None:
+    if attrs.left:
+        from sampan.server.admission import mutation
+
+        mutation.mutate_again(attrs, ctx)
 
 
 PLUGIN = Plugin(
@@ -20,4 +36,9 @@ PLUGIN = Plugin(
     only(CREATE, UPDATE, DELETE, CONNECT),
     validate=validate,
     subresources=None,
+)
+MUTATING = Plugin("MutatingAdmissionPolicy", None, only(CREATE, UPDATE), admit=mutate, subresources=None)
+# After the webhooks: policies that ask for it see what these changed.
+REINVOKED = Plugin(
+    "MutatingAdmissionPolicyReinvocation", None, only(CREATE, UPDATE), admit=mutate_again, subresources=None
 )

@@ -36,7 +36,7 @@ _FAILURE = "validation.policy.admission.k8s.io/validation_failure"
 _VERBS = {CREATE: "create", UPDATE: "update", DELETE: "delete", CONNECT: "connect"}
 
 
-class _Bound:
+class Bound:
     """A policy with one of its bindings."""
 
     __slots__ = ("actions", "binding", "criteria", "name", "policy")
@@ -48,6 +48,16 @@ class _Bound:
         self.actions: list[str] = self.binding.get("validationActions") or []
         raw = self.binding.get("matchResources")
         self.criteria = _criteria(raw) if raw else None
+
+    def row_for(self, attrs: Attrs, ctx: Context) -> Resource | None:
+        """The row in whose version the policy sees the object; None when it does not concern this request."""
+        row = self.policy.criteria.row_for(attrs, ctx)
+        if row is None or not self.policy.criteria.selects(attrs, ctx):
+            return None
+        own = self.criteria
+        if own is not None and (own.row_for(attrs, ctx) is None or not own.selects(attrs, ctx)):
+            return None
+        return row
 
 
 class _Ready:
@@ -67,29 +77,31 @@ def _criteria(raw: Object) -> Criteria:
     return Criteria(raw, raw.get("resourceRules"), raw.get("excludeResourceRules") or ())
 
 
-_known: weakref.WeakKeyDictionary[Lookup, Derived] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Lookup, dict[str, Derived]] = weakref.WeakKeyDictionary()
 
 
-def _bound(ctx: Context) -> list[_Bound]:
+def bound(ctx: Context, policies: str = _POLICIES, bindings: str = _BINDINGS) -> list[Bound]:
     """Every policy with each of its bindings, compiled anew when one changes."""
-    derived = _known.get(ctx.lookup)
+    by_bucket = _known.setdefault(ctx.lookup, {})
+    derived = by_bucket.get(policies)
     if derived is None:
         lookup = ctx.lookup
-        derived = _known[lookup] = Derived(lookup, (_POLICIES, _BINDINGS), lambda: _compile(lookup))
-    found: list[_Bound] = derived.get()
+        derived = Derived(lookup, (policies, bindings), lambda: _compile(lookup, policies, bindings))
+        by_bucket[policies] = derived
+    found: list[Bound] = derived.get()
     return found
 
 
-def _compile(lookup: Lookup) -> list[_Bound]:
-    policies = {p["metadata"]["name"]: p for p in lookup.list(_POLICIES)}
+def _compile(lookup: Lookup, policies_bucket: str, bindings_bucket: str) -> list[Bound]:
+    policies = {p["metadata"]["name"]: p for p in lookup.list(policies_bucket)}
     ready: dict[str, _Ready] = {}
     found = []
-    for binding in lookup.list(_BINDINGS):
+    for binding in lookup.list(bindings_bucket):
         name = (binding.get("spec") or {}).get("policyName", "")
         if name in policies:
             if name not in ready:
                 ready[name] = _Ready(policies[name])
-            found.append(_Bound(ready[name], binding))
+            found.append(Bound(ready[name], binding))
     return found
 
 
@@ -101,6 +113,15 @@ class Asking:
         self._row = attrs.row if conversion.by_webhook(row) else row  # nothing is awaited while judging
         self.budget = budget
         self._values: list[Any] | None = None
+
+    def forget(self) -> None:
+        """The object was changed: what was made of it is made anew."""
+        self._values = None
+
+    @property
+    def row(self) -> Resource:
+        """In whose version the object is shown."""
+        return self._row
 
     def values(self) -> list[Any]:
         """In the order of `api.cel.admission.BASE`."""
@@ -191,7 +212,7 @@ class _Judgement:
         self.noted: list[Object] = []
 
     def refuse(
-        self, bound: _Bound, message: str, reason: str = "", index: int = 0, actions: Any = None
+        self, bound: Bound, message: str, reason: str = "", index: int = 0, actions: Any = None
     ) -> None:
         policy = bound.policy.name
         chosen = bound.actions if actions is None else actions
@@ -227,30 +248,27 @@ class _Judgement:
 
 def validate(attrs: Attrs, ctx: Context) -> None:
     """The plugin: raises the first denial; all bindings are asked, for their warnings and notes."""
-    bound = _bound(ctx)
-    if not bound or attrs.row.group in _EXEMPT_GROUPS:
-        return
     judgement = _Judgement(attrs)
-    for each in bound:
-        row = each.policy.criteria.row_for(attrs, ctx)
-        if row is None or not each.policy.criteria.selects(attrs, ctx):
-            continue
-        if each.criteria is not None and (
-            each.criteria.row_for(attrs, ctx) is None or not each.criteria.selects(attrs, ctx)
-        ):
-            continue
-        _judge(each, Asking(attrs, row, ctx), judgement, ctx)
+    for each in () if exempt(attrs) else bound(ctx):
+        row = each.row_for(attrs, ctx)
+        if row is not None:
+            _judge(each, Asking(attrs, row, ctx), judgement, ctx)
     judgement.end()
 
 
-def _judge(bound: _Bound, asking: Asking, judgement: _Judgement, ctx: Context) -> None:
+def exempt(attrs: Attrs) -> bool:
+    """Policies must not be able to prevent their own repair."""
+    return attrs.row.group in _EXEMPT_GROUPS
+
+
+def _judge(bound: Bound, asking: Asking, judgement: _Judgement, ctx: Context) -> None:
     policy = bound.policy
     if policy.compiled.broken:
         if policy.fails:
             judgement.refuse(bound, policy.compiled.broken, actions=("Deny",))
         return
     try:
-        given = _params(bound, judgement.attrs, ctx)
+        given = params_of(bound, judgement.attrs, ctx)
     except CelError as error:
         if policy.fails:
             judgement.refuse(bound, f"failed to configure binding: {error}", actions=("Deny",))
@@ -259,7 +277,7 @@ def _judge(bound: _Bound, asking: Asking, judgement: _Judgement, ctx: Context) -
         _evaluate(bound, asking, judgement, params)
 
 
-def _params(bound: _Bound, attrs: Attrs, ctx: Context) -> list[Object | None]:
+def params_of(bound: Bound, attrs: Attrs, ctx: Context) -> list[Object | None]:
     """The objects a binding gives its policy; [None] when the policy takes none. Raises CelError when they are missing."""
     kind = (bound.policy.compiled.raw.get("spec") or {}).get("paramKind")
     ref = bound.binding.get("paramRef")
@@ -294,23 +312,31 @@ def _params(bound: _Bound, attrs: Attrs, ctx: Context) -> list[Object | None]:
     return [o if o.get("apiVersion") == row.api_version else convert.convert_text(o, row) for o in found]
 
 
-def _evaluate(bound: _Bound, asking: Asking, judgement: _Judgement, params: Object | None) -> None:
+def values_for(bound: Bound, asking: Asking, params: Object | None) -> list[Any] | None:
+    """What the policy's expressions see; None when its match conditions do not hold. Raises CelError."""
     policy = bound.policy.compiled
-    variables = Variables(policy.variables, asking.spend)
     values = list(asking.values())
     if (policy.raw.get("spec") or {}).get("paramKind"):
         values.append(params)
-    if policy.conditions:
-        try:
-            if not asking.conditions(policy.conditions, values):
-                return
-        except CelError as error:
-            if bound.policy.fails:
-                judgement.refuse(bound, str(error))
-            return
+    if policy.conditions and not asking.conditions(policy.conditions, values):
+        return None
     if policy.variables:
+        variables = Variables(policy.variables, asking.spend)
         values.append(variables)
         variables.values_ = values
+    return values
+
+
+def _evaluate(bound: Bound, asking: Asking, judgement: _Judgement, params: Object | None) -> None:
+    policy = bound.policy.compiled
+    try:
+        values = values_for(bound, asking, params)
+    except CelError as error:
+        if bound.policy.fails:
+            judgement.refuse(bound, str(error))
+        return
+    if values is None:
+        return
     for index, (raw, program, message) in enumerate(policy.validations):
         try:
             holds = asking.spend(program, values)
@@ -344,7 +370,7 @@ def _message(
 
 
 def _annotate(
-    bound: _Bound, key: str, program: Program, asking: Asking, values: list[Any], judgement: _Judgement
+    bound: Bound, key: str, program: Program, asking: Asking, values: list[Any], judgement: _Judgement
 ) -> None:
     try:
         text = asking.spend(program, values)

@@ -239,11 +239,16 @@ async def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs, ctx:
     except (ValueError, binascii.Error) as error:
         raise internal(f'webhook "{hook.name}" returned a patch that cannot be read: {error}') from None
     patched = jsonpatch.json_patch(await _shown(attrs.obj, attrs.row, row, ctx), patch)
-    patched = await _shown(patched, row, attrs.row, ctx) or {}
+    replace(attrs, await _shown(patched, row, attrs.row, ctx) or {})
+
+
+def replace(attrs: Attrs, obj: Object) -> None:
+    """In place: the request's object becomes this one, with defaults for what it does not say."""
+    assert attrs.obj is not None
     if not attrs.row.custom:
-        defaults.apply_defaults(attrs.row, patched)
+        defaults.apply_defaults(attrs.row, obj)
     attrs.obj.clear()
-    attrs.obj.update(patched)
+    attrs.obj.update(obj)
 
 
 async def _validate(attrs: Attrs, ctx: Context) -> None:
