@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from sampan.api import protobuf, schema
+from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
 
@@ -326,3 +327,9 @@ def test_a_bomb_of_nested_schemas_is_refused() -> None:
     obj = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {}}
     with pytest.raises(ApiError):
         protobuf.decode(envelope(obj | {"spec": {"versions": [version]}}))
+
+
+def test_every_built_in_kind_has_numbers() -> None:
+    """kubectl and operators do not fall back on JSON; metrics.k8s.io alone is never written."""
+    rows = [row for row in BUILTIN if row.group != "metrics.k8s.io"]
+    assert [r for r in rows if protobuf._name(r.api_version, r.kind).endswith(r.kind) is False] == []

@@ -55,6 +55,17 @@ def _request(obj: Object, now: float) -> list[Any]:
     ]
 
 
+def _api_service(obj: Object, now: float) -> list[Any]:
+    service = obj.get("spec", {}).get("service")
+    where = f"{service.get('namespace', '')}/{service.get('name', '')}" if service else "Local"
+    conditions = obj.get("status", {}).get("conditions") or []
+    available = next((c for c in conditions if c["type"] == "Available"), {"status": "Unknown"})
+    shown = available["status"]
+    if shown != "True" and available.get("reason"):
+        shown = f"{shown} ({available['reason']})"
+    return [name(obj), where, shown, created(obj, now)]
+
+
 def age_of(seconds: int) -> str:
     """A length of time as an age."""
     return age("1970-01-01T00:00:00Z", float(seconds))
@@ -161,4 +172,5 @@ COLUMNS = {
         "Name|Type|NominalConcurrencyShares|Queues|HandSize|QueueLengthLimit|Age",
         _prioritylevel,
     ),
+    "apiservices.apiregistration.k8s.io": ("Name|Service|Available|Age", _api_service),
 }
