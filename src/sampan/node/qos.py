@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.api import quantity
+from sampan.node.pods import totals
 from sampan.node.runtime import Limits
 
 Object = dict[str, Any]
@@ -82,23 +83,12 @@ def oom_score_adj(pod: Object, container: Object, node_memory: int) -> int:
 
 
 def pod_limits(pod: Object) -> Limits:
-    """The pod cgroup: sums of its containers; a limit only where every container has one."""
-    totals = {"cpu": 0, "memory": 0}
-    bounded = {"cpu": True, "memory": True}
-    request = 0
-    for container in pod["spec"]["containers"]:
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        request += _milli(requests.get("cpu", limits.get("cpu")))
-        for name in totals:
-            if name in limits:
-                totals[name] += quantity.milli(limits[name])
-            else:
-                bounded[name] = False
+    """The group of the whole pod; a limit only where every container has one, or the pod itself."""
+    asked, most = totals.requests(pod), totals.limits(pod)
     return Limits(
-        cpu_shares=shares(request),
-        cpu_quota=quota(totals["cpu"]) if bounded["cpu"] else None,
-        memory=totals["memory"] // 1000 if bounded["memory"] else None,
+        cpu_shares=shares(asked.get("cpu", most.get("cpu", 0))),
+        cpu_quota=quota(most["cpu"]) if "cpu" in most else None,
+        memory=most.get("memory"),
     )
 
 

@@ -237,7 +237,13 @@ class Runtime(Protocol):
         """A connected TCP socket to 127.0.0.1:port inside the sandbox (port-forward)."""
         ...
 
-    async def update_limits(self, container_id: str, limits: Limits) -> None: ...
+    async def update_limits(self, container_id: str, limits: Limits) -> None:
+        """Change a running container's limits. Raises RuntimeFailure."""
+        ...
+
+    async def update_sandbox(self, sandbox_id: str, limits: Limits) -> None:
+        """Change the limits of a pod as a whole. Raises RuntimeFailure."""
+        ...
 
     async def stats(self) -> Mapping[str, Mapping[str, float]]:
         """container id -> {"cpu_seconds", "memory_working_set", "memory_rss", ...}"""

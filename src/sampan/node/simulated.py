@@ -242,6 +242,9 @@ class SimulatedRuntime:
             config = dataclasses.replace(status.config, limits=limits)
             self._containers[container_id] = dataclasses.replace(status, config=config)
 
+    async def update_sandbox(self, sandbox_id: str, limits: Limits) -> None:
+        pass
+
     async def stats(self) -> Mapping[str, Mapping[str, float]]:
         now = self._clock.now()
         return {

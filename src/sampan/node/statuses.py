@@ -12,6 +12,7 @@ from typing import Any
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.client.client import Client
+from sampan.node.pods import resize
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ def status_patch(old: Object, new: Object) -> Object:
     changed = _conditions(old.get("conditions") or [], new["conditions"])
     if changed:
         mine = [c["type"] for c in new["conditions"]]
-        others = [c["type"] for c in old.get("conditions") or () if c["type"] not in mine]
+        known = [c["type"] for c in old.get("conditions") or ()]
+        others = [kind for kind in known if kind not in mine and kind not in resize.CONDITIONS]
         patch["$setElementOrder/conditions"] = [{"type": t} for t in [*mine, *others]]
         patch["conditions"] = changed
     return patch
@@ -130,7 +132,9 @@ def _conditions(old: list[Object], new: list[Object]) -> list[Object]:
         if known != condition:
             gone = {k: None for k in ("reason", "message") if known and k in known and k not in condition}
             changed.append({**condition, **gone})
-    return changed
+    present = {c["type"] for c in new}
+    over = [kind for kind in resize.CONDITIONS if kind in before and kind not in present]
+    return changed + [{"type": kind, "$patch": "delete"} for kind in over]
 
 
 def _same(old: Any, new: Any) -> bool:

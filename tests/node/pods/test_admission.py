@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.node.pods import admission
+from sampan.node.pods import admission, totals
 
 NODE = {
     "metadata": {"name": "n1", "labels": {"disk": "ssd"}},
@@ -22,7 +22,7 @@ def pod(*requests: dict, **spec) -> dict:
 
 
 def judged(new: dict, *others: dict, **more):
-    return admission.judge(new, NODE, [(o, admission.requests(o)) for o in others], **more)
+    return admission.judge(new, NODE, [(o, totals.requests(o)) for o in others], **more)
 
 
 def test_a_pod_that_fits_is_taken():
@@ -115,6 +115,6 @@ def test_init_containers_count_by_the_largest_and_sidecars_always():
     sidecar = {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}}
     large = {"name": "i", "resources": {"requests": {"cpu": "3"}}}
     one["spec"]["initContainers"] = [sidecar, large]
-    assert admission.requests(one) == {"cpu": 3500}
+    assert totals.requests(one) == {"cpu": 3500}
     one["spec"]["overhead"] = {"cpu": "100m"}
-    assert admission.requests(one) == {"cpu": 3600}
+    assert totals.requests(one) == {"cpu": 3600}

@@ -244,6 +244,19 @@ def test_changed_resources_are_applied_in_place():
     )
 
 
+def test_a_resize_policy_may_ask_for_a_restart():
+    policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    bigger = {
+        "name": "c",
+        "image": "nginx:1",
+        "resources": {"limits": {"memory": "1Gi"}},
+        "resizePolicy": policy,
+    }
+    [action] = step(make_pod(main=(bigger,)), make_world(container("c")), NOW).actions
+    assert isinstance(action, StopContainer)
+    assert action.why == "Container c resize requires restart"
+
+
 def test_old_attempts_are_removed_but_the_last_two():
     dead = [container("c", "exited", code=1, attempt=n) for n in range(3)]
     world = make_world(*dead, container("c", attempt=3))

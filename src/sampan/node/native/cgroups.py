@@ -119,7 +119,10 @@ def _enable_below_root(path: str) -> None:
 
 
 def update(path: str, limits: dict) -> None:
-    """Write the limits that are set; those that are None stay as they are. Raises OSError naming the file."""
+    """Write the limits that are set; those that are None stay as they are, -1 takes one away (quota, memory).
+
+    Raises OSError naming the file.
+    """
     table = layout()
     shares, quota = limits.get("cpu_shares"), limits.get("cpu_quota")
     memory, pids = limits.get("memory"), limits.get("pids")
@@ -130,7 +133,7 @@ def update(path: str, limits: dict) -> None:
         if quota:
             _set(f"{group}/cpu.max", f"{quota if quota > 0 else 'max'} {_PERIOD}")
         if memory:
-            _set(f"{group}/memory.max", memory)
+            _set(f"{group}/memory.max", memory if memory > 0 else "max")
             _set(f"{group}/memory.oom.group", 1)
         if pids:
             _set(f"{group}/pids.max", pids)

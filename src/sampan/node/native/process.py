@@ -60,7 +60,8 @@ def program_for(spec: dict) -> bytes:
     try:
         return seccomp.load_profile(profile, MACHINE, names)
     except (OSError, ValueError, KeyError) as error:
-        raise StartError(f"cannot load seccomp profile {profile!r}: {error}") from None
+        reason = f"open {profile}: {error.strerror.lower()}" if isinstance(error, OSError) else error
+        raise StartError(f'cannot load seccomp profile "{profile}": {reason}') from None
 
 
 def run(spec: dict, args: list[str], program: bytes, die_with_parent: bool) -> None:

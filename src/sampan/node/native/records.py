@@ -157,6 +157,13 @@ class Sandbox:
         sandbox.ready = mounted and living and is_mounted(f"{directory}/shm")
         return sandbox
 
+    def save(self) -> None:
+        """Put a changed config on disk."""
+        record = read_json(f"{self.directory}/sandbox.json")
+        if record is not None:
+            record["config"] = encode(self.config)
+            syscalls.write_atomic(f"{self.directory}/sandbox.json", json.dumps(record).encode())
+
     def status(self) -> SandboxStatus:
         return SandboxStatus(self.config, self.ready, self.created_at)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -393,20 +394,31 @@ class NativeRuntime:
         record = self._containers.get(container_id)
         if record is None or not record.spec.get("cgroup"):
             return
-        try:
-            await asyncio.to_thread(self._resize, record, asdict(limits))
-        except OSError as error:
-            raise RuntimeFailure("UpdateContainerError", f"cannot resize: {error}") from None
+        await _resized(self._resize, record, _or_unlimited(limits))
+        record.config = replace(record.config, limits=limits)
 
     @staticmethod
     def _resize(record: Container, limits: dict[str, Any]) -> None:
         """A controller that was not needed so far is joined now."""
         group = record.spec["cgroup"]
+        usage = cgroups.stats(group).get("memory_working_set", 0)
+        if 0 < limits["memory"] < usage:
+            text = f"memory limit ({limits['memory']}) is below the current usage ({int(usage)})"
+            raise OSError(errno.EBUSY, text)
         members = cgroups.members(group)
         for path in cgroups.create(group, limits):
             for pid in members:
                 with contextlib.suppress(ProcessLookupError):
                     syscalls.write_file(path, str(pid))
+
+    async def update_sandbox(self, sandbox_id: str, limits: Limits) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        group = self._pod_cgroup(sandbox.config) if sandbox else None
+        if sandbox is None or group is None:
+            return
+        await _resized(cgroups.update, group, _or_unlimited(limits))
+        sandbox.config = replace(sandbox.config, limits=limits)
+        await asyncio.to_thread(sandbox.save)
 
     # -- looking
 
@@ -532,6 +544,19 @@ async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.get_running_loop().create_task(work)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return await asyncio.shield(task)
+
+
+def _or_unlimited(limits: Limits) -> dict[str, Any]:
+    """What has no limit any more loses the one it had."""
+    return {**asdict(limits), "cpu_quota": limits.cpu_quota or -1, "memory": limits.memory or -1}
+
+
+async def _resized(change: Callable[..., None], *arguments: Any) -> None:
+    """Change a group in a thread. Raises RuntimeFailure."""
+    try:
+        await asyncio.to_thread(change, *arguments)
+    except OSError as error:
+        raise RuntimeFailure("UpdateContainerError", f"cannot resize: {error}") from None
 
 
 def signal_number(name: str) -> int:

@@ -77,6 +77,7 @@ def _namespaces(request: dict) -> None:
         socket.sethostname(request["hostname"])
     if "net" in request["own"]:
         loopback_up()
+        _open_to_all(in_user_namespace="user" in request["own"])
     for name, value in sorted((request.get("sysctls") or {}).items()):
         _sysctl(name, value)
 
@@ -142,6 +143,18 @@ def loopback_up() -> None:
         request = struct.pack("16sH14s", b"lo", 0, b"")
         current = struct.unpack("16sH14s", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", current | _IFF_UP, b""))
+
+
+def _open_to_all(in_user_namespace: bool) -> None:
+    """Ports below 1024 and ping need no privilege inside a pod, as with containerd; older kernels go without."""
+    settings = {"ip_unprivileged_port_start": "0"}
+    if not in_user_namespace:  # the group range names groups that do not exist there
+        settings["ping_group_range"] = "0 2147483647"
+    for name, value in settings.items():
+        try:
+            syscalls.write_file(f"/proc/sys/net/ipv4/{name}", value)
+        except OSError:
+            pass
 
 
 def _sysctl(name: str, value: str) -> None:

@@ -50,9 +50,14 @@ def serve(connection: socket.socket, spec: dict) -> None:
     }
     spec["state"] = state
     try:
+        program = process.program_for(spec)
+    except process.StartError as error:  # there is no container yet that could have failed
+        reply(connection, {"error": str(error)})
+        os._exit(0)
+    try:
         locks = hold_layers(spec["layers"])
         child = _Child(spec)
-        child.start()
+        child.start(program)
     except (OSError, ValueError, process.StartError) as error:
         message = describe(error)
         _finish(spec, _START_ERROR, 0, "StartError", message)
@@ -157,10 +162,9 @@ class _Child:
         self.stdin = -1
         self.master = -1
 
-    def start(self) -> None:
+    def start(self, program: bytes) -> None:
         """Fork it, put it in its control group, let it go on, and wait until its execve has succeeded."""
         spec = self.spec
-        program = process.program_for(spec)
         join(spec)
         go_read, go_write = os.pipe()
         error_read, error_write = os.pipe()

@@ -11,7 +11,8 @@ from typing import Any
 
 from sampan.api import placement, quantity
 from sampan.node import pressure, qos
-from sampan.node.pods.podspec import all_containers, inits, is_sidecar, mains
+from sampan.node.pods import totals
+from sampan.node.pods.podspec import all_containers
 
 Object = dict[str, Any]
 SAFE_SYSCTLS = frozenset(
@@ -31,7 +32,7 @@ SAFE_SYSCTLS = frozenset(
     )
 )
 Refusal = tuple[str, str]  # reason, message
-Holder = tuple[Object, Mapping[str, int]]  # a pod that holds resources, and its requests()
+Holder = tuple[Object, Mapping[str, int]]  # a pod that holds resources, and its totals.requests()
 
 
 def judge(
@@ -65,7 +66,7 @@ def judge(
             "NodePorts",
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
         )
-    return _resources(pod, node, others)
+    return resources(pod, node, others)
 
 
 def _allowed(name: str, unsafe: Sequence[str]) -> bool:
@@ -87,14 +88,15 @@ def _clash(mine: set[tuple[str, int, str]], theirs: set[tuple[str, int, str]]) -
     return any(a[:2] == b[:2] and (a[2] == b[2] or "0.0.0.0" in (a[2], b[2])) for a in mine for b in theirs)
 
 
-def _resources(pod: Object, node: Object, others: Sequence[Holder]) -> Refusal | None:
+def resources(pod: Object, node: Object, others: Sequence[Holder]) -> Refusal | None:
+    """What of the pod's requests the node has not left."""
     has = node.get("status", {}).get("allocatable") or {}
     if "pods" in has and len(others) + 1 > quantity.value(has["pods"]):
         return _out_of("pods", 1, len(others), quantity.value(has["pods"]))
-    for name, asked in requests(pod).items():
+    for name, asked in totals.requests(pod).items():
         if not asked:
             continue
-        capacity = _amount(name, has.get(name, "0"))
+        capacity = totals.amount_of(name, has.get(name, "0"))
         used = sum(held.get(name, 0) for _, held in others)
         if used + asked > capacity:
             return _out_of(name, asked, used, capacity)
@@ -104,42 +106,3 @@ def _resources(pod: Object, node: Object, others: Sequence[Holder]) -> Refusal |
 def _out_of(name: str, asked: int, used: int, capacity: int) -> Refusal:
     text = f"Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
     return f"OutOf{name}", text
-
-
-def requests(pod: Object) -> dict[str, int]:
-    """What a pod asks for (thousandths of cores, else units): its containers together, or a larger init container
-    with the sidecars started before it; plus overhead (KEP-753, KEP-688)."""
-    total: dict[str, int] = {}
-    for container in mains(pod):
-        _add(total, _of(container))
-    helpers: dict[str, int] = {}
-    most: dict[str, int] = {}
-    for container in inits(pod):
-        own = _of(container)
-        if is_sidecar(container):
-            _add(helpers, own)
-            _add(total, own)
-            continue
-        for name, amount in own.items():
-            most[name] = max(most.get(name, 0), amount + helpers.get(name, 0))
-    whole = _parsed((pod["spec"].get("resources") or {}).get("requests") or {})
-    result = {name: max(total.get(name, 0), most.get(name, 0)) for name in total | most} | whole
-    _add(result, _parsed(pod["spec"].get("overhead") or {}))
-    return result
-
-
-def _of(container: Object) -> dict[str, int]:
-    return _parsed((container.get("resources") or {}).get("requests") or {})
-
-
-def _parsed(amounts: Object) -> dict[str, int]:
-    return {name: _amount(name, amount) for name, amount in amounts.items()}
-
-
-def _amount(name: str, text: Any) -> int:
-    return quantity.milli(text) if name == "cpu" else quantity.value(text)
-
-
-def _add(total: dict[str, int], more: dict[str, int]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, 0) + amount

@@ -13,7 +13,7 @@ from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
-from sampan.node.pods import admission, starting, worker
+from sampan.node.pods import resize, starting, totals, worker
 from sampan.node.pods.actions import (
     Action,
     Cleanup,
@@ -43,12 +43,14 @@ class PodDriver:
         """`on_done(uid)` is called once, when nothing of the pod is left."""
         self.kit = kit
         self.pod = pod
+        self._asked = pod  # as the API has it; `pod` has the resources that were granted
         self.uid: str = pod["metadata"]["uid"]
         self.world = World(first_seen=kit.clock.now(), runtime=kit.runtime.name.split("://")[0] or "sampan")
         self.world.host_ips = list(kit.host_ips)
         self.world.host_ip = kit.host_ips[0] if kit.host_ips else ""
         self.gone = False  # the API no longer has the pod
         self.done = False
+        self.grant: Callable[[Object], tuple[str, str] | None] = lambda pod: None  # see resize.judge
         self._on_done = on_done
         self.soft: set[str] = set()  # keys of actions that may be cancelled now
         self.pre_stopped: set[str] = set()
@@ -73,17 +75,35 @@ class PodDriver:
             world.sandbox_attempt = sandbox.config.attempt + 1
             status_ips = [i["ip"] for i in self.pod.get("status", {}).get("podIPs") or ()]
             world.ips = status_ips or starting.sandbox_addresses(self.kit, sandbox)
+        if containers:
+            self.pod = resize.as_reported(self.pod)
+            self.pod = self._granted(self._asked)
         _recall(world, self.pod)
         _take_probe_results(world, self.pod)
 
     def update(self, pod: Object) -> None:
         """The API's newest version of the pod."""
         ends = deleting(pod) and not deleting(self.pod)
-        self.pod = _overlay(pod, self._status)
+        self._asked = pod
+        self.pod = _overlay(self._granted(pod), self._status)
         self.kit.volumes.know(self.pod)
         if ends:
             self._begin_end()
         self.kick()
+
+    def reconsider(self) -> None:
+        """Something of the node became free: a resize that waits may be possible now."""
+        if self.world.resize_pending and not deleting(self.pod):
+            self.update(self._asked)
+
+    def _granted(self, pod: Object) -> Object:
+        """The pod with the resources it has been granted: those it asks for, if the node agrees to a change."""
+        has = resize.resources(self.pod)
+        pending = self.grant(pod) if resize.resources(pod) != has else None
+        if pending and pending != self.world.resize_pending:
+            self.record("Warning", f"Resize{pending[0]}", f"Pod resize {pending[0]}: {pending[1]}")
+        self.world.resize_pending = pending
+        return resize.with_resources(pod, has) if pending else pod
 
     def vanish(self) -> None:
         """The API has no such pod any more: end at once, with nothing to report to."""
@@ -119,10 +139,10 @@ class PodDriver:
         return self.pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
     def requests(self) -> Mapping[str, int]:
-        """What the pod asks for, see `admission.requests`."""
+        """What the pod asks for, see `totals.requests`."""
         spec = self.pod["spec"]
         if self._requests is None or self._requests[0] is not spec:
-            self._requests = (spec, admission.requests(self.pod))
+            self._requests = (spec, totals.requests(self.pod))
         return self._requests[1]
 
     def exited(self, container_id: str) -> None:
@@ -298,11 +318,17 @@ class PodDriver:
 
     async def _resize(self, action: ResizeContainer) -> None:
         try:
+            await starting.resize_sandbox(self, before=True)
             await self.kit.runtime.update_limits(action.id, action.limits)
+            await starting.resize_sandbox(self)
         except RuntimeFailure as error:
-            self.record("Warning", "ResizeError", str(error))
+            if self.world.resize_error != str(error):
+                self.world.resize_error = str(error)
+                self.record("Warning", "ResizeError", str(error))
+                self._report(worker.step(self.pod, self.world, self.kit.clock.now()).status)
             await self.kit.clock.sleep(_RETRY)
             return
+        self.world.resize_error = ""
         status = self.world.containers.get(action.id)
         if status:
             config = dataclasses.replace(status.config, limits=action.limits)
@@ -383,7 +409,8 @@ def _overlay(pod: Object, own: Object) -> Object:
         return pod
     status = pod.get("status", {})
     mine = {c["type"]: c for c in own["conditions"]}
-    others = [c for c in status.get("conditions") or () if c["type"] not in mine]
+    ours = {*mine, *resize.CONDITIONS}
+    others = [c for c in status.get("conditions") or () if c["type"] not in ours]
     return {**pod, "status": {**status, **own, "conditions": [*mine.values(), *others]}}
 
 

@@ -12,6 +12,7 @@ import orjson
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.client.client import Client
+from sampan.node.pods import resize
 from sampan.node.pods.admission import Holder
 from sampan.node.pods.driver import PodDriver
 from sampan.node.pods.kit import Kit
@@ -82,7 +83,10 @@ class PodManager:
             if driver:
                 driver.vanish()
         elif driver:
+            held = driver.holds_resources()
             driver.update(pod)
+            if held and not driver.holds_resources():
+                self._reconsider()
         else:
             self._begin(pod)
 
@@ -119,9 +123,18 @@ class PodManager:
         self.kit.statuses.know(pod)
         self._drive(PodDriver(self.kit, pod, self._forget))
 
+    def _holders(self, but: PodDriver) -> list[Holder]:
+        found = (d for d in self.drivers.values() if d is not but and d.holds_resources())
+        return [(d.pod, d.requests()) for d in found]
+
+    def _reconsider(self) -> None:
+        for driver in self.drivers.values():
+            driver.reconsider()
+
     def _drive(self, driver: PodDriver) -> None:
-        others = [(d.pod, d.requests()) for d in self.drivers.values() if d.holds_resources()]
+        others = self._holders(driver)
         self.drivers[driver.uid] = driver
+        driver.grant = lambda pod: resize.judge(pod, self.kit.node(), self._holders(driver))
         left = self._left.pop(driver.uid, (None, []))
         driver.adopt(*left)
         status = driver.pod.get("status", {})
@@ -169,6 +182,7 @@ class PodManager:
         driver = self.drivers.pop(uid, None)
         if isinstance(driver, StaticDriver):
             self.static(self._static)
+        self._reconsider()
         for container_id in [c for c, owner in self._owner.items() if owner == uid]:
             del self._owner[container_id]
 

@@ -6,9 +6,11 @@ Reasons and messages are those kubelet reports, since clients and people match o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sampan.base.clock import rfc3339, rfc3339_parse
+from sampan.node.pods import resize
 from sampan.node.pods.podspec import (
     deleting,
     ephemerals,
@@ -17,12 +19,12 @@ from sampan.node.pods.podspec import (
     mains,
     pod_text,
     should_restart,
+    sidecars,
 )
 from sampan.node.pods.world import RESTART_RESET, Facts, World
 from sampan.node.runtime import ContainerStatus
 
 Object = dict[str, Any]
-OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 _SETTLES = 1.0
 
@@ -153,6 +155,7 @@ def _conditions(pod: Object, world: World, phase: str, status: Object, now: floa
         ("ContainersReady", *containers_ready),
         ("PodScheduled", True, "", ""),
     ]
+    wanted += _resizing(pod, world)
     if world.disruption and world.verdict:
         wanted.append(("DisruptionTarget", True, "TerminationByKubelet", world.verdict[1]))
     old = {c["type"]: c for c in pod.get("status", {}).get("conditions") or ()}
@@ -175,6 +178,23 @@ def _conditions(pod: Object, world: World, phase: str, status: Object, now: floa
             condition["message"] = message
         result.append(condition)
     return result
+
+
+def _resizing(pod: Object, world: World) -> list[tuple[str, bool, str, str]]:
+    """KEP-1287: a change of resources that is not granted, and one that is not applied yet."""
+    found = []
+    if world.resize_pending:
+        found.append((resize.PENDING, True, *world.resize_pending))
+    if any(resize.changed(pod, c, s) for c, s in _resizable(pod, world)):
+        found.append((resize.IN_PROGRESS, True, "Error" if world.resize_error else "", world.resize_error))
+    return found
+
+
+def _resizable(pod: Object, world: World) -> Iterator[tuple[Object, ContainerStatus]]:
+    for container in (*mains(pod), *sidecars(pod)):
+        latest = world.latest(container["name"])
+        if latest is not None and latest.state != "exited":
+            yield container, latest
 
 
 def _completed(phase: str) -> tuple[bool, str, str] | None:
@@ -273,7 +293,17 @@ def _container(
         status["resources"] = resources
         if resources.get("requests"):
             status["allocatedResources"] = resources["requests"]
+        before_resize = _reported(pod, name).get("resources")
+        if before_resize and before_resize != resources and resize.changed(pod, container, latest):
+            status["resources"] = before_resize
     return status
+
+
+def _reported(pod: Object, name: str) -> Object:
+    """What was last said of a container."""
+    status = pod.get("status", {})
+    parts = (status.get("containerStatuses") or (), status.get("initContainerStatuses") or ())
+    return next((entry for part in parts for entry in part if entry["name"] == name), {})
 
 
 def _terminated(status: ContainerStatus, facts: Facts, world: World) -> Object:

@@ -11,10 +11,12 @@ from sampan.node import qos
 from sampan.node.pods import env, security, users
 from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import all_containers
+from sampan.node.pods.problems import ConfigProblem
 from sampan.node.runtime import ContainerConfig, Image, PortMapping, SandboxStatus
 
 Object = dict[str, Any]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LONGEST_HOSTNAME = 64
 SIMULATE = "sampan.dev/simulate"
 
 
@@ -28,6 +30,17 @@ def full_name(pod: Object, domain: str) -> str:
     """host.subdomain.namespace.svc.domain, "" without a subdomain (DNS for Services and Pods)."""
     subdomain = pod["spec"].get("subdomain")
     return f"{hostname(pod)}.{subdomain}.{pod['metadata']['namespace']}.svc.{domain}" if subdomain else ""
+
+
+def kernel_hostname(pod: Object, domain: str) -> str:
+    """What `hostname` prints inside. Raises ConfigProblem when setHostnameAsFQDN asks for more than the kernel takes."""
+    full = full_name(pod, domain) if pod["spec"].get("setHostnameAsFQDN") else ""
+    if len(full) > _LONGEST_HOSTNAME:
+        raise ConfigProblem(
+            "Failed to construct FQDN from pod hostname and cluster domain, "
+            f"FQDN {full} is too long ({_LONGEST_HOSTNAME} is the max length, {len(full)} was constructed)"
+        )
+    return full or hostname(pod)
 
 
 def simulation_labels(pod: Object) -> dict[str, str]:
@@ -73,7 +86,7 @@ async def container_config(
         attempt=attempt,
         image=image,
         args=_args(container, image, variables),
-        env=_environment(pod, container, image, variables, identity),
+        env=_environment(container, image, variables, identity),
         cwd=container.get("workingDir") or image.config.get("WorkingDir") or "/",
         log_path=kit.volumes.log_path(pod, name, attempt),
         uid=secure.uid,
@@ -122,9 +135,9 @@ def _args(container: Object, image: Image, variables: Mapping[str, str]) -> list
 
 
 def _environment(
-    pod: Object, container: Object, image: Image, variables: Mapping[str, str], identity: users.Identity
+    container: Object, image: Image, variables: Mapping[str, str], identity: users.Identity
 ) -> dict[str, str]:
-    result = {"PATH": _PATH, "HOSTNAME": hostname(pod)}
+    result = {"PATH": _PATH}
     if container.get("tty"):
         result["TERM"] = "xterm"
     for entry in image.config.get("Env") or ():

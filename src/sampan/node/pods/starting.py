@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from sampan.node import qos
 from sampan.node.native import users
-from sampan.node.pods import pulling, spec
+from sampan.node.pods import pulling, resize, spec
 from sampan.node.pods.actions import StartContainer, StopContainer
 from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import deleting, find_container
 from sampan.node.pods.problems import ConfigProblem, NotStarted, VolumeError
-from sampan.node.pods.world import fail_pod, restarted, started
+from sampan.node.pods.world import fail_pod, started
 from sampan.node.runtime import ContainerStatus, RuntimeFailure, SandboxConfig, SandboxStatus
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
         host_network = bool(pod["spec"].get("hostNetwork"))
         pool = kit.hooks.addresses
         address = await pool.allocate(pod) if pool and not host_network else ""
-        config = sandbox_config(pod, attempt, address)
+        config = sandbox_config(pod, attempt, address, spec.kernel_hostname(pod, kit.config.cluster_domain))
         world.sandbox_attempt = attempt + 1
         world.sandbox = await _isolated_sandbox(kit, pod, config)
-    except (RuntimeFailure, OSError) as error:
+    except (RuntimeFailure, ConfigProblem, OSError) as error:
         text = f"Failed to create pod sandbox: {error}"
         driver.record("Warning", "FailedCreatePodSandBox", text)
         fail_pod(world, "CreatePodSandboxError", text, now)
@@ -65,7 +66,7 @@ def sandbox_addresses(kit: Kit, sandbox: SandboxStatus) -> list[str]:
     return list(known) or ([sandbox.config.ip] if sandbox.config.ip else [])
 
 
-def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:
+def sandbox_config(pod: Object, attempt: int, address: str, hostname: str) -> SandboxConfig:
     """The surroundings a pod's spec asks for."""
     meta, body = pod["metadata"], pod["spec"]
     security = body.get("securityContext") or {}
@@ -75,7 +76,7 @@ def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:
         pod_name=meta["name"],
         namespace=meta["namespace"],
         attempt=attempt,
-        hostname=spec.hostname(pod),
+        hostname=hostname,
         ip=address,
         host_network=bool(body.get("hostNetwork")),
         host_pid=bool(body.get("hostPID")),
@@ -88,6 +89,23 @@ def sandbox_config(pod: Object, attempt: int, address: str) -> SandboxConfig:
         labels=spec.simulation_labels(pod),
         ports=[] if body.get("hostNetwork") else list(spec.host_ports(pod)),
     )
+
+
+async def resize_sandbox(driver: PodDriver, before: bool = False) -> None:
+    """Give the pod's group the sum its containers need now; `before` they change, as much as they had as well.
+
+    Raises RuntimeFailure.
+    """
+    sandbox = driver.world.sandbox
+    if sandbox is None:
+        return
+    has, limits = sandbox.config.limits, qos.pod_limits(driver.pod)
+    if before:
+        limits = resize.wider(has, limits)
+    if limits != has:
+        await driver.kit.runtime.update_sandbox(sandbox.config.id, limits)
+        config = dataclasses.replace(sandbox.config, limits=limits)
+        driver.world.sandbox = dataclasses.replace(sandbox, config=config)
 
 
 async def start_container(driver: PodDriver, container: Object, action: StartContainer) -> None:
@@ -109,9 +127,8 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
         raise NotStarted(reason, str(error)) from error
     driver.soft.discard(action.key)
     facts.hooked = not _hook(container, "postStart")
-    if action.ran is not None:
-        restarted(facts, action.ran)
     try:
+        await resize_sandbox(driver, before=True)
         status = await kit.runtime.start_container(config)
     except RuntimeFailure as error:
         if error.reason == "RunContainerError":
@@ -123,10 +140,12 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
         dead = ContainerStatus(
             config, "exited", now, now, now, 128, reason="StartError", message=error.message
         )
-        started(facts)
+        started(facts, action.ran)
         world.containers[config.id] = dead
         return
-    started(facts)
+    started(facts, action.ran)
+    with contextlib.suppress(RuntimeFailure):  # the others may still have more: their resize does it
+        await resize_sandbox(driver)
     await driver.learn(status)
     latest = await kit.runtime.status(config.id)  # who ended before we knew of it was not announced to us
     if latest is not None and latest.state == "exited":

@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from sampan.node import qos
-from sampan.node.pods import phase
+from sampan.node.pods import phase, resize
 from sampan.node.pods.actions import (
     Cleanup,
     MountVolumes,
@@ -147,7 +147,9 @@ def _check(
     elif status.config.labels.get("image", container.get("image", "")) != container.get("image", ""):
         why = f"Container {name} definition changed, will be restarted"
     if not why:
-        _resize(pod, container, status, out)
+        parts = resize.changed(pod, container, status)
+        if parts:
+            _resize(pod, container, status, parts, out)
     else:
         grace = (container.get(probe) or {}).get("terminationGracePeriodSeconds") if probe else None
         grace = grace if grace is not None else pod["spec"].get("terminationGracePeriodSeconds", 30)
@@ -156,12 +158,19 @@ def _check(
         )
 
 
-def _resize(pod: Object, container: Object, status: ContainerStatus, out: Step) -> None:
+def _resize(pod: Object, container: Object, status: ContainerStatus, parts: list[str], out: Step) -> None:
     """Resources of a running container that were changed in place."""
-    wanted, has = qos.container_limits(pod, container), status.config.limits
-    if (wanted.cpu_shares, wanted.cpu_quota, wanted.memory) != (has.cpu_shares, has.cpu_quota, has.memory):
-        wanted = dataclasses.replace(wanted, oom_score_adj=has.oom_score_adj, pids=has.pids)
-        out.actions.append(ResizeContainer(status.config.id, wanted, f"resize:{status.config.id}"))
+    name = container["name"]
+    if resize.needs_restart(container, parts):
+        grace = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
+        why = f"Container {name} resize requires restart"
+        out.actions.append(StopContainer(status.config.id, name, grace, why, f"stop:{status.config.id}"))
+        return
+    has = status.config.limits
+    wanted = dataclasses.replace(
+        qos.container_limits(pod, container), oom_score_adj=has.oom_score_adj, pids=has.pids
+    )
+    out.actions.append(ResizeContainer(status.config.id, wanted, f"resize:{status.config.id}"))
 
 
 def _restart(pod: Object, container: Object, world: World, now: float, out: Step) -> bool:

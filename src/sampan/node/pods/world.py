@@ -51,6 +51,7 @@ class World:
     verdict_grace: seconds it leaves the pod; None: what its spec says.
     disruption: the verdict is the node's doing (pressure, shutdown), so that workloads need not count it as a failure.
     rejected: the verdict was given before anything of the pod began.
+    resize_pending: (reason, message) why resources the API has were not granted; resize_error: not applied.
     busy: keys of the actions that are under way.
     """
 
@@ -71,6 +72,8 @@ class World:
     was_ready: bool = False
     withdrawn: bool = False
     cleaned: bool = False
+    resize_pending: tuple[str, str] | None = None
+    resize_error: str = ""
     terminal: bool = False  # the API already has its last phase: only a deletion is left to do
     host_ip: str = ""
     host_ips: list[str] = field(default_factory=list)
@@ -118,8 +121,10 @@ def restarted(facts: Facts, ran: float) -> None:
         facts.restart_delay = min(facts.restart_delay * 2, RESTART_LIMIT)
 
 
-def started(facts: Facts) -> None:
-    """A new attempt runs: what was learned of the last one no longer holds."""
+def started(facts: Facts, ran: float | None = None) -> None:
+    """A new attempt runs, the one before for `ran` seconds: what was learned of that one no longer holds."""
+    if ran is not None:
+        restarted(facts, ran)
     facts.problem = None
     facts.delay = 0.0
     facts.probes = {}

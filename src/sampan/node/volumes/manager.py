@@ -16,6 +16,7 @@ from sampan.client.client import Client
 from sampan.node.config import AgentConfig
 from sampan.node.pods import env as environment
 from sampan.node.pods.problems import ConfigProblem, VolumeError
+from sampan.node.pods.spec import kernel_hostname
 from sampan.node.runtime import Mount
 from sampan.node.volumes import atomic, kinds, mounting, payload, podfiles
 from sampan.node.volumes.sources import Sources
@@ -223,7 +224,7 @@ class VolumeManager:
             ),
         }
         if not host_network:
-            texts["/etc/hostname"] = podfiles.hostname(pod) + "\n"
+            texts["/etc/hostname"] = kernel_hostname(pod, domain) + "\n"
         files = {}
         for target, text in texts.items():
             path = f"{directory}/{target.strip('/').replace('/', '-')}"

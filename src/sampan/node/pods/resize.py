@@ -1,0 +1,85 @@
+"""Resources that are changed in place: what a pod wants, what its node has granted, and what is still to be applied.
+
+A driver works on the pod as granted: the API's, with its containers' resources of before while a change is not granted.
+Source: KEP-1287.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sampan.node import qos
+from sampan.node.pods import admission, totals
+from sampan.node.pods.podspec import inits, mains
+from sampan.node.runtime import ContainerStatus, Limits
+
+Object = dict[str, Any]
+PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
+CONDITIONS = (PENDING, IN_PROGRESS)
+
+
+def resources(pod: Object) -> dict[str, Object]:
+    """Container name -> its resources."""
+    return {c["name"]: c.get("resources") or {} for c in (*inits(pod), *mains(pod))}
+
+
+def with_resources(pod: Object, granted: Mapping[str, Object]) -> Object:
+    """The pod with other resources of its containers."""
+    spec = dict(pod["spec"])
+    for part in ("containers", "initContainers"):
+        if spec.get(part):
+            spec[part] = [{**c, "resources": granted.get(c["name"], c.get("resources"))} for c in spec[part]]
+    return {**pod, "spec": spec}
+
+
+def as_reported(pod: Object) -> Object:
+    """The pod with the resources its containers were last said to run with (an agent takes it over)."""
+    status = pod.get("status", {})
+    known = {
+        entry["name"]: entry["resources"]
+        for part in ("initContainerStatuses", "containerStatuses")
+        for entry in status.get(part) or ()
+        if entry.get("resources")
+    }
+    return with_resources(pod, known) if known else pod
+
+
+def judge(pod: Object, node: Object, others: Sequence[admission.Holder]) -> tuple[str, str] | None:
+    """(reason, message) of PodResizePending: never possible here, or not now. None: granted."""
+    has = node.get("status", {}).get("allocatable")
+    if has is None:
+        return None
+    for name, asked in totals.requests(pod).items():
+        capacity = totals.amount_of(name, has.get(name, "0"))
+        if name in ("cpu", "memory") and asked > capacity:
+            text = f"Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"
+            return "Infeasible", text
+    short = admission.resources(pod, node, others)
+    return ("Deferred", short[1]) if short else None
+
+
+def changed(pod: Object, container: Object, status: ContainerStatus) -> list[str]:
+    """Which of cpu and memory a running container has not yet as its spec says."""
+    wanted, has = qos.container_limits(pod, container), status.config.limits
+    found = []
+    if (wanted.cpu_shares, wanted.cpu_quota) != (has.cpu_shares, has.cpu_quota):
+        found.append("cpu")
+    if wanted.memory != has.memory:
+        found.append("memory")
+    return found
+
+
+def wider(a: Limits, b: Limits) -> Limits:
+    """What allows as much as both: a pod's group while its containers go from one to the other."""
+    return Limits(
+        cpu_shares=max(a.cpu_shares or 0, b.cpu_shares or 0) or None,
+        cpu_quota=max(a.cpu_quota, b.cpu_quota) if a.cpu_quota and b.cpu_quota else None,
+        memory=max(a.memory, b.memory) if a.memory and b.memory else None,
+    )
+
+
+def needs_restart(container: Object, parts: Sequence[str]) -> bool:
+    """Whether its resizePolicy wants a restart for one of these."""
+    policies = {p["resourceName"]: p.get("restartPolicy") for p in container.get("resizePolicy") or ()}
+    return any(policies.get(part) == "RestartContainer" for part in parts)

@@ -1,0 +1,35 @@
+"""Changes of resources in place: granted, not now, or never."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.node.pods import resize, totals
+
+NODE = {"status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"}}}
+
+
+def pod(cpu, memory="10Mi"):
+    asked = {"cpu": cpu, "memory": memory}
+    return {"spec": {"containers": [{"name": "c", "resources": {"requests": asked}}]}, "status": {}}
+
+
+@pytest.mark.parametrize(
+    "wanted, others, reason",
+    [
+        (pod("1500m"), [], None),
+        (pod("3"), [], "Infeasible"),
+        (pod("1", "2Gi"), [], "Infeasible"),
+        (pod("1500m"), [pod("1")], "Deferred"),
+        (pod("1"), [pod("1")], None),
+    ],
+)
+def test_judge(wanted, others, reason):
+    answer = resize.judge(wanted, NODE, [(o, totals.requests(o)) for o in others])
+    assert (answer[0] if answer else None) == reason
+
+
+def test_a_pod_that_is_taken_over_has_what_was_reported():
+    asked = pod("2")
+    asked["status"]["containerStatuses"] = [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]
+    assert totals.requests(resize.as_reported(asked)) == {"cpu": 1000}

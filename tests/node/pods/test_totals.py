@@ -1,0 +1,36 @@
+"""What a whole pod asks for and may use."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.node import qos
+from sampan.node.pods import totals
+
+
+def container(cpu="", memory="", **more):
+    amounts = {k: v for k, v in (("cpu", cpu), ("memory", memory)) if v}
+    return {"name": "c", "resources": {"requests": amounts, "limits": amounts}, **more}
+
+
+SIDECAR = {"restartPolicy": "Always"}
+
+
+@pytest.mark.parametrize(
+    "containers, inits, own, expected",
+    [
+        ([container("1", "1Gi"), container("500m", "1Gi")], [], {}, {"cpu": 1500, "memory": 2 << 30}),
+        ([container("1", "1Gi"), container("500m")], [], {}, {"cpu": 1500}),
+        ([container("1", "100Mi")], [container("1", "500Mi")], {}, {"cpu": 1000, "memory": 500 << 20}),
+        ([container("1")], [container("200m", **SIDECAR), container("1")], {}, {"cpu": 1200}),
+        ([container("1")], [container()], {}, {}),
+        ([container()], [], {"limits": {"cpu": "2"}}, {"cpu": 2000}),
+        ([container("1")], [], {"limits": {"cpu": "2"}}, {"cpu": 2000}),
+    ],
+)
+def test_limits(containers, inits, own, expected):
+    pod = {"spec": {"containers": containers, "initContainers": inits, "resources": own}}
+    assert totals.limits(pod) == expected
+    found = qos.pod_limits(pod)
+    assert found.memory == expected.get("memory")
+    assert found.cpu_quota == (expected["cpu"] * 100 if "cpu" in expected else None)
