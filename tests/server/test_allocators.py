@@ -140,6 +140,10 @@ def test_a_change_of_type_drops_what_belonged_to_the_old_one(facts, allocators):
         allocators, old=old, type="ExternalName", externalName="a.b", clusterIP=old["spec"]["clusterIP"]
     )
     assert "clusterIP" not in spec
+    spec = prepared(
+        allocators, old=old, type="ExternalName", externalName="a.b", externalTrafficPolicy="Local"
+    )
+    assert "externalTrafficPolicy" not in spec
 
 
 def test_the_lower_part_is_used_last(facts):

@@ -32,6 +32,12 @@ class Nodes:
         self.asked.append((node_name, request.method, request.path, parse_qs(request.query)))
         return Response(200, {"content-type": "text/plain"}, b"line\n")
 
+    async def forward(self, scheme, host, port, request):
+        self.asked.append((f"{scheme}://{host}:{port}", request.method, request.path, request.query))
+        body = b'<a href="/next">n</a><img src=http://10.0.0.9:80/i.png><a href="http://elsewhere/x">o</a><i>/next</i>'
+        headers = {"content-type": "text/html; charset=utf-8", "location": "/moved?a=b"}
+        return Response(200, headers, body)
+
 
 async def test_scale(ready):
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
@@ -118,6 +124,40 @@ async def test_logs_and_exec_are_asked_of_the_pods_node(ready):
         ("n", "GET", "/exec/d/p/c", {"command": ["ls", "-l"], "input": ["1"], "output": ["1"]}),
         ("n", "POST", "/portForward/d/p", {"port": ["80"]}),
     ]
+
+
+async def _reachable(api):
+    """A pod with an address, and what asks it."""
+    nodes = api.server.nodes = Nodes()
+    await _pod(api)
+    await api.merge(f"{PODS}/p/status", {"status": {"podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.9"}]}})
+    return nodes
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_any_method_is_passed_on_to_a_pod(ready, method):
+    nodes = await _reachable(ready)
+    assert (await ready.response(method, f"{PODS}/http:p:8080/proxy/a/b/?q=1")).status == 200
+    assert nodes.asked == [("http://10.0.0.9:8080", method, "/a/b/", "q=1")]
+
+
+async def test_a_proxy_without_a_path_sends_readers_to_its_root(ready):
+    nodes = await _reachable(ready)
+    answer = await ready.response("GET", f"{PODS}/p/proxy?q=1")
+    assert (answer.status, answer.headers["location"]) == (301, f"{PODS}/p/proxy/?q=1")
+    assert not nodes.asked
+    await ready.response("POST", f"{PODS}/p/proxy?q=1")
+    assert nodes.asked == [("http://10.0.0.9:80", "POST", "/", "q=1")]
+
+
+async def test_links_of_a_proxied_page_lead_through_the_proxy(ready):
+    await _reachable(ready)
+    answer = await ready.response("GET", f"{PODS}/p/proxy/x")
+    way = f"{PODS}/p/proxy"
+    assert answer.headers["location"] == f"{way}/moved?a=b"
+    assert answer.body.decode() == (
+        f'<a href="{way}/next">n</a><img src={way}/i.png><a href="http://elsewhere/x">o</a><i>/next</i>'
+    )
 
 
 @pytest.mark.parametrize(

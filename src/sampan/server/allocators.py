@@ -370,15 +370,18 @@ def _drop(spec: Object, before: Object) -> None:
         for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
             if spec.get(field) == before.get(field):
                 spec.pop(field, None)
-    if (
-        kind == "ClusterIP"
-        and was != "ClusterIP"
-        and spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy")
-    ):
+    same_policy = spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy")
+    if same_policy and _reachable(before) and not _reachable(spec):
         spec.pop("externalTrafficPolicy", None)
     if kind == _EXTERNAL and was != _EXTERNAL and spec.get("clusterIP") == before.get("clusterIP"):
         spec.pop("clusterIP", None)
         spec.pop("clusterIPs", None)
+
+
+def _reachable(spec: Object) -> bool:
+    """Whether it can be reached from outside the cluster."""
+    kind = spec.get("type", "ClusterIP")
+    return kind in (_NODE_PORT, _BALANCER) or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
 
 
 def _needs_health(spec: Object) -> bool:

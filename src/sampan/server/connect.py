@@ -12,6 +12,7 @@ import orjson
 
 from sampan.api.status import ApiError, FieldError, bad_request, internal, invalid, invalid_value, not_found
 from sampan.client.messages import Request, Response
+from sampan.server import proxied
 from sampan.server.call import Call
 from sampan.server.options import integer
 from sampan.server.route import is_true
@@ -19,6 +20,7 @@ from sampan.server.route import is_true
 Object = dict[str, Any]
 
 _HOP = {"authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "expect"}
+_PATH = "/:@!$&'()*+,;=-._~%"  # what need not be escaped in a path
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
@@ -211,14 +213,22 @@ def _endpoints(call: Call, service: str, port_name: str) -> list[tuple[str, int]
 
 
 async def _forward(call: Call, scheme: str, host: str, port: int) -> Response:
+    """Ask `host` for what follows the proxy subresource. Without even a slash, a reader is sent to the path with one."""
+    info, method = call.info, call.request.method
+    outside = quote(info.path, safe=_PATH)
+    if not info.tail and method in ("GET", "HEAD") and "upgrade" not in call.request.headers:
+        query = f"?{call.request.query}" if call.request.query else ""
+        return Response(301, {"location": f"{outside}/{query}"})
     nodes = call.server.nodes
     forward = getattr(nodes, "forward", None)
     if forward is None:
         raise ApiError(503, "ServiceUnavailable", "the server has no way to the cluster's network")
-    path = quote(call.info.tail or "/", safe="/:@!$&'()*+,;=-._~%")
-    headers = _passed_on(call.request) | {"host": f"{host}:{port}"}
-    request = Request(call.request.method, path, call.request.query, headers, call.request.body)
+    path = quote(info.tail or "/", safe=_PATH)
+    headers = _passed_on(call.request) | {"host": f"{host}:{port}", "x-forwarded-uri": outside}
+    request = Request(method, path, call.request.query, headers, call.request.body)
+    hosts = (f"{host}:{port}", host, call.request.headers.get("host", ""))
     try:
-        return await forward(scheme, host, port, request)
+        answer = await forward(scheme, host, port, request)
+        return await proxied.through(answer, outside.removesuffix(path), hosts)
     except OSError as error:
         raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from None

@@ -25,7 +25,8 @@ async def dispatch(call: Call) -> Response:
         raise no_such_path()
     if row.namespaced and not info.namespace:
         raise no_such_path()
-    if info.verb not in subresource(row, info.subresource).verbs:
+    passed_on = info.subresource == "proxy"  # with any method, also those the API gives no verb (OPTIONS)
+    if not passed_on and info.verb not in subresource(row, info.subresource).verbs:
         raise method_not_allowed()
     handler = _HANDLERS.get((row.store_key, info.subresource)) or _HANDLERS.get(("", info.subresource))
     if handler is None:

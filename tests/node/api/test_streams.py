@@ -10,7 +10,7 @@ import zlib
 import orjson
 import pytest
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from sampan.client.messages import Request
 from sampan.node.api.spdy import DICTIONARY
@@ -51,6 +51,8 @@ class Socket:
             for event in self.connection.events():
                 if isinstance(event, BytesMessage):
                     self.ready.append(bytes(event.data))
+                elif isinstance(event, TextMessage):
+                    self.ready.append(event.data.encode())
                 elif isinstance(event, CloseConnection):
                     self.raw.inward.put_nowait(self.connection.send(event.response()))
                     self.ready.append(None)
@@ -145,6 +147,21 @@ async def test_logs_of_a_simulated_container(world):
     await world.clock.advance(0)
     response = await world.node.api.handle(Request("GET", "/containerLogs/default/p/c"))
     assert b"".join([c async for c in response.body]) == b"hello world\n"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said"), [("binary.k8s.io", b"hello world\n"), ("base64.binary.k8s.io", b"aGVsbG8gd29ybGQK")]
+)
+async def test_logs_over_a_websocket(world, protocol, said):
+    world.pod(annotations={"sampan.dev/simulate": "log='hello world'"})
+    await world.clock.advance(0)
+    headers = {**KEY, "sec-websocket-protocol": protocol}
+    response, raw = await start(world, "/containerLogs/default/p/c", "", headers)
+    assert (response.status, response.headers["sec-websocket-protocol"]) == (101, protocol)
+    client = Socket(raw)
+    async with asyncio.timeout(5):
+        assert [await client.receive(), await client.receive()] == [said, None]
+        await raw.task
 
 
 # Port-forward

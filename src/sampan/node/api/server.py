@@ -21,7 +21,7 @@ from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
-from sampan.node.api import logs, nodelogs, portforward, remote, stats
+from sampan.node.api import logs, nodelogs, portforward, remote, stats, websocket
 from sampan.node.api.http import HttpServer
 from sampan.node.api.query import Query, text
 from sampan.node.pods.driver import PodDriver
@@ -209,6 +209,9 @@ class KubeletApi:
             driver.pod, name, status.config.attempt
         )
         body = self._read(path, options, driver, status.config.id)
+        if websocket.is_websocket(query.headers):
+            answer = websocket.one_way(query.headers, body)
+            return answer or text(400, "no subprotocol of the client is supported\n")
         return Response(200, {"content-type": "text/plain"}, body)
 
     async def _read(

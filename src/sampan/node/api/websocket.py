@@ -6,14 +6,18 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from sampan.client.messages import Response
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+_BASE64 = "base64.binary.k8s.io"
+_ONE_WAY = ("binary.k8s.io", _BASE64)  # of what is only read: bytes as they are, or as text
 
 
 def is_websocket(headers: Mapping[str, str]) -> bool:
@@ -35,6 +39,35 @@ def handshake(headers: Mapping[str, str], protocols: Sequence[str]) -> tuple[str
     if chosen:
         answer["sec-websocket-protocol"] = chosen
     return chosen, answer
+
+
+def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Response | None:
+    """An answer that sends `chunks` as messages and closes; None when the client offers only unknown subprotocols."""
+    found = handshake(headers, _ONE_WAY)
+    if found is None:
+        return None
+    protocol, head = found
+
+    async def send(socket: WebSocket) -> None:
+        async for chunk in chunks:
+            if protocol == _BASE64:
+                await socket.send_text(base64.b64encode(chunk).decode())
+            else:
+                await socket.send(chunk)
+
+    async def upgrade(stream: Any) -> None:
+        socket = WebSocket(stream, protocol)
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(send(socket)), loop.create_task(socket.drain())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await socket.close()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    return Response(101, head, upgrade=upgrade)
 
 
 class WebSocket:
@@ -88,6 +121,17 @@ class WebSocket:
         except LocalProtocolError as error:
             raise ConnectionResetError("the WebSocket is closed") from error
 
+    async def send_text(self, data: str) -> None:
+        """One text message. Raises OSError when the other side is gone."""
+        if self._closed:
+            raise ConnectionResetError("the WebSocket is closed")
+        await self._write(self._connection.send(TextMessage(data)))
+
+    async def drain(self) -> None:
+        """Read what nobody wants to know until the other side has closed or gone."""
+        while await self.receive() is not None:
+            pass
+
     async def _write(self, data: bytes) -> None:
         async with self._writing:
             await self._stream.write(data)
@@ -98,5 +142,4 @@ class WebSocket:
             return
         with contextlib.suppress(OSError, LocalProtocolError):
             await self._write(self._connection.send(CloseConnection(code)))
-            while await self.receive() is not None:
-                pass
+            await self.drain()
