@@ -1,3 +1,4 @@
+import ipaddress
 import json
 import os
 import socket
@@ -47,6 +48,33 @@ def test_clusters_of_one_machine_do_not_share_addresses(paths, tmp_path):
     second = decided(Paths("b", tmp_path / "clusters" / "b", tmp_path / "run" / "b", tmp_path / "images"))
     for name in ("fabric", "pod_cidr", "service_cidr", "dns_ip", "load_balancer_cidr"):
         assert getattr(first, name) != getattr(second, name)
+
+
+@pytest.mark.parametrize(
+    ("family", "versions"), [(None, [4]), ("ipv4", [4]), ("dual", [4, 6]), ("ipv6", [6])]
+)
+def test_ip_versions_of_a_cluster(paths, family, versions):
+    config = decided(paths, ip_family=family)
+    found = [config.pod_cidrs, config.service_cidrs, config.load_balancer_cidrs, config.pod_ranges(3)]
+    for ranges in found:
+        assert [ipaddress.ip_network(text).version for text in ranges] == versions
+    for addresses in (config.node_addresses(3), config.dns_ips):
+        assert [ipaddress.ip_address(text).version for text in addresses] == versions
+    for outer, inner in zip(config.pod_cidrs, config.pod_ranges(252), strict=True):
+        assert ipaddress.ip_network(inner).subnet_of(ipaddress.ip_network(outer))
+    for address, service_cidr in zip(config.dns_ips, config.service_cidrs, strict=True):
+        assert ipaddress.ip_address(address) in ipaddress.ip_network(service_cidr)
+    assert config.fabric_addresses(0)[0] == config.server_address, "nodes have IPv4 in any case"
+    assert config.advertised == config.node_addresses(0)[0]
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"), [({"ip_family": "dual"}, "ipv4"), ({"pod_network": "vxlan"}, "auto")]
+)
+def test_the_kind_of_network_stays(paths, wish, said):
+    decided(paths)
+    with pytest.raises(SampanError, match=f"was made with --.*={said} and stays so"):
+        decided(paths, **wish)
 
 
 def test_a_taken_port_is_told_when_it_was_asked_for(paths):

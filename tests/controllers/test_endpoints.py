@@ -173,3 +173,22 @@ def test_load_balancer_pool(pool):
     w.change("services", "a", {"spec": {"type": "ClusterIP"}})
     w.settle()
     assert [loadbalancer.addresses(s) for s in w.list("services")] == [[], ["10.1.0.2"], ["10.1.0.1"]]
+
+
+@pytest.mark.parametrize(
+    ("families", "expected"),
+    [
+        (["IPv4"], ["10.1.0.1"]),
+        (["IPv6"], ["fd00:1::1"]),
+        (["IPv6", "IPv4"], ["fd00:1::1", "10.1.0.1"]),
+    ],
+)
+def test_load_balancers_of_two_ip_versions(families, expected):
+    w = World(*loadbalancer.rules("10.1.0.0/30,fd00:1::/126"))
+    spec = {"type": "LoadBalancer", "ipFamilies": families}
+    w.put("services", {"metadata": {"name": "a"}, "spec": spec})
+    w.settle()
+    assert loadbalancer.addresses(w.list("services")[0]) == expected
+    w.change("services", "a", {"spec": {"ipFamilies": families[:1]}})
+    w.settle()
+    assert loadbalancer.addresses(w.list("services")[0]) == expected[:1]

@@ -77,6 +77,17 @@ def _up(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--audit-log-path", metavar="FILE", help="where (default: audit.log among the cluster's logs)"
     )
+    network = sub.add_argument_group("the network, of a new cluster")
+    network.add_argument(
+        "--ip-family",
+        choices=("ipv4", "ipv6", "dual"),
+        help="IP versions of pods and Services (default: ipv4; dual: both, IPv4 first)",
+    )
+    network.add_argument(
+        "--pod-network",
+        choices=("auto", "host-gw", "vxlan"),
+        help="how pods of other nodes are reached (default: auto, by plain routes where nodes are neighbours)",
+    )
     periods = sub.add_argument_group("periods of node failure, in seconds")
     periods.add_argument(
         "--node-monitor-grace-period",

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -68,7 +69,7 @@ class NodeProcess:
 
     async def _start_agent(self) -> None:
         directory, run = self.paths.node(self.name), self.paths.run / "nodes" / self.name
-        address, pods = self.network.address, self.network.pods
+        addresses, pods = self.network.addresses, self.network.pods
         group = processes.cgroup(self.config.name, self.name)
         limited = await asyncio.to_thread(cgroups.usable, group)
         runtime = NativeRuntime(
@@ -81,9 +82,10 @@ class NodeProcess:
         settings = AgentConfig(
             root=str(directory),
             log=str(self.paths.log(self.name)),
-            address=address,
+            address=addresses[0],
+            addresses=addresses,
             hostname=self.name,
-            pod_cidr=self.network.pod_cidr,
+            pod_cidrs=self.network.pod_ranges,
             lease_period=self.config.node_status_update_frequency,
             lease_duration=int(self.config.node_lease_duration),
             static_pods=str(directory / "manifests"),
@@ -112,16 +114,16 @@ class NodeProcess:
         pki = self.paths.pki
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(
-            address,
+            addresses,
             settings.port,
             cert=pki / "nodes" / f"{self.name}-serving.crt",
             key=pki / "nodes" / f"{self.name}-serving.key",
             client_ca=pki / "ca.crt",
         )
-        self._rotate(address)
-        log.info("node is up", node=self.name, address=address, pods=self.network.pod_cidr)
+        self._rotate(addresses)
+        log.info("node is up", node=self.name, address=addresses[0], pods=",".join(self.network.pod_ranges))
 
-    def _rotate(self, address: str) -> None:
+    def _rotate(self, addresses: Sequence[str]) -> None:
         """Both certificates are renewed before they end."""
         directory = self.paths.pki / "nodes"
         for signer, stem, renewed, names in (
@@ -130,7 +132,7 @@ class NodeProcess:
                 certificates.SERVING,
                 f"{self.name}-serving",
                 self.api.renewed,
-                {"dns": [self.name], "ips": [address]},
+                {"dns": [self.name], "ips": list(addresses)},
             ),
         ):
             files = directory / f"{stem}.crt", directory / f"{stem}.key"

@@ -5,6 +5,7 @@ The API port and the address ranges are chosen once and kept: kubeconfigs and ce
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import tempfile
@@ -43,6 +44,13 @@ class ClusterConfig:
     api_service_ip: str = "10.96.0.1"
     load_balancer_cidr: str = "10.97.255.0/24"
     fabric: str = ""  # network of the nodes and the host's leaf, e.g. 10.89.7.0/24
+    # Which IP versions pods and Services have: ipv4, ipv6 or dual. Nodes have IPv4 in any case. Ranges below: "" without.
+    ip_family: str = "ipv4"
+    pod_cidr6: str = ""
+    service_cidr6: str = ""
+    load_balancer_cidr6: str = ""
+    fabric6: str = ""
+    pod_network: str = "auto"  # how packets reach pods of other nodes: see `node.network.routes`
     token_auth_file: str = ""
     audit_policy_file: str = ""
     audit_log_path: str = ""
@@ -65,9 +73,52 @@ class ClusterConfig:
         """The host's leaf is index 0; nodes count from 1."""
         return self.fabric.split("/")[0].rsplit(".", 1)[0] + f".{index + 1}"
 
+    def node_addresses(self, index: int) -> list[str]:
+        """A node's InternalIPs, those of the cluster's IP versions, the preferred one first. Index 0 is the host."""
+        return self._of_families(self.fabric_address(index), _nth(self.fabric6, index + 1))
+
+    def fabric_addresses(self, index: int) -> list[str]:
+        """All that its interface has: IPv4 in any case, since the way to the internet may need it."""
+        return [self.fabric_address(index), *([_nth(self.fabric6, index + 1)] if self.fabric6 else [])]
+
+    def pod_ranges(self, index: int) -> list[str]:
+        """A node's part of the pod ranges: a /24, a /64 or both, the preferred IP version first."""
+        first, second, *_ = self.pod_cidr.split(".")
+        six = f"{_nth(self.pod_cidr6, index << 64)}/64" if self.pod_cidr6 else ""
+        return self._of_families(f"{first}.{second}.{index}.0/24", six)
+
+    @property
+    def dns_ips(self) -> list[str]:
+        """Of the Service kube-dns, in each of the cluster's IP versions."""
+        return self._of_families(self.dns_ip, _nth(self.service_cidr6, 10))
+
+    @property
+    def pod_cidrs(self) -> list[str]:
+        return self._of_families(self.pod_cidr, self.pod_cidr6)
+
+    @property
+    def service_cidrs(self) -> list[str]:
+        return self._of_families(self.service_cidr, self.service_cidr6)
+
+    @property
+    def load_balancer_cidrs(self) -> list[str]:
+        return self._of_families(self.load_balancer_cidr, self.load_balancer_cidr6)
+
+    @property
+    def fabrics(self) -> list[str]:
+        return [network for network in (self.fabric, self.fabric6) if network]
+
+    def _of_families(self, four: str, six: str) -> list[str]:
+        return {"ipv4": [four], "ipv6": [six], "dual": [four, six]}[self.ip_family]
+
     def paths(self, data: Path) -> Paths:
         """The files of this cluster, whoever asks."""
         return Paths(self.name, data, Path(self.run), Path(self.images))
+
+    @property
+    def advertised(self) -> str:
+        """What stands behind the Service `kubernetes`: of the IP version that Service has."""
+        return self.node_addresses(0)[0] if self.fabric else "127.0.0.1"
 
     @property
     def server_address(self) -> str:
@@ -77,6 +128,11 @@ class ClusterConfig:
     def context(self) -> str:
         """Name of the kubeconfig context."""
         return "sampan" if self.name == "default" else f"sampan-{self.name}"
+
+
+def _nth(network: str, number: int) -> str:
+    """The address so many after the network's own; "" of none."""
+    return str(ipaddress.ip_network(network).network_address + number) if network else ""
 
 
 def load(path: Path) -> ClusterConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.api.status import ApiError, not_found
+from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.client.https import HttpsTransport
 from sampan.client.messages import Request, Response
@@ -34,7 +35,7 @@ class HttpsConnector:
 
     async def forward(self, scheme: str, host: str, port: int, request: Request) -> Response:
         """To a port of a pod; its certificate, if it has one, is not checked (as in the original)."""
-        url = f"{scheme}://{host}:{port}"
+        url = f"{scheme}://{hostport.join(host, port)}"
         transport = self._plain.get(url) or HttpsTransport(url, clock=self._clock, verify=False)
         self._plain[url] = transport
         while len(self._plain) > 64:
@@ -53,7 +54,7 @@ class HttpsConnector:
         if not address:
             raise ApiError(500, "InternalError", f"node {name} has no address")
         port = status.get("daemonEndpoints", {}).get("kubeletEndpoint", {}).get("Port") or 10250
-        url = f"https://{address}:{port}"
+        url = f"https://{hostport.join(address, port)}"
         if url not in self._agents:
             self._agents[url] = HttpsTransport(
                 url,

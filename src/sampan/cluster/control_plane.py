@@ -91,12 +91,12 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         cluster_ca=(paths.pki / "ca.crt").read_text(),
         front_proxy_ca=(paths.pki / "front-proxy-ca.crt").read_text(),
         static_tokens=read_token_file(Path(config.token_auth_file)) if config.token_auth_file else {},
-        service_cidr=config.service_cidr,
-        load_balancer_pool=config.load_balancer_cidr,
-        advertise=(config.server_address, config.port),
+        service_cidrs=tuple(config.service_cidrs),
+        load_balancer_pool=",".join(config.load_balancer_cidrs),
+        advertise=(config.advertised, config.port),
         timing=Timing(monitor_grace=config.node_monitor_grace_period, started=clock.now()),
         toleration_seconds=int(config.pod_eviction_timeout),
-        dns_ip=config.dns_ip,
+        dns_ips=tuple(config.dns_ips),
         dns_on_nodes=True,
         volumes=str(paths.volumes),
         volume_effects=effects.volumes(paths.volumes),
@@ -111,16 +111,16 @@ async def _host_network(
     resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
     view = CachedView(plane.client(agent="kube-proxy"), resources, clock=plane.clock, ids=plane.ids)
     await view.start()
-    inside = (config.pod_cidr, config.service_cidr, config.load_balancer_cidr, config.fabric)
+    inside = (*config.pod_cidrs, *config.service_cidrs, *config.load_balancer_cidrs, *config.fabrics)
     settings = ProxyConfig(
         table=fabric.host_table(config.name),
-        pods=(config.pod_cidr,),
-        services=(config.service_cidr,),
-        egress=(config.fabric,),
+        pods=tuple(config.pod_cidrs),
+        services=tuple(config.service_cidrs),
+        egress=tuple(config.fabrics),
         inside=inside,
         loopback=True,
     )
-    routes = NodeRoutes(fabric.host_link(config.name), source=config.server_address)
+    routes = NodeRoutes(fabric.host_link(config.name), sources=config.fabric_addresses(0))
     parts: list[ProxyController | RootlessNetwork] = []
     parts.append(ProxyController(view, ServiceProxy(settings), plane.clock, routes))
     gateway = os.environ.get("SAMPAN_GATEWAY_FD")

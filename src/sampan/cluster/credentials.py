@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from sampan.base import pki
@@ -36,11 +37,11 @@ def ensure(config: ClusterConfig, directory: Path) -> pki.CA:
     return ca
 
 
-def ensure_node(config: ClusterConfig, directory: Path, name: str, address: str) -> None:
+def ensure_node(config: ClusterConfig, directory: Path, name: str, addresses: Sequence[str]) -> None:
     """A node's client pair (system:node:NAME) and its serving pair, in `directory`."""
     ca = pki.CA.load_or_create(directory / "ca.crt", directory / "ca.key", "sampan-ca")
     _pair(ca, directory / "nodes", name, f"system:node:{name}", ("system:nodes",))
-    ips = [address] if address else ["127.0.0.1"]
+    ips = list(addresses)
     _pair(ca, directory / "nodes", f"{name}-serving", f"system:node:{name}", ("system:nodes",), [name], ips)
 
 
@@ -76,5 +77,5 @@ def _server_names(config: ClusterConfig) -> tuple[list[str], list[str]]:
         f"{service}.cluster.local",
         socket.gethostname(),
     ]
-    ips = {"127.0.0.1", "::1", config.api_service_ip, config.server_address}
+    ips = {"127.0.0.1", "::1", config.api_service_ip, config.server_address, *config.fabric_addresses(0)}
     return dns, sorted(ips, key=lambda ip: (ipaddress.ip_address(ip).version, ip))

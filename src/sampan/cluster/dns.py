@@ -14,14 +14,19 @@ LABELS = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kuber
 PORTS = (("dns", "UDP"), ("dns-tcp", "TCP"))
 
 
-def service(address: str) -> Object:
-    """The Service at the cluster's DNS address. It selects no pods."""
+def service(*addresses: str) -> Object:
+    """The Service at the cluster's DNS address, or at one of each IP version. It selects no pods."""
     ports = [{"name": n, "port": 53, "protocol": protocol, "targetPort": 53} for n, protocol in PORTS]
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": LABELS},
-        "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ports": ports},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": addresses[0],
+            "clusterIPs": list(addresses),
+            "ports": ports,
+        },
     }
 
 
@@ -38,7 +43,7 @@ def reconcile(service: Object, view: View, now: float) -> Plan:
     if (meta.namespace(service), meta.name(service)) != (NAMESPACE, NAME) or service["spec"].get("selector"):
         return Plan()
     ready = [node for node in view.list("nodes") if _ready(node)]
-    addresses = [{"ip": ip, "nodeName": meta.name(node)} for node in ready if (ip := _address(node))]
+    addresses = [{"ip": ip, "nodeName": meta.name(node)} for node in ready for ip in _addresses(node)]
     ports = [{"name": name, "port": 53, "protocol": protocol} for name, protocol in PORTS]
     subsets = [{"addresses": addresses, "ports": ports}] if addresses else []
     metadata = {"name": NAME, "namespace": NAMESPACE, "labels": dict(LABELS)}
@@ -55,6 +60,6 @@ def _ready(node: Object) -> bool:
     return not meta.deleted(node) and (meta.condition(node, "Ready") or {}).get("status") == "True"
 
 
-def _address(node: Object) -> str:
+def _addresses(node: Object) -> list[str]:
     found = node.get("status", {}).get("addresses") or ()
-    return next((a["address"] for a in found if a["type"] == "InternalIP"), "")
+    return [a["address"] for a in found if a["type"] == "InternalIP"]

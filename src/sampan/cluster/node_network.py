@@ -52,23 +52,23 @@ class NodeNetwork:
         node = config.node(name)
         self._config, self._runtime, self._clock = config, runtime, clock
         self._repair: asyncio.Task[None] | None = None
-        self.address = config.fabric_address(node.index)
-        self.pod_cidr = pod_range(config, node.index)
+        self.addresses = config.node_addresses(node.index)
+        self.pod_ranges = config.pod_ranges(node.index)
         self.view = CachedView(client, _RESOURCES, clock=clock, ids=ids, scopes=_SCOPES)
         self._policy_view = CachedView(client, (POLICIES,), clock=clock, ids=ids)
         self._events = EventRecorder(client, clock=clock, ids=ids, component="kube-proxy", host=name)
         settings = ProxyConfig(
             node=name,
-            pods=(config.pod_cidr,),
-            services=(config.service_cidr,),
-            egress=(self.pod_cidr,),
-            inside=(config.pod_cidr, config.service_cidr, config.fabric),
-            served_here=frozenset({config.dns_ip}),
+            pods=tuple(config.pod_cidrs),
+            services=tuple(config.service_cidrs),
+            egress=tuple(self.pod_ranges),
+            inside=(*config.pod_cidrs, *config.service_cidrs, *config.fabrics),
+            served_here=frozenset(config.dns_ips),
         )
         services = ServiceProxy(settings)
         self._ports = HostPorts(services)
-        self.pods = PodNetwork([self.pod_cidr], node_ips=[self.address], ports=self._ports)
-        ways = NodeRoutes("eth0", source=self.address)
+        ways = NodeRoutes("eth0", sources=self.addresses, mode=config.pod_network)
+        self.pods = PodNetwork(self.pod_ranges, node_ips=self.addresses, mtu=ways.pod_mtu, ports=self._ports)
         self.proxy = ProxyController(
             self.view, services, clock, ways, health=HealthChecks(clock), problem=self._problem
         )
@@ -78,7 +78,7 @@ class NodeNetwork:
     async def start(self) -> None:
         """Raises OSError."""
         await self.view.start()
-        prepare_node([self._config.dns_ip])
+        prepare_node(self._config.dns_ips)
         self._ports.expect(self.pods.left(records.sandboxes_in(self._runtime)))
         await self.proxy.start()
         self._links = LinkWatcher(self._clock, "eth0", self._links_changed)
@@ -93,9 +93,9 @@ class NodeNetwork:
         self.dns = DnsServer(
             self.view,
             self._clock,
-            [config.dns_ip, self.address],
+            [*config.dns_ips, *self.addresses],
             Upstream(resolvers, self._clock, stream=config.rootless),
-            networks=(config.service_cidr, config.pod_cidr),
+            networks=(*config.service_cidrs, *config.pod_cidrs),
         )
         self._dns_settings.start()
         await self.dns.start()
@@ -128,9 +128,3 @@ class NodeNetwork:
         """`regarding`: an object of the API, whose events tell what is wrong with it."""
         log.warning(text, reason=reason, object=regarding["metadata"]["name"])
         self._events.record(Event(dict(regarding), "Warning", reason, text))
-
-
-def pod_range(config: ClusterConfig, index: int) -> str:
-    """The node's /24 of the cluster's pod range."""
-    first, second, *_ = config.pod_cidr.split(".")
-    return f"{first}.{second}.{index}.0/24"

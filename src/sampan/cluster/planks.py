@@ -45,10 +45,10 @@ class Options:
     cluster_ca: str = ""
     front_proxy_ca: str = ""  # vouches for this server before aggregated ones
     static_tokens: Mapping[str, User] = field(default_factory=dict)
-    service_cidr: str = "10.96.0.0/16"
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)  # one, or one of each IP version, the default first
     load_balancer_pool: str = ""
     advertise: tuple[str, int] | None = None  # address and port behind the Service `kubernetes`
-    dns_ip: str = "10.96.0.10"
+    dns_ips: tuple[str, ...] = ("10.96.0.10",)
     dns_on_nodes: bool = False  # whether every node answers DNS at its own address
     volumes: str = ""  # where nodes keep volumes of the default storage class; empty: there is no such class
     volume_effects: Mapping[str, Effect] = field(default_factory=effects.no_volumes)
@@ -72,7 +72,7 @@ class ControlPlane:
         self.server.authenticator = Authenticator(
             clock, issuer=issuer, lookup=lookup, static=options.static_tokens
         )
-        self.server.allocators = Allocators(lookup, ids, cidrs=(options.service_cidr,))
+        self.server.allocators = Allocators(lookup, ids, cidrs=options.service_cidrs)
         self.server.backups.after = self.bootstrap
         self.server.conversions.post = callout = Callout(lookup, clock, ids)
         self.server.admission = Admission(
@@ -103,10 +103,15 @@ class ControlPlane:
     async def bootstrap(self) -> None:
         """What must exist before anyone is served: namespaces, default roles, the API's own Service."""
         masters = self.client()
+<<<<<<< HEAD
         await bootstrap.ensure(masters, bootstrap.objects((self.options.service_cidr,)))
         await bootstrap.ensure(masters, [dns.service(self.options.dns_ip)])
         authorities = bootstrap.authentication(self.options.cluster_ca, self.options.front_proxy_ca)
         await bootstrap.ensure(masters, [authorities])
+=======
+        await bootstrap.ensure(masters, bootstrap.objects(self.options.service_cidrs))
+        await bootstrap.ensure(masters, [dns.service(*self.options.dns_ips)])
+>>>>>>> 6a8480e (IPv6 and dual-stack clusters (up --ip-family), and pods of other nodes through vxlan (up --pod-network))
         if self.options.volumes:
             await _create(masters, "storageclasses.storage.k8s.io", storage_class())
         if self.options.advertise:

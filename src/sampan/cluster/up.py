@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
+import ipaddress
 import json
 import os
 import shutil
@@ -38,6 +40,8 @@ class Wishes:
     audit_policy_file: str | None = None
     audit_log_path: str | None = None
     kubeconfig: str | None = None
+    ip_family: str | None = None
+    pod_network: str | None = None
     node_monitor_grace_period: float | None = None
     node_status_update_frequency: float | None = None
     pod_eviction_timeout: float | None = None
@@ -74,7 +78,7 @@ def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
         config.kubeconfigs.append(target)
     credentials.ensure(config, paths.pki)
     for node in config.nodes:
-        credentials.ensure_node(config, paths.pki, node.name, config.fabric_address(node.index))
+        credentials.ensure_node(config, paths.pki, node.name, config.fabric_addresses(node.index))
     configs.save(config, paths.config)
     return config
 
@@ -141,6 +145,15 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         config.port = _port(wishes.port)
         config.fabric = _fabric_network(paths)
         _choose_ranges(config, paths)
+        _choose_ipv6(config, wishes.ip_family or "ipv4")
+        config.pod_network = wishes.pod_network or "auto"
+    for name in ("ip_family", "pod_network"):
+        if getattr(wishes, name) not in (None, getattr(config, name)):
+            flag = name.replace("_", "-")
+            raise SampanError(
+                f"this cluster was made with --{flag}={getattr(config, name)} and stays so",
+                "Remove the cluster first: sampan down",
+            )
     if wishes.port and wishes.port != config.port:
         raise SampanError(
             f"the API's port is {config.port} and stays so", "Remove the cluster first: sampan down"
@@ -246,6 +259,26 @@ def _choose_ranges(config: ClusterConfig, paths: Paths) -> None:
     config.pod_cidr, config.service_cidr = f"10.{second}.0.0/16", f"10.{base}.0.0/16"
     config.api_service_ip, config.dns_ip = f"10.{base}.0.1", f"10.{base}.0.10"
     config.load_balancer_cidr = f"10.{base + 1}.255.0/24"
+
+
+def _choose_ipv6(config: ClusterConfig, family: str) -> None:
+    """Unique local ranges (RFC 4193) made of the cluster's name: pods /56, Services /108, the fabric /64."""
+    config.ip_family = family
+    if family == "ipv4":
+        return
+    if not Path("/proc/sys/net/ipv6/conf").exists():
+        raise SampanError("this machine's kernel has IPv6 switched off", "Use --ip-family=ipv4.")
+    digest = hashlib.sha256(f"{os.getuid()}/{config.name}".encode()).digest()
+
+    def of(subnet: int, prefix: int) -> str:
+        packed = b"\xfd" + digest[:5] + subnet.to_bytes(2, "big") + bytes(8)
+        return str(ipaddress.IPv6Network((packed, prefix)))
+
+    config.pod_cidr6, config.service_cidr6 = of(0x100, 56), of(0x96, 108)
+    config.load_balancer_cidr6, config.fabric6 = of(0x97, 120), of(0x89, 64)
+    if family == "ipv6":
+        first = ipaddress.IPv6Network(config.service_cidr6).network_address
+        config.api_service_ip, config.dns_ip = str(first + 1), str(first + 10)
 
 
 def _routed_tens() -> set[int]:

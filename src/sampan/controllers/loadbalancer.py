@@ -65,15 +65,20 @@ def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> 
         if not have or foreign:
             return plan
         return plan.then(*status_patch(_RESOURCE, service, {**service["status"], "loadBalancer": {}}))
+    families = _families(service, pool)
     asked = service["spec"].get("loadBalancerIP")
-    if have and (not asked or asked in have):
+    if have and (asked in have if asked else [_version(a) for a in have] == families):
         return plan
     others = view.indexed(_RESOURCE, _STANDING, "has")
     taken = {a for s in others if meta.uid(s) != meta.uid(service) for a in addresses(s)}
-    free = asked if asked and asked not in taken and contains(pool, asked) else None
-    if not asked:
-        free = next((a for a in members(pool) if a not in taken), None)
-    if free is None:
+    free: list[str] = []
+    if asked:
+        free = [asked] if asked not in taken and contains(pool, asked) else []
+    else:
+        kept = {_version(a): a for a in have}
+        found = (kept.get(v) or next((a for a in members(pool, v) if a not in taken), "") for v in families)
+        free = [a for a in found if a]
+    if not free or (not asked and len(free) < len(families)):
         why = (
             f"address {asked} is taken or outside the pool {pool}"
             if asked
@@ -84,15 +89,19 @@ def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> 
         )
         plan.why = why
         return plan
-    plan.why = f"gives {free}"
+    plan.why = f"gives {', '.join(free)}"
     plan.events.append(Event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer"))
-    status = {**service.get("status", {}), "loadBalancer": {"ingress": [{"ip": free, "ipMode": mode}]}}
+    status = {
+        **service.get("status", {}),
+        "loadBalancer": {"ingress": [{"ip": a, "ipMode": mode} for a in free]},
+    }
     return plan.then(*status_patch(_RESOURCE, service, status, exact=True))
 
 
 @functools.lru_cache(maxsize=8)
 def _ranges(pool: str) -> list[tuple[int, int, int]]:
-    """(version, first, last) of each part; network and broadcast addresses of an IPv4 network are left out."""
+    """(version, first, last) of each part; of networks without the first address (in IPv6 that of any router there) and
+    the broadcast address of IPv4."""
     result = []
     for part in filter(None, (p.strip() for p in pool.split(","))):
         if "-" in part:
@@ -100,13 +109,27 @@ def _ranges(pool: str) -> list[tuple[int, int, int]]:
             result.append((first.version, int(first), int(last)))
         else:
             net = ipaddress.ip_network(part, strict=False)
-            edge = 1 if net.version == 4 and net.num_addresses > 2 else 0
-            result.append((net.version, int(net[0]) + edge, int(net[-1]) - edge))
+            edge = 1 if net.num_addresses > 2 else 0
+            last = int(net[-1]) - (edge if net.version == 4 else 0)
+            result.append((net.version, int(net[0]) + edge, last))
     return result
 
 
-def members(pool: str) -> Iterator[str]:
-    for version, first, last in _ranges(pool):
+def _families(service: Object, pool: str) -> list[int]:
+    """The IP versions to give addresses of: the Service's, as far as the pool has them."""
+    there = {version for version, _, _ in _ranges(pool)}
+    wished = [int(family[-1]) for family in service["spec"].get("ipFamilies") or ("IPv4",)]
+    return [version for version in wished if version in there]
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def members(pool: str, version: int) -> Iterator[str]:
+    for v, first, last in _ranges(pool):
+        if v != version:
+            continue
         make = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
         yield from (str(make(number)) for number in range(first, last + 1))
 

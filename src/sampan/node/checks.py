@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from sampan.base import hostport
 from sampan.node.pods.podspec import mains
 from sampan.node.runtime import Runtime, RuntimeFailure
 
@@ -80,13 +81,9 @@ async def tcp_connect(host: str, port: int) -> Seen:
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError as error:
-        return False, f"dial tcp {address(host, port)}: {_cause(error)}"
+        return False, f"dial tcp {hostport.join(host, port)}: {_cause(error)}"
     await _close(writer)
     return True, ""
-
-
-def address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _cause(error: OSError) -> str:
@@ -106,7 +103,12 @@ async def http_get(pod: Object, container: Object, action: Object, ip: str) -> S
     scheme = action.get("scheme", "HTTP").lower()
     path = action.get("path") or "/"
     path = path if path.startswith("/") else "/" + path
-    headers = {"Host": address(host, port), "User-Agent": _AGENT, "Accept": "*/*", "Connection": "close"}
+    headers = {
+        "Host": hostport.join(host, port),
+        "User-Agent": _AGENT,
+        "Accept": "*/*",
+        "Connection": "close",
+    }
     for header in action.get("httpHeaders") or ():
         name = "Host" if header["name"].lower() == "host" else header["name"]
         headers[name] = header.get("value", "")
@@ -115,8 +117,8 @@ async def http_get(pod: Object, container: Object, action: Object, ip: str) -> S
             host, port, ssl=_unverified() if scheme == "https" else None
         )
     except OSError as error:
-        url = f"{scheme}://{address(host, port)}{path}"
-        return False, f'Get "{url}": dial tcp {address(host, port)}: {_cause(error)}'
+        url = f"{scheme}://{hostport.join(host, port)}{path}"
+        return False, f'Get "{url}": dial tcp {hostport.join(host, port)}: {_cause(error)}'
     try:
         lines = [f"GET {path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items() if v), "", ""]
         writer.write("\r\n".join(lines).encode())
@@ -125,7 +127,9 @@ async def http_get(pod: Object, container: Object, action: Object, ip: str) -> S
         if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
             return (
                 False,
-                "malformed HTTP response" if status else f'Get "{scheme}://{address(host, port)}{path}": EOF',
+                "malformed HTTP response"
+                if status
+                else f'Get "{scheme}://{hostport.join(host, port)}{path}": EOF',
             )
         code = int(words[1])
         if 200 <= code < 400:
@@ -155,9 +159,9 @@ async def grpc_health(host: str, port: int, service: str) -> Seen:
     try:
         reader, writer = await asyncio.open_connection(host, port)
     except OSError as error:
-        return False, f'timeout: failed to connect service "{address(host, port)}": {_cause(error)}'
+        return False, f'timeout: failed to connect service "{hostport.join(host, port)}": {_cause(error)}'
     try:
-        writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b"") + _request(address(host, port), service))
+        writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b"") + _request(hostport.join(host, port), service))
         body = b""
         while True:
             kind, flags, stream, data = await _read_frame(reader)

@@ -34,6 +34,7 @@ class AgentConfig:
     hostname: str = ""
     port: int = 10250  # of the kubelet API
     pod_cidr: str = ""  # written to spec.podCIDR at registration, when set
+    pod_cidrs: Sequence[str] = ()  # all of them, when dual-stack
     capacity: Mapping[str, str] = field(default_factory=dict)
     reserved: Mapping[str, str] = field(default_factory=dict)  # capacity minus this is allocatable
     labels: Mapping[str, str] = field(default_factory=dict)

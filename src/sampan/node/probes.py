@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.node import checks
 from sampan.node.pods.podspec import find_container
@@ -100,7 +101,7 @@ def _timeout_text(probe: Object, ip: str, seconds: float) -> str:
     if probe.get("httpGet"):
         action = probe["httpGet"]
         scheme = action.get("scheme", "HTTP").lower()
-        url = f"{scheme}://{ip}:{action['port']}{action.get('path') or '/'}"
+        url = f"{scheme}://{hostport.join(ip, action['port'])}{action.get('path') or '/'}"
         return f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
     port = (probe.get("tcpSocket") or probe.get("grpc") or {}).get("port")
-    return f"dial tcp {ip}:{port}: i/o timeout"
+    return f"dial tcp {hostport.join(ip, port)}: i/o timeout"

@@ -34,8 +34,9 @@ def node_object(
         **config.labels,
     }
     spec: Object = {}
-    if config.pod_cidr:
-        spec = {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+    ranges = list(config.pod_cidrs) or ([config.pod_cidr] if config.pod_cidr else [])
+    if ranges:
+        spec = {"podCIDR": ranges[0], "podCIDRs": ranges}
     if config.taints:
         spec["taints"] = [dict(t) for t in config.taints]
     annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true", **config.annotations}

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httptools
 import orjson
 
-from sampan.base import pki
+from sampan.base import hostport, pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.server.backends import NoBackend, endpoint
@@ -61,13 +61,13 @@ class Callout:
         except TimeoutError:
             raise CalloutError(f'Post "{target.url}": context deadline exceeded') from None
         except ConnectionRefusedError:
-            where = f"dial tcp {target.host}:{target.port}: connect: connection refused"
+            where = f"dial tcp {hostport.join(target.host, target.port)}: connect: connection refused"
             raise CalloutError(f'Post "{target.url}": {where}') from None
         except ssl.SSLCertVerificationError as error:
             why = f"tls: failed to verify certificate: x509: {error.verify_message}"
             raise CalloutError(f'Post "{target.url}": {why}') from None
         except OSError as error:
-            why = f"dial tcp {target.host}:{target.port}: {error.strerror or error}"
+            why = f"dial tcp {hostport.join(target.host, target.port)}: {error.strerror or error}"
             raise CalloutError(f'Post "{target.url}": {why}') from None
         if status != 200:
             raise CalloutError(

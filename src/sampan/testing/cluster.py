@@ -47,10 +47,10 @@ class Settings(TypedDict, total=False):
     cluster_ca: str
     front_proxy_ca: str
     static_tokens: Mapping[str, User]
-    service_cidr: str
+    service_cidrs: tuple[str, ...]
     load_balancer_pool: str
     advertise: tuple[str, int] | None
-    dns_ip: str
+    dns_ips: tuple[str, ...]
     dns_on_nodes: bool
     volumes: str
     volume_effects: Mapping[str, Effect]

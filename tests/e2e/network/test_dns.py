@@ -315,7 +315,8 @@ def test_stub_domains(net: Net, kubectl: Kubectl, service: Make, dig: Dig) -> No
     try:
         system.apply(settings)
         eventually(lambda: rdata(dig("shop.acme.example")) == ["192.0.2.77"], "the stub is asked", 10)
-        assert net.prober("host-1").dns("10.96.0.10", "deep.shop.acme.example").answer
+        server = system.get("service/kube-dns")["spec"]["clusterIP"]
+        assert net.prober("host-1").dns(server, "deep.shop.acme.example").answer
         settings["data"] = {"upstreamNameservers": json.dumps([net.ip("resolver")])}
         system.apply(settings)
         eventually(lambda: rdata(dig("elsewhere.example")) == ["192.0.2.77"], "the resolver is asked", 10)

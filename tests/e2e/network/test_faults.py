@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,10 @@ from traffic import (
     Api,
     Net,
     Prober,
+    agent_of,
     balancer,
     client_pod,
+    in_node,
     node_ip,
     node_port,
     server_pod,
@@ -29,22 +30,6 @@ from traffic import (
 
 Make = Callable[..., dict[str, Any]]
 ALL = ("web-1", "web-2", "web-3")
-
-
-def agent_of(cluster: Cluster, node: str) -> int:
-    for pid in cluster.processes("sampan.cluster.agent"):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\0" + node.encode()):
-            return pid
-    raise AssertionError(f"{node} has no agent")
-
-
-def in_node(cluster: Cluster, node: str, command: str) -> str:
-    """A command of the administrator's in a node's network."""
-    pid = eventually(lambda: agent_of(cluster, node), "its agent", 20)
-    arguments = ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", command]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
 
 
 def test_deleted_tables_are_written_anew(net: Net, cluster: Cluster, service: Make) -> None:
@@ -212,7 +197,7 @@ def refusals(cluster: Cluster) -> int:
 def test_thousands_of_services_come_and_go(
     net: Net, cluster: Cluster, kubectl: Kubectl, service: Make
 ) -> None:
-    count = int(os.environ.get("SAMPAN_SERVICES", "10000"))
+    count = int(os.environ.get("SAMPAN_SERVICES", "1000"))
     address = service()["spec"]["clusterIP"]
     prober = net.prober("client-1")
     prober.reaches(address, 80, ALL)

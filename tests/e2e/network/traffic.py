@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import itertools
 import json
@@ -21,12 +22,16 @@ import dns.flags
 import dns.message
 import dns.rdatatype
 import yaml
-from harness import HOST, Kubectl, eventually
+from harness import HOST, Cluster, Kubectl, eventually
 
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
 NODES = ("node-1", "node-2", "node-3")
 TCP, ADMIN, UDP = 8080, 8081, 5353
 REFUSED, SILENT = "ConnectionRefusedError", "TimeoutError"
+
+
+class Silent(Exception):
+    """A prober does not answer: what was to be tested is not known."""
 
 
 class Prober:
@@ -42,13 +47,16 @@ class Prober:
             command = ["nsenter", f"--net={netns}", *command]
         elif kubectl is not None:
             command = ["kubectl", f"-n={kubectl.namespace}", "exec", "-i", pod, "--", "python3", *command[1:]]
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             env=kubectl.environment if kubectl else None,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
         )
+        self._ended = False
         self._ids = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
         self._news = threading.Condition()
@@ -62,20 +70,35 @@ class Prober:
             with self._news:
                 self._answers[answer["id"]] = answer
                 self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
     def order(self, op: str, patience: float = 60, **order: Any) -> Any:
         """One order and its result."""
         assert self._process.stdin is not None
-        with self._lock:
+        with self._lock, contextlib.suppress(BrokenPipeError):
             number = next(self._ids)
             self._process.stdin.write(json.dumps({"id": number, "op": op, **order}) + "\n")
             self._process.stdin.flush()
         with self._news:
-            there = self._news.wait_for(lambda: number in self._answers, patience)
-            assert there, f"{self.name} did not answer {op} {order}"
+            self._news.wait_for(lambda: number in self._answers or self._ended, patience)
+            if number not in self._answers:
+                raise Silent(f"{self.name} did not answer {op} {order}{self._end()}")
             answer = self._answers.pop(number)
         assert "error" not in answer, f"{self.name}: {op} {order}: {answer['error']}"
         return answer["result"]
+
+    def _end(self) -> str:
+        """How the process ended, if it has."""
+        if not self._ended:
+            return ""
+        self._complaints.seek(0)
+        return f": its process ended with {self._process.wait()}: {self._complaints.read()[-2000:]}"
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
 
     def ask(self, address: str, port: int, protocol: str = "TCP", **more: Any) -> str:
         """ "NAME PEER" of whoever answered, or the error's name."""
@@ -197,8 +220,9 @@ class Net:
         return self.ips[pod][0]
 
     def prober(self, name: str) -> Prober:
-        """In pod `name`, or on the machine for "host"."""
-        if name not in self._probers:
+        """In pod `name`, or on the machine for "host". One whose node's agent was killed has ended, and is begun anew."""
+        if name not in self._probers or self._probers[name].ended:
+            self.forget(name)
             self._probers[name] = Prober(None if name == "host" else self.kubectl, name)
         return self._probers[name]
 
@@ -255,12 +279,38 @@ class Api:
         return json.loads(text)
 
 
+def agent_of(cluster: Cluster, node: str) -> int:
+    """The pid of a node's agent, which is in the node's network."""
+    for pid in cluster.processes("sampan.cluster.agent"):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\0" + node.encode()):
+                return pid
+    raise AssertionError(f"{node} has no agent")
+
+
+def in_node(cluster: Cluster, node: str, command: str) -> str:
+    """A command of the administrator's in a node's network."""
+    pid = eventually(lambda: agent_of(cluster, node), "its agent", 20)
+    arguments = ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", command]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
 def balancer(service: dict[str, Any]) -> str:
     return service["status"]["loadBalancer"]["ingress"][0]["ip"]
 
 
+def balancers(service: dict[str, Any]) -> list[str]:
+    return [entry["ip"] for entry in service["status"]["loadBalancer"]["ingress"]]
+
+
 def node_ip(node: dict[str, Any]) -> str:
-    return next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+    return node_ips(node)[0]
+
+
+def node_ips(node: dict[str, Any]) -> list[str]:
+    return [a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"]
 
 
 def node_port(service: dict[str, Any]) -> int:

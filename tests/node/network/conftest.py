@@ -149,7 +149,7 @@ class Machine:
         nodes = self.node_objects()
         for index in range(self.count):
             routes.NodeRoutes("eth0", self.node(index)).sync(routes.wanted(nodes, f"node-{index}"))
-        routes.NodeRoutes(self.plan.host_link, self.host, self.plan.host).sync(routes.wanted(nodes))
+        routes.NodeRoutes(self.plan.host_link, self.host, sources=[self.plan.host]).sync(routes.wanted(nodes))
 
     async def pod(self, name: str, node_index: int) -> str:
         """A pod; gives its address."""

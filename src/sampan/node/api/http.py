@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -55,9 +55,13 @@ class HttpServer:
         self._connections: set[asyncio.Task[Any]] = set()
 
     async def start(
-        self, context: ssl.SSLContext | None, host: str = "0.0.0.0", port: int = 10250, sock: Any = None
+        self,
+        context: ssl.SSLContext | None,
+        host: str | Sequence[str] = "0.0.0.0",
+        port: int = 10250,
+        sock: Any = None,
     ) -> int:
-        """Listen on an address or on a bound socket; returns the port."""
+        """Listen on an address, on several, or on a bound socket; returns the port."""
         if sock is not None:
             self._server = await asyncio.start_server(self._serve, sock=sock, ssl=context, limit=_MAX_HEAD)
         else:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,9 @@ class KubeletApi:
         self._server = HttpServer(self._guarded)
         self._context: ssl.SSLContext | None = None
 
-    async def serve(self, host: str, port: int = 10250, *, cert: Path, key: Path, client_ca: Path) -> int:
+    async def serve(
+        self, host: str | Sequence[str], port: int = 10250, *, cert: Path, key: Path, client_ca: Path
+    ) -> int:
         """Listen with TLS; callers need a certificate of `client_ca`. Returns the port."""
         self._context = pki.server_context(cert, key, client_ca.read_bytes())
         self._context.verify_mode = ssl.CERT_REQUIRED

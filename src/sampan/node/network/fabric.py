@@ -210,6 +210,7 @@ def _plug(
         nl.run(rtnetlink.set_link(port, master=bridge))
         link = rtnetlink.link_index(inside, inner)
         inside.run(*(rtnetlink.add_address(link, cidr) for cidr in cidrs), rtnetlink.set_link(link))
+        rtnetlink.activate(nl, port)
         return link
 
 

@@ -180,6 +180,7 @@ class PodNetwork:
             link = rtnetlink.link_index(nl, name)
             inside.run(*_pod_side(rtnetlink.link_index(inside, "eth0"), addresses))
             nl.run(*self._node_side(link, mac, addresses))
+            rtnetlink.activate(nl, name)
 
     def _node_side(self, link: int, mac: str, addresses: Sequence[str]) -> list[Message]:
         result = []

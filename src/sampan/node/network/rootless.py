@@ -35,7 +35,7 @@ Object = Mapping[str, Any]
 
 
 class Uplink:
-    """Sends TCP connections that leave the cluster through the gateway. `inside` are networks that stay (IPv4)."""
+    """Sends TCP connections that leave the cluster through the gateway, by IPv4. `inside` are networks that stay."""
 
     def __init__(self, gateway: Gateway, inside: Sequence[str], netns: namespace.Netns | None = None) -> None:
         self._gateway = gateway
@@ -59,7 +59,7 @@ class Uplink:
     def _redirect(self, port: int) -> None:
         rule = x.l4proto(0) + x.compare(0, bytes((x.TCP,)))
         rule += x.fib_daddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL), x.NOT_EQUAL)
-        for network in ("127.0.0.0/8", *self._inside):
+        for network in ("127.0.0.0/8", *(n for n in self._inside if ":" not in n)):
             address, _, prefix = network.partition("/")
             rule += x.daddr(x.IPV4, 0)
             rule += x.within(x.IPV4, 0, socket.inet_aton(address), int(prefix), x.NOT_EQUAL)

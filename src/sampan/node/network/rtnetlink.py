@@ -45,6 +45,7 @@ _UNICAST, _UNREACHABLE = 1, 7
 _ONLINK = 4
 _PERMANENT, _NTF_SELF = 0x80, 0x02
 _NODAD = 0x02
+_FOREVER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,9 @@ def delete_link(link: int | str) -> Message:
     return Message(_DELLINK, 0, body, f"delete link {link}", (errno.ENODEV,))
 
 
-def _address(kind: int, flags: int, link: int, cidr: str, scope: int, tolerate: tuple[int, ...]) -> Message:
+def _address(
+    kind: int, flags: int, link: int, cidr: str, scope: int, tolerate: tuple[int, ...], more: bytes = b""
+) -> Message:
     interface = ipaddress.ip_interface(cidr)
     packed = interface.ip.packed
     v4 = interface.version == 4
@@ -152,13 +155,16 @@ def _address(kind: int, flags: int, link: int, cidr: str, scope: int, tolerate: 
         scope,
         link,
     )
-    return Message(
-        kind, flags, head + attribute(2, packed) + attribute(1, packed), f"address {cidr}", tolerate
-    )
+    body = head + attribute(2, packed) + attribute(1, packed) + more
+    return Message(kind, flags, body, f"address {cidr}", tolerate)
 
 
 def add_address(link: int, cidr: str, scope: int = UNIVERSE) -> Message:
-    return _address(_NEWADDR, CREATE | REPLACE, link, cidr, scope, (errno.EEXIST,))
+    """One of scope HOST is never chosen as a source: IPv6 knows no such scope, but deprecated addresses (RFC 6724)."""
+    lifetimes = b""
+    if scope == HOST and ":" in cidr:
+        lifetimes = attribute(6, struct.pack("=IIII", 0, _FOREVER, 0, 0))
+    return _address(_NEWADDR, CREATE | REPLACE, link, cidr, scope, (errno.EEXIST,), lifetimes)
 
 
 def delete_address(link: int, cidr: str) -> Message:
@@ -238,6 +244,11 @@ def forwarding(link: int, mac: str, machine: str) -> Message:
     return Message(_NEWNEIGH, CREATE | REPLACE, body, f"forwarding to {machine}")
 
 
+def delete_forwarding(link: int, mac: str) -> Message:
+    body = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, link, 0, _NTF_SELF, 0) + attribute(2, _mac(mac))
+    return Message(_DELNEIGH, 0, body, f"delete forwarding of {mac}", (errno.ENOENT, errno.ESRCH))
+
+
 def links(nl: NetlinkSocket) -> list[Link]:
     return [_parse_link(payload) for _, payload in nl.ask(_GETLINK, DUMP, _link(0), "list links")]
 
@@ -258,6 +269,15 @@ def link_index(nl: NetlinkSocket, name: str) -> int:
     if link is None:
         raise OSError(errno.ENODEV, f"no link named {name}")
     return link.index
+
+
+def activate(nl: NetlinkSocket, name: str) -> None:
+    """Returns when the end of a pair that was up before the other one passes packets.
+
+    The kernel leaves that to a work queue, which under load has cost the first packet of a pod (and a second until it
+    was repeated). Since Linux 6.8 who asks for the state of a link has that work done first.
+    """
+    link_named(nl, name)
 
 
 def _parse_link(payload: bytes) -> Link:

@@ -130,7 +130,9 @@ def chains(family: Family, config: Config) -> list[Chain]:
     """The fixed part; the order is that of creation, any may point to any."""
     pods = _networks(family, config.pods)
     here = x.fib_daddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL))
-    if not config.loopback and family.version == 4:
+    if family.version == 6:  # the kernel lets no packet from ::1 out
+        here += x.daddr(family, 0) + x.compare(0, bytes(15) + b"\x01", x.NOT_EQUAL)
+    elif not config.loopback:
         here += x.daddr(family, 0) + x.within(family, 0, bytes((127, 0, 0, 0)), 8, x.NOT_EQUAL)
     from_pods = [
         x.saddr(family, 0) + x.within(family, 0, *pod) + x.then(x.jump("from-inside")) for pod in pods

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from sampan.base import hostport
 from sampan.node.pods import fields
 from sampan.node.pods.problems import ConfigProblem
 
@@ -169,7 +170,7 @@ def _service(service: Object) -> dict[str, str]:
             result[f"{name}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}"] = str(port["port"])
     for index, port in enumerate(ports):
         protocol = port.get("protocol", "TCP")
-        url = f"{protocol.lower()}://{address}:{port['port']}"
+        url = f"{protocol.lower()}://{hostport.join(address, port['port'])}"
         prefix = f"{name}_PORT_{port['port']}_{protocol}"
         if index == 0:
             result[f"{name}_PORT"] = url
