@@ -103,15 +103,10 @@ class ControlPlane:
     async def bootstrap(self) -> None:
         """What must exist before anyone is served: namespaces, default roles, the API's own Service."""
         masters = self.client()
-<<<<<<< HEAD
-        await bootstrap.ensure(masters, bootstrap.objects((self.options.service_cidr,)))
-        await bootstrap.ensure(masters, [dns.service(self.options.dns_ip)])
-        authorities = bootstrap.authentication(self.options.cluster_ca, self.options.front_proxy_ca)
-        await bootstrap.ensure(masters, [authorities])
-=======
         await bootstrap.ensure(masters, bootstrap.objects(self.options.service_cidrs))
         await bootstrap.ensure(masters, [dns.service(*self.options.dns_ips)])
->>>>>>> 6a8480e (IPv6 and dual-stack clusters (up --ip-family), and pods of other nodes through vxlan (up --pod-network))
+        authorities = bootstrap.authentication(self.options.cluster_ca, self.options.front_proxy_ca)
+        await bootstrap.ensure(masters, [authorities])
         if self.options.volumes:
             await _create(masters, "storageclasses.storage.k8s.io", storage_class())
         if self.options.advertise:

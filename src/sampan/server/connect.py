@@ -224,16 +224,11 @@ async def _forward(call: Call, scheme: str, host: str, port: int) -> Response:
     forward = getattr(nodes, "forward", None)
     if forward is None:
         raise ApiError(503, "ServiceUnavailable", "the server has no way to the cluster's network")
-<<<<<<< HEAD
     path = quote(info.tail or "/", safe=_PATH)
-    headers = _passed_on(call.request) | {"host": f"{host}:{port}", "x-forwarded-uri": outside}
+    authority = hostport.join(host, port)
+    headers = _passed_on(call.request) | {"host": authority, "x-forwarded-uri": outside}
     request = Request(method, path, call.request.query, headers, call.request.body)
-    hosts = (f"{host}:{port}", host, call.request.headers.get("host", ""))
-=======
-    path = quote(call.info.tail or "/", safe="/:@!$&'()*+,;=-._~%")
-    headers = _passed_on(call.request) | {"host": hostport.join(host, port)}
-    request = Request(call.request.method, path, call.request.query, headers, call.request.body)
->>>>>>> 6a8480e (IPv6 and dual-stack clusters (up --ip-family), and pods of other nodes through vxlan (up --pod-network))
+    hosts = (authority, host, call.request.headers.get("host", ""))
     try:
         answer = await forward(scheme, host, port, request)
         return await proxied.through(answer, outside.removesuffix(path), hosts)
