@@ -118,6 +118,7 @@ def test_parallelism_changes_and_suspension():
         assert len(active(w)) == number
     w.change("jobs.batch", "j", {"spec": {"parallelism": 2, "suspend": True}})
     w.settle()
+    assert "failed" not in status(w)  # pods that were merely too many are no failures
     assert active(w) == [] and conditions(w) == {"Suspended": "JobSuspended"} and "startTime" not in status(w)
     w.change("jobs.batch", "j", {"spec": {"suspend": False}})
     w.settle()
@@ -149,6 +150,70 @@ def test_backoff_limit_per_index():
     end(w, found[1])
     w.settle()
     assert status(w)["failedIndexes"] == "0" and conditions(w)["Failed"] == "FailedIndexes"
+
+
+PER_INDEX = {"completionMode": "Indexed", "backoffLimit": 2**31 - 1}
+
+
+def of_index(w, number):
+    return next((p for p in active(w) if job_policy.index_of(p) == number), None)
+
+
+def test_each_index_waits_for_itself_and_remembers_its_failures():
+    w = world(completions=2, parallelism=2, backoffLimitPerIndex=2, **PER_INDEX)
+    for failures, delay in enumerate((10, 20)):
+        end(w, of_index(w, 0), "Failed", 1)
+        w.settle()
+        assert of_index(w, 0) is None and of_index(w, 1)
+        assert w.timers[0][2] == pytest.approx(delay)
+        held = [p for p in w.list("pods") if meta.finalizers(p) and job_policy.index_of(p) == 0]
+        assert (
+            len(held) == 1 and status(w).get("failed", 0) == failures
+        )  # its last failure is kept until replaced
+        w.now += delay
+        w.settle()
+        count = meta.annotations(of_index(w, 0))["batch.kubernetes.io/job-index-failure-count"]
+        assert count == str(failures + 1) and status(w)["failed"] == failures + 1
+    end(w, of_index(w, 0), "Failed", 1)
+    end(w, of_index(w, 1))
+    w.settle()
+    assert (status(w)["failedIndexes"], status(w)["completedIndexes"], status(w)["failed"]) == ("0", "1", 3)
+    assert not any(meta.finalizers(p) for p in w.list("pods"))
+
+
+def test_ignored_failures_of_an_index_do_not_count_towards_its_limit():
+    rule = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}}
+    policy = {"rules": [rule]}
+    w = world(completions=1, parallelism=1, backoffLimitPerIndex=0, podFailurePolicy=policy, **PER_INDEX)
+    end(w, of_index(w, 0), "Failed", 42)
+    w.settle()
+    w.now += 10
+    w.settle()
+    notes = meta.annotations(of_index(w, 0))
+    assert notes["batch.kubernetes.io/job-index-failure-count"] == "0"
+    assert notes["batch.kubernetes.io/job-index-ignored-failure-count"] == "1"
+    assert "failed" not in status(w) and not conditions(w)
+
+
+def test_an_indexed_job_that_is_made_smaller_drops_the_highest_indexes_uncounted():
+    w = world(completions=3, parallelism=3, completionMode="Indexed")
+    w.change("jobs.batch", "j", {"spec": {"completions": 1, "parallelism": 1}})
+    w.settle()
+    assert [job_policy.index_of(p) for p in active(w)] == [0] and "failed" not in status(w)
+
+
+@pytest.mark.parametrize(
+    "rules, done, met",
+    [
+        ([{"succeededIndexes": "0"}], {0}, 0),
+        ([{"succeededIndexes": "0"}], {1}, None),
+        ([{"succeededIndexes": "3-4"}, {"succeededCount": 2}], {0, 1}, 1),
+        ([{"succeededIndexes": "0-3", "succeededCount": 2}], {0, 5}, None),
+        ([{"succeededIndexes": "0-3", "succeededCount": 2}], {0, 3}, 0),
+    ],
+)
+def test_which_success_rule_is_met(rules, done, met):
+    assert job_policy.enough({"spec": {"successPolicy": {"rules": rules}}}, done) == met
 
 
 @pytest.mark.parametrize(

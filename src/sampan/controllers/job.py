@@ -16,6 +16,8 @@ from .job_policy import INDEX, index_of
 
 _RESOURCE = "jobs.batch"
 _FINALIZER = "batch.kubernetes.io/job-tracking"
+_TRIES = "batch.kubernetes.io/job-index-failure-count"
+_FORGIVEN = "batch.kubernetes.io/job-index-ignored-failure-count"
 _BURST = 500
 _MOVING = 500  # uids written down as uncounted at once
 
@@ -93,13 +95,28 @@ class _Run:
         self.new = [p for p in self.ended if _FINALIZER in meta.finalizers(p) and meta.uid(p) not in known][
             :_MOVING
         ]
-        self.countable = [p for p in self.ended if _FINALIZER in meta.finalizers(p)][:_MOVING]
+        self.attempts = _by_index(mine) if self.per_index is not None else {}
+        self.last_failures = _last_failures(self.ended) if self.per_index is not None else {}
         self.completed = job_policy.parse(old.get("completedIndexes"))
         self.failed_indexes = job_policy.parse(old.get("failedIndexes"))
         self.ignored: set[str] = set()
         self.condition: Object | None = None  # SuccessCriteriaMet or FailureTarget that is to be set now
-        self.wait = 0.0
         self._take_in()
+
+    @property
+    def countable(self) -> list[Object]:
+        """Ended pods whose finalizer may go, since the status that is written first knows them."""
+        held = [p for p in self.ended if _FINALIZER in meta.finalizers(p) and not self._remembers(p)]
+        return held[:_MOVING]
+
+    def _remembers(self, pod: Object) -> bool:
+        """The last failure of an index that will be tried again: its annotation holds how often that was (KEP-3850)."""
+        if self.per_index is None or self.condition is not None or pods.phase(pod) == "Succeeded":
+            return False
+        number = index_of(pod)
+        if number in self.failed_indexes | self.completed or number >= (self.completions or 0):
+            return False
+        return _attempt(pod) >= self.attempts[number]
 
     def _gone_while_running(self, pod: Object) -> bool:
         """Deleted: it counts as failed, at once or, with podReplacementPolicy Failed, when it has really ended."""
@@ -116,6 +133,8 @@ class _Run:
             self.completed |= {
                 i for p in self.new_succeeded if 0 <= (i := index_of(p)) < (self.completions or 0)
             }
+        if self.indexed:  # an index that was scaled away does not count
+            self.new_failed = [p for p in self.new_failed if 0 <= index_of(p) < (self.completions or 0)]
         for pod in self.new_failed:
             action, message = job_policy.failure_action(self.job, pod)
             if action == "Ignore":
@@ -172,8 +191,8 @@ class _Run:
             self._fail(
                 "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
             )
-        elif self.indexed and job_policy.enough(job, self.completed):
-            self._succeed("SuccessPolicy", "Matched rules at index 0")
+        elif self.indexed and (rule := job_policy.enough(job, self.completed)) is not None:
+            self._succeed("SuccessPolicy", f"Matched rules at index {rule}")
         elif self._complete():
             if self.failed_indexes:
                 self._fail("FailedIndexes", "Job has failed indexes")
@@ -207,19 +226,28 @@ class _Run:
         return restarts > 0 if limit == 0 else restarts >= limit
 
     def manage(self, plan: Plan) -> None:
-        """As many active pods as are wanted, no sooner than the back-off after failures allows."""
-        doomed: list[Object] = []
-        if self.condition is not None or self.suspended:
-            doomed = self.active
+        """As many active pods as are wanted, no sooner than the back-off after failures allows.
+
+        Pods of a decided Job end as failures; those that are merely too many are let go before and never counted.
+        """
+        surplus: list[Object] = []
+        if self.condition is not None:
+            self._delete(plan, self.active)
+        elif self.suspended:
+            surplus = self.active
         else:
-            wanted = self._wanted()
-            if len(self.active) > wanted:
-                ranked = pods.by_deletion_order(self.active, [], self.now)
-                doomed = ranked[: len(self.active) - wanted]
-            elif len(self.active) < wanted:
-                self._make(plan, wanted - len(self.active))
-        if self.indexed and not doomed:
-            doomed = self._duplicates()
+            extra = self._duplicates() if self.indexed else []
+            over = len(self.active) - len(extra) - self._wanted()
+            if over > 0:
+                rest = [p for p in self.active if p not in extra]
+                extra += pods.by_deletion_order(rest, [], self.now)[:over]
+            elif over < 0 and not extra:
+                self._make(plan, -over)
+            surplus = extra
+        plan.then(*(_released(p) for p in surplus if _FINALIZER in meta.finalizers(p)))
+        self._delete(plan, surplus)
+
+    def _delete(self, plan: Plan, doomed: list[Object]) -> None:
         plan.then(*(Delete("pods", meta.name(p), meta.namespace(p), uid=meta.uid(p)) for p in doomed))
         plan.events += [
             Event(self.job, "Normal", "SuccessfulDelete", f"Deleted pod: {meta.name(p)}") for p in doomed
@@ -246,26 +274,51 @@ class _Run:
         return extra
 
     def _make(self, plan: Plan, count: int) -> None:
-        failures = sorted(t for p in self.ended if pods.phase(p) == "Failed" and (t := _ended_at(p)))
-        last_success = max((_ended_at(p) for p in self.ended if pods.phase(p) == "Succeeded"), default=0.0)
-        in_a_row = [t for t in failures if t > last_success]
-        self.wait = job_policy.backoff(len(in_a_row), in_a_row[-1] if in_a_row else 0.0, self.now)
         if self.job["spec"].get("podReplacementPolicy") == "Failed":
             count -= sum(pods.terminating(p) for p in self.pods)
-        if self.wait or count <= 0:
-            if self.wait:
-                plan.requeue(self.wait)
-                plan.why = f"waits {self.wait:.0f} s after {len(in_a_row)} failures"
+        if count <= 0 or self._waits(plan):
             return
         event = Event(self.job, "Normal", "SuccessfulCreate", "Created pod: {name}")
-        made = [self._pod(i) for i in self._indexes(count)] if self.indexed else [self._pod(-1)] * count
-        plan.why = f"creates {len(made)} pods"
+        made = [self._pod(i) for i in self._indexes(plan, count)] if self.indexed else [self._pod(-1)] * count
+        plan.why = f"creates {len(made)} pods" if made else plan.why
         plan.then(*(Create("pods", p, meta.namespace(self.job), event=event) for p in made[:_BURST]))
         plan.events.append(Event(self.job, "Warning", "FailedCreate", "Error creating: {error}"))
 
-    def _indexes(self, count: int) -> list[int]:
+    def _waits(self, plan: Plan) -> bool:
+        """Whether failures in a row still hold new pods back; with limits for each index, each waits for itself."""
+        if self.per_index is not None:
+            return False
+        failures = sorted(t for p in self.ended if pods.phase(p) == "Failed" and (t := _ended_at(p)))
+        last_success = max((_ended_at(p) for p in self.ended if pods.phase(p) == "Succeeded"), default=0.0)
+        in_a_row = [t for t in failures if t > last_success]
+        wait = job_policy.backoff(len(in_a_row), in_a_row[-1] if in_a_row else 0.0, self.now)
+        if wait:
+            plan.requeue(wait)
+            plan.why = f"waits {wait:.0f} s after {len(in_a_row)} failures"
+        return bool(wait)
+
+    def _indexes(self, plan: Plan, count: int) -> list[int]:
+        """The lowest indexes that lack a pod and need not wait."""
         busy = {index_of(p) for p in self.active} | self.completed | self.failed_indexes
-        return [i for i in range(self.completions or 0) if i not in busy][:count]
+        if self.job["spec"].get("podReplacementPolicy") == "Failed":
+            busy |= {index_of(p) for p in self.pods if pods.terminating(p)}
+        free: list[int] = []
+        for number in range(self.completions or 0):
+            if len(free) == count:
+                break
+            if number in busy:
+                continue
+            wait = self._index_waits(number) if self.per_index is not None else 0.0
+            if wait:
+                plan.requeue(wait)
+                plan.why = f"index {number} waits {wait:.0f} s after a failure"
+            else:
+                free.append(number)
+        return free
+
+    def _index_waits(self, number: int) -> float:
+        last = self.last_failures.get(number)
+        return job_policy.backoff(_attempt(last) + 1, _ended_at(last), self.now) if last else 0.0
 
     def _pod(self, number: int) -> Object:
         job = self.job
@@ -279,8 +332,7 @@ class _Run:
         pod["metadata"]["labels"] = pod["metadata"].get("labels", {}) | marks
         pod["metadata"]["annotations"] = pod["metadata"].get("annotations", {}) | marks
         if self.per_index is not None:
-            tried = max((_tries(p) + 1 for p in self.ended if index_of(p) == number), default=0)
-            pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] = str(tried)
+            pod["metadata"]["annotations"] |= self._failures_so_far(number)
         spec.setdefault("hostname", name)
         source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.labels['{INDEX}']"}}
         env = {"name": "JOB_COMPLETION_INDEX", "valueFrom": source}
@@ -293,6 +345,15 @@ class _Run:
                     for c in spec[part]
                 ]
         return pod
+
+    def _failures_so_far(self, number: int) -> dict[str, str]:
+        """What a new pod must know of its index: failures that count, and those that the policy ignores."""
+        last = self.last_failures.get(number)
+        if last is None:
+            return {_TRIES: "0"}
+        ignored = job_policy.failure_action(self.job, last)[0] == "Ignore"
+        tries, forgiven = _tries(last) + (not ignored), _tries(last, _FORGIVEN) + ignored
+        return {_TRIES: str(tries)} | ({_FORGIVEN: str(forgiven)} if forgiven else {})
 
     def status(self, plan: Plan) -> Object:
         """Counters with what is safely counted; the new results are written down by uid first."""
@@ -352,8 +413,28 @@ class _Run:
         return _set(conditions, "Failed", "True", reason, message, now)
 
 
-def _tries(pod: Object) -> int:
-    return int(meta.annotations(pod).get("batch.kubernetes.io/job-index-failure-count", "0"))
+def _tries(pod: Object, kind: str = _TRIES) -> int:
+    text = meta.annotations(pod).get(kind, "")
+    return int(text) if text.isdigit() else 0
+
+
+def _attempt(pod: Object) -> int:
+    """How many pods of this index failed before, counted or not."""
+    return _tries(pod) + _tries(pod, _FORGIVEN)
+
+
+def _by_index(found: list[Object]) -> dict[int, int]:
+    """The highest attempt of each index."""
+    attempts: dict[int, int] = {}
+    for pod in found:
+        number = index_of(pod)
+        attempts[number] = max(attempts.get(number, 0), _attempt(pod))
+    return attempts
+
+
+def _last_failures(ended: list[Object]) -> dict[int, Object]:
+    failed = sorted((p for p in ended if pods.phase(p) != "Succeeded"), key=_attempt)
+    return {index_of(p): p for p in failed}
 
 
 def _ended_at(pod: Object) -> float:

@@ -71,14 +71,14 @@ def _exit_code(rule: Object, pod: Object) -> tuple[str, int] | None:
     return None
 
 
-def enough(job: Object, done: set[int]) -> bool:
-    """Whether a rule of successPolicy is met by the completed indexes."""
-    for rule in (job["spec"].get("successPolicy") or {}).get("rules") or ():
+def enough(job: Object, done: set[int]) -> int | None:
+    """The number of the first successPolicy rule that the completed indexes meet; None without one."""
+    for number, rule in enumerate((job["spec"].get("successPolicy") or {}).get("rules") or ()):
         chosen = parse(rule["succeededIndexes"]) if rule.get("succeededIndexes") else None
         met = done & chosen if chosen is not None else done
         if len(met) >= (rule.get("succeededCount") or len(chosen or ()) or 1):
-            return True
-    return False
+            return number
+    return None
 
 
 def backoff(failures: int, last: float, now: float) -> float:
