@@ -53,6 +53,22 @@ def test_budgets(spec, desired, allowed):
     assert status["conditions"][0]["reason"] == ("SufficientPods" if allowed else "InsufficientPods")
 
 
+@pytest.mark.parametrize(
+    "spec, expected, told", [({"minAvailable": 1}, 2, False), ({"maxUnavailable": 1}, 0, True)]
+)
+def test_pods_that_nobody_manages_count_only_against_a_number(spec, expected, told):
+    w = World(*disruption.rules())
+    for name in ("x", "y"):
+        w.put("pods", {"metadata": {"name": name, "labels": APP}, "spec": {}})
+    budget = {"metadata": {"name": "b"}, "spec": spec | {"selector": {"matchLabels": APP}}}
+    w.put("poddisruptionbudgets.policy", budget)
+    w.all_ready()
+    w.settle()
+    status = w.get("poddisruptionbudgets.policy", "b", "default")["status"]
+    assert (status["expectedPods"], status["disruptionsAllowed"]) == (expected, expected and 1)
+    assert ({e.reason for e in w.events} == {"UnmanagedPods"}) == told
+
+
 def test_quota_counts_what_is_there():
     w = World(*resourcequota.rules())
     hard = {"pods": "3", "requests.cpu": "1", "count/configmaps": "5", "services": "1"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from sampan.api import meta, placement
-from sampan.client.plan import Create, Delete, Event, Key, Object, Plan, Step, View
+from sampan.client.plan import Create, Delete, Event, Key, Object, Patch, Plan, Step, View
 
 from . import history, pods
 from .adoption import claim
@@ -56,7 +56,7 @@ def reconcile(ds: Object, view: View, now: float) -> Plan:
     plan = Plan()
     if meta.deleted(ds):
         return plan
-    past = history.of(ds, view)
+    past = history.of(ds, view, _HASH)
     if past.collided:
         status = ds.get("status", {}) | {"collisionCount": ds.get("status", {}).get("collisionCount", 0) + 1}
         return plan.then(*status_patch(_RESOURCE, ds, status))
@@ -65,7 +65,8 @@ def reconcile(ds: Object, view: View, now: float) -> Plan:
     if plan.reads:
         return plan
     plan.then(*past.steps, *claimed.steps)
-    fleet = _Fleet(ds, claimed.mine, past.update, view, now)
+    plan.then(*_relabelled(claimed.mine, past))
+    fleet = _Fleet(ds, claimed.mine, past, view, now)
     fleet.manage(plan)
     if not fleet.changing:
         fleet.roll(plan)
@@ -76,6 +77,21 @@ def reconcile(ds: Object, view: View, now: float) -> Plan:
         plan.then(*status_patch(_RESOURCE, ds, fleet.status()))
     wait = pods.next_available(claimed.mine, ds["spec"].get("minReadySeconds", 0), now)
     return plan.requeue(wait) if wait is not None else plan
+
+
+def _hashes(past: history.History) -> set[str]:
+    return {meta.labels(r).get(_HASH, "") for r in past.equal}
+
+
+def _relabelled(mine: list[Object], past: history.History) -> list[Step]:
+    """Pods of a revision that was copied belong to the newest copy; they need not be made anew."""
+    newest = meta.labels(past.update).get(_HASH, "")
+    older = _hashes(past) - {newest}
+    return [
+        Patch("pods", meta.name(p), {"metadata": {"labels": {_HASH: newest}}}, meta.namespace(p))
+        for p in mine
+        if meta.labels(p).get(_HASH) in older and pods.active(p)
+    ]
 
 
 def tolerations(spec: Object) -> list[Object]:
@@ -117,9 +133,10 @@ def node_of(pod: Object) -> str:
 class _Fleet:
     """The pods by node, and what is to be done with them."""
 
-    def __init__(self, ds: Object, mine: list[Object], update: Object, view: View, now: float) -> None:
+    def __init__(self, ds: Object, mine: list[Object], past: history.History, view: View, now: float) -> None:
         self.ds, self.now = ds, now
-        self.hash = meta.labels(update)[history.HASH]
+        self.hash = meta.labels(past.update).get(_HASH, "")
+        self.hashes = _hashes(past)
         self.min_ready = ds["spec"].get("minReadySeconds", 0)
         self.by_node: dict[str, list[Object]] = defaultdict(list)
         for pod in mine:
@@ -143,7 +160,7 @@ class _Fleet:
         return at is not None and at <= self.now
 
     def updated(self, pod: Object) -> bool:
-        return meta.labels(pod).get(_HASH) == self.hash
+        return meta.labels(pod).get(_HASH, "") in self.hashes
 
     def manage(self, plan: Plan) -> None:
         """Missing, finished and surplus pods."""
@@ -170,6 +187,10 @@ class _Fleet:
                 self.delete |= {meta.uid(p): p for p in alive if not self.updated(p)}
 
     def _finished(self, plan: Plan, pod: Object, node: str) -> None:
+        wait = pods.replace_in(pod, self.now)
+        if wait:
+            plan.requeue(wait)
+            return
         self.delete[meta.uid(pod)] = pod
         key = f"{meta.namespace(pod)}/{meta.name(pod)}"
         how = pods.phase(pod)
@@ -244,12 +265,16 @@ class _Fleet:
             "desiredNumberScheduled": len(self.wanted),
             "numberReady": ready,
         }
-        return always | counts(
-            observedGeneration=meta.generation(self.ds),
-            updatedNumberScheduled=updated,
-            numberAvailable=available,
-            numberUnavailable=len(self.wanted) - available,
-            collisionCount=old.get("collisionCount", 0),
+        return (
+            always
+            | counts(
+                observedGeneration=meta.generation(self.ds),
+                updatedNumberScheduled=updated,
+                numberAvailable=available,
+                numberUnavailable=len(self.wanted) - available,
+                collisionCount=old.get("collisionCount", 0),
+            )
+            | ({"conditions": old["conditions"]} if old.get("conditions") else {})
         )
 
 

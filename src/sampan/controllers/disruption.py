@@ -14,6 +14,7 @@ from .rolling import of_total
 
 _RESOURCE = "poddisruptionbudgets.policy"
 _FORGET = 120.0  # seconds after which an eviction that did not become a deletion is forgotten
+_NAMED = 5  # pods that an event names
 _SCALED = {
     "ReplicaSet": "replicasets.apps",
     "ReplicationController": "replicationcontrollers",
@@ -49,7 +50,7 @@ def reconcile(budget: Object, view: View, now: float) -> Plan:
     healthy = sum(pods.ready(p) and not meta.deleted(p) and meta.name(p) not in evicted for p in chosen)
     expected, desired, problem = _wanted(budget, chosen, view)
     if problem:
-        plan.events.append(Event(budget, "Warning", "CalculateExpectedPodCountFailed", problem))
+        plan.events.append(Event(budget, "Warning", "UnmanagedPods", problem))
     allowed = max(0, healthy - desired) if expected else 0
     reason = "SufficientPods" if allowed else "InsufficientPods"
     new = {
@@ -79,7 +80,9 @@ def _wanted(budget: Object, chosen: list[Object], view: View) -> tuple[int, int,
     if unavailable is None and isinstance(available, int):
         return len(chosen), available, ""
     expected, unmanaged = _scale(chosen, view)
-    problem = f"found no controllers for pods: {', '.join(unmanaged)}" if unmanaged else ""
+    names = ", ".join(unmanaged[:_NAMED]) + (", ..." if len(unmanaged) > _NAMED else "")
+    problem = f"no controller that can be scaled manages {names}: they do not count; " if unmanaged else ""
+    problem += "set .spec.minAvailable to a number to count them" if unmanaged else ""
     if unavailable is not None:
         return expected, max(0, expected - of_total(unavailable, expected, up=True)), problem
     return expected, of_total(available, expected, up=True), problem

@@ -15,15 +15,16 @@ from .base import selector_of
 from .revisions import template_hash
 
 RESOURCE = "controllerrevisions.apps"
-HASH = "controller.kubernetes.io/hash"
 
 
 @dataclass
 class History:
-    """`all` from the oldest; `update` is the revision of the present template, `steps` what makes it so."""
+    """`all` from the oldest; `update` is the revision of the present template, `steps` what makes it so, `equal`
+    all revisions that hold it (somebody may have copied one)."""
 
     all: list[Object]
     update: Object
+    equal: list[Object] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     collided: bool = False
 
@@ -41,22 +42,25 @@ def template_of(revision: Object) -> Object:
     return {k: v for k, v in revision["data"]["spec"]["template"].items() if k != "$patch"}
 
 
-def of(owner: Object, view: View) -> History:
-    """The history of `owner`, with the revision that its present template needs."""
+def of(owner: Object, view: View, label: str) -> History:
+    """The history of `owner`, with the revision that its present template needs; `label` gets the template's hash."""
     found = [r for r in view.owned(RESOURCE, meta.uid(owner)) if selector_of(owner).matches(meta.labels(r))]
     found.sort(key=lambda r: (r["revision"], meta.name(r)))
     wanted = data(owner)
-    equal = next((r for r in reversed(found) if r["data"] == wanted), None)
+    equal = [r for r in found if r["data"] == wanted]
     following = found[-1]["revision"] + 1 if found else 1
-    if equal is None:
-        return _create(owner, found, wanted, following, view)
-    if equal is found[-1]:
-        return History(found, equal)
-    renumbered = Patch(RESOURCE, meta.name(equal), {"revision": following}, meta.namespace(owner))
-    return History(found, equal | {"revision": following}, [renumbered])
+    if not equal:
+        return _create(owner, found, wanted, following, view, label)
+    newest = equal[-1]
+    if newest is found[-1]:
+        return History(found, newest, equal)
+    renumbered = Patch(RESOURCE, meta.name(newest), {"revision": following}, meta.namespace(owner))
+    return History(found, newest | {"revision": following}, equal, [renumbered])
 
 
-def _create(owner: Object, found: list[Object], wanted: Object, number: int, view: View) -> History:
+def _create(
+    owner: Object, found: list[Object], wanted: Object, number: int, view: View, label: str
+) -> History:
     hashed = template_hash(owner["spec"]["template"], owner.get("status", {}).get("collisionCount") or 0)
     name = f"{meta.name(owner)}-{hashed}"
     labels = owner["spec"]["template"].get("metadata", {}).get("labels") or {}
@@ -66,7 +70,7 @@ def _create(owner: Object, found: list[Object], wanted: Object, number: int, vie
         "metadata": {
             "name": name,
             "namespace": meta.namespace(owner),
-            "labels": labels | {HASH: hashed},
+            "labels": labels | {label: hashed},
             "annotations": {k: v for k, v in meta.annotations(owner).items() if "last-applied" not in k},
             "ownerReferences": [meta.owner_ref(owner, controller=True)],
         },
@@ -74,7 +78,7 @@ def _create(owner: Object, found: list[Object], wanted: Object, number: int, vie
         "revision": number,
     }
     taken = view.get(RESOURCE, name, meta.namespace(owner)) is not None
-    return History(found, made, [Create(RESOURCE, made, meta.namespace(owner))], taken)
+    return History(found, made, [made], [Create(RESOURCE, made, meta.namespace(owner))], taken)
 
 
 def surplus(history: History, live: set[str], limit: int) -> list[Step]:

@@ -17,6 +17,7 @@ from sampan.client.plan import Object
 from .base import seconds
 
 _COST = "controller.kubernetes.io/pod-deletion-cost"
+_REPLACE = 2.0  # seconds
 _PHASE_ORDER = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
@@ -63,6 +64,13 @@ def next_available(pods: Iterable[Object], min_ready: int, now: float) -> float 
     """Seconds until the first pod that is ready but too young becomes available."""
     times = [t for p in pods if (t := available_at(p, min_ready)) is not None and now < t < math.inf]
     return max(min(times) - now, 0.001) if times else None
+
+
+def replace_in(pod: Object, now: float) -> float:
+    """Seconds until a failed pod is replaced by one of the same place: one that failed as it was born waits a little,
+    so that a node that refuses it is not asked a hundred times a second."""
+    young = seconds(pod["metadata"].get("creationTimestamp")) + _REPLACE - now
+    return max(0.0, young) if phase(pod) == "Failed" else 0.0
 
 
 def from_template(template: Object, owner: Object, *, name: str = "", generate: str = "") -> Object:

@@ -15,6 +15,7 @@ from .rolling import of_total
 
 _RESOURCE = "statefulsets.apps"
 _REVISION = "controller-revision-hash"
+_HASH = "controller.kubernetes.io/hash"
 _NAME = "statefulset.kubernetes.io/pod-name"
 _INDEX = "apps.kubernetes.io/pod-index"
 _CLAIMS = "persistentvolumeclaims"
@@ -38,7 +39,7 @@ def reconcile(ss: Object, view: View, now: float) -> Plan:
     plan = Plan()
     if meta.deleted(ss):
         return plan
-    past = history.of(ss, view)
+    past = history.of(ss, view, _HASH)
     if past.collided:
         status = ss.get("status", {}) | {"collisionCount": ss.get("status", {}).get("collisionCount", 0) + 1}
         return plan.then(*status_patch(_RESOURCE, ss, status))
@@ -101,18 +102,29 @@ class _Run:
                     return False
                 continue
             if pods.finished(pod) and not meta.deleted(pod):
-                key = f"{meta.namespace(self.ss)}/{meta.name(self.ss)}"
-                text = f"StatefulSet {key} is recreating failed Pod {meta.name(pod)}"
-                plan.events.append(Event(self.ss, "Warning", "RecreatingFailedPod", text))
-                self._remove(plan, steps, pod)
+                self._replace(plan, steps, pod)
                 if self.ordered:
                     return False
                 continue
             steps += self._identity(pod, number)
+            steps += self._claim_owners(pod, condemned=False)
             if self.ordered and not self.healthy(pod):
                 plan.why = plan.why or f"waits for {meta.name(pod)} to be ready"
                 return False
         return True
+
+    def _replace(self, plan: Plan, steps: list[Step], pod: Object) -> None:
+        """One that has ended makes room for a new one of its name."""
+        wait = pods.replace_in(pod, self.now)
+        if wait:
+            plan.requeue(wait)
+            return
+        key = f"{meta.namespace(self.ss)}/{meta.name(self.ss)}"
+        failed = pods.phase(pod) == "Failed"
+        text = f"StatefulSet {key} is recreating {'failed' if failed else 'terminated'} Pod {meta.name(pod)}"
+        kind = ("Warning", "RecreatingFailedPod") if failed else ("Normal", "RecreatingTerminatedPod")
+        plan.events.append(Event(self.ss, *kind, text))
+        self._remove(plan, steps, pod)
 
     def _down(self, plan: Plan, steps: list[Step]) -> bool:
         """Removes ordinals that are too high, the highest first."""
@@ -124,7 +136,7 @@ class _Run:
                 continue
             if self.ordered and unhealthy and pod is not unhealthy[-1] and not self.healthy(pod):
                 return False
-            steps += self._retention(pod)
+            steps += self._claim_owners(pod, condemned=True)
             self._remove(plan, steps, pod)
             if self.ordered:
                 return False
@@ -218,21 +230,32 @@ class _Run:
             made.append(kind | {"metadata": metadata, "spec": template["spec"]})
         return made
 
-    def _retention(self, pod: Object) -> list[Step]:
-        """With whenScaled=Delete the claims of a pod that is scaled away go with it."""
-        if (self.ss["spec"].get("persistentVolumeClaimRetentionPolicy") or {}).get("whenScaled") != "Delete":
-            return []
-        refs = [meta.owner_ref(pod, controller=False)]
-        return [
-            Patch(
-                _CLAIMS,
-                meta.name(c),
-                {"metadata": {"ownerReferences": refs}},
-                meta.namespace(pod),
-                missing_ok=True,
-            )
-            for c in self._claims(ordinal(self.ss, pod))
-        ]
+    def _claim_owners(self, pod: Object, *, condemned: bool) -> list[Step]:
+        """Whom its claims go with (persistentVolumeClaimRetentionPolicy): the set, the pod that is scaled away, or nobody."""
+        steps: list[Step] = []
+        policy = self.ss["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+        wanted = []
+        if condemned and policy.get("whenScaled") == "Delete":
+            wanted = [meta.owner_ref(pod, controller=True)]
+        elif policy.get("whenDeleted") == "Delete":
+            wanted = [meta.owner_ref(self.ss, controller=True)]
+        for made in self._claims(ordinal(self.ss, pod)):
+            claimed = self.view.get(_CLAIMS, meta.name(made), meta.namespace(pod))
+            if claimed is None or meta.deleted(claimed):
+                continue
+            others = [r for r in meta.owners(claimed) if not self._ours(r, pod)]
+            if any(r.get("controller") for r in others):
+                continue  # somebody else rules it
+            if {r["uid"] for r in others + wanted} != {r["uid"] for r in meta.owners(claimed)}:
+                data = {"uid": meta.uid(claimed), "ownerReferences": others + wanted}
+                steps.append(
+                    Patch(_CLAIMS, meta.name(made), {"metadata": data}, meta.namespace(pod), missing_ok=True)
+                )
+        return steps
+
+    def _ours(self, ref: Object, pod: Object) -> bool:
+        named = (ref.get("kind"), ref.get("name"))
+        return ref["uid"] == meta.uid(self.ss) or named == ("Pod", meta.name(pod))
 
     def status(self) -> Object:
         alive = [p for p in [*self.pods.values(), *self.condemned] if p is not None]
@@ -255,9 +278,13 @@ class _Run:
             "updateRevision": meta.name(self.update),
             "collisionCount": old.get("collisionCount", 0),
         }
-        return result | counts(
-            observedGeneration=meta.generation(self.ss),
-            readyReplicas=ready,
-            currentReplicas=current,
-            updatedReplicas=updated,
+        return (
+            result
+            | counts(
+                observedGeneration=meta.generation(self.ss),
+                readyReplicas=ready,
+                currentReplicas=current,
+                updatedReplicas=updated,
+            )
+            | ({"conditions": old["conditions"]} if old.get("conditions") else {})
         )

@@ -91,6 +91,7 @@ class Agent:
         )
         self.started_at = clock.now()
         self.manager.admit = self._admit
+        self.manager.refresh = self.heartbeat.refresh
         self.static = StaticPods(config.static_pods, self.manager, node_name, clock.now)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ranges: list[str] = []

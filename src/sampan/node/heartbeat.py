@@ -31,12 +31,14 @@ class Heartbeat:
         self._problem = ""
         self._pressures: tuple[str, ...] = ()
         self._images: list[Object] = []
+        self._own: set[str] = set()  # resources that this node measures itself
         self._changed = asyncio.Event()
         self._patience = max(_PATIENCE, config.lease_period)
 
     async def register(self, node: Object) -> Object:
         """Create the Node, or bring what is there up to date. Returns it. Retries while the server is away."""
         delay = 0.2
+        self._own = set(node["status"]["capacity"])
         while True:
             try:
                 self.node = await self._register(node)
@@ -78,8 +80,20 @@ class Heartbeat:
         """The newest Node object. When it says that we were not heard of, we say again that we are here."""
         self.node = node
         ready = next((c for c in node.get("status", {}).get("conditions") or () if c["type"] == "Ready"), {})
-        if ready.get("status") == "Unknown":
+        if ready.get("status") == "Unknown" or self._extended():
             self._changed.set()
+
+    async def refresh(self) -> None:
+        """Read the own Node now. Raises what the client raises."""
+        async with self._clock.timeout(self._patience):
+            self.seen(await self._client.get("nodes", self._name))
+
+    def _extended(self) -> Object:
+        """What others put into the node's capacity is allocatable, too ("Advertise Extended Resources for a Node")."""
+        status = self.node.get("status", {})
+        capacity, allocatable = status.get("capacity") or {}, status.get("allocatable") or {}
+        theirs = {k: v for k, v in capacity.items() if k not in self._own and allocatable.get(k) != v}
+        return theirs | dict.fromkeys(k for k in allocatable if k not in capacity)
 
     def set_problem(self, problem: str) -> None:
         """Why the node is not ready; "" when it is."""
@@ -150,7 +164,7 @@ class Heartbeat:
                 self._changed.set()
 
     async def report(self) -> None:
-        """One patch of conditions and images."""
+        """One patch of conditions, images and extended resources."""
         before = {c["type"]: c for c in self.node.get("status", {}).get("conditions") or ()}
         status: Object = {
             "conditions": conditions(
@@ -159,6 +173,9 @@ class Heartbeat:
         }
         if self._images:
             status["images"] = self._images
-        self.node = await self._client.patch(
+        if extended := self._extended():
+            status["allocatable"] = extended
+        node = await self._client.patch(
             "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
         )
+        self.seen(node)

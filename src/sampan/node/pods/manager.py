@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -31,12 +31,14 @@ _Left = tuple[SandboxStatus | None, list[ContainerStatus]]
 class PodManager:
     """Drivers by pod uid. `offer` takes pods from the watch; tests and fleets may call it themselves.
 
-    `admit(pod, others)` may refuse a pod that is new here: (reason, message), see `admission`.
+    `admit(pod, others)` may refuse a pod that is new here: (reason, message), see `admission`. `refresh` brings what it
+    knows of the node up to date: the scheduler may have heard of a label or a resource before this node did.
     """
 
     def __init__(self, kit: Kit, node_name: str) -> None:
         self.kit = kit
         self.admit: Callable[[Object, list[Holder]], tuple[str, str] | None] = lambda pod, others: None
+        self.refresh: Callable[[], Awaitable[None]] | None = None
         self.drivers: dict[str, PodDriver] = {}
         self._node = node_name
         self._owner: dict[str, str] = {}  # container id -> pod uid, for exits
@@ -140,8 +142,23 @@ class PodManager:
         status = driver.pod.get("status", {})
         if not any(left) and not status.get("startTime") and not deleting(driver.pod):
             refusal = self.admit(driver.pod, others)
+            if refusal and self.refresh is not None:
+                self._spawn(self._judge_again(driver, self.refresh))
+                return
             if refusal:
                 driver.reject(*refusal)
+        driver.kick()
+
+    async def _judge_again(self, driver: PodDriver, refresh: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await refresh()
+        except (ApiError, OSError, EOFError, TimeoutError) as error:
+            log.info("reading the node again: %r", error)
+        if self.drivers.get(driver.uid) is not driver:
+            return
+        refusal = self.admit(driver.pod, self._holders(driver))
+        if refusal:
+            driver.reject(*refusal)
         driver.kick()
 
     # Static pods

@@ -8,10 +8,21 @@ from sampan.api.qos import qos_class
 from sampan.server.strategies.base import Prep, Strategy
 
 Object = dict[str, Any]
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+}
 
 
 def _create(obj: Object, prep: Prep) -> None:
-    obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+    spec = obj.get("spec") or {}
+    obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+    if spec.get("schedulingGates"):
+        obj["status"]["conditions"] = [dict(_GATED)]
 
 
 def _update(new: Object, old: Object, prep: Prep) -> None:
