@@ -50,10 +50,3 @@ async def test_anonymous_callers_are_refused_by_path_or_resource(api):
         'pods "p" is forbidden: User "system:anonymous" cannot get resource "pods/log" in API group "" '
         'in the namespace "d"'
     )
-
-
-async def test_metrics_count_requests_and_objects(api):
-    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
-    _, text = await api.call("GET", "/metrics")
-    assert 'apiserver_request_total{verb="CREATE",resource="namespaces"} 1' in text
-    assert 'apiserver_storage_objects{resource="namespaces"} 1' in text

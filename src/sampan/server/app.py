@@ -138,24 +138,30 @@ class Server:
 
     async def handle(self, request: Request) -> Response:
         """The answer to a request; refusals and failures are Statuses, never exceptions."""
+        began = self.clock.monotonic()
+        info = route.parse(request.method, request.path, request.query)
+        response = await self._answer(request, info)
+        seconds = self.clock.monotonic() - began if request.user is None else None
+        known = info.is_resource and self.registry.find(info.group, info.version, info.resource) is not None
+        self.metrics.answered(info, known, response.status, seconds)
+        return response
+
+    async def _answer(self, request: Request, info: route.RequestInfo) -> Response:
         try:
-            return await self._serve(request)
+            return await self._serve(request, info)
         except ApiError as error:
-            response = respond.refusal(error)
+            return respond.refusal(error)
         except RecursionError:
-            response = respond.refusal(bad_request(_TOO_DEEP))
+            return respond.refusal(bad_request(_TOO_DEEP))
         except Exception as error:
             if (
                 isinstance(error, TypeError) and str(error) == "Recursion limit reached"
             ):  # orjson's way to say it
                 return respond.refusal(bad_request(_TOO_DEEP))
             log.exception("%s %s", request.method, request.path)
-            response = respond.refusal(internal(f"{type(error).__name__}: {error}"))
-        self.metrics.refused(response.status)
-        return response
+            return respond.refusal(internal(f"{type(error).__name__}: {error}"))
 
-    async def _serve(self, request: Request) -> Response:
-        info = route.parse(request.method, request.path, request.query)
+    async def _serve(self, request: Request, info: route.RequestInfo) -> Response:
         user = asking = request.user or self._authenticate(request)
         if request.user is None and _impersonates(request.headers):
             user = self._impersonate(user, request)
@@ -191,7 +197,6 @@ class Server:
                 return await self.aggregator.serve(other, request, user)
         if row is None:
             return self._unknown(info)
-        self.metrics.count(info.verb, row.plural)
         call = Call(self, request, info, row, user)
         if row.custom and info.verb == "get" and conversion.by_webhook(row):
             found = self.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))

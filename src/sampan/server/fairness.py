@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.api.status import ApiError, too_many_requests
 from sampan.base.clock import Clock
+from sampan.base.exposition import family
 from sampan.client.messages import Response, User
 from sampan.server import respond
 from sampan.server.lookup import Derived, Lookup
@@ -31,6 +32,13 @@ SEATS = 600  # requests under way in all levels: the original's 400 readers and 
 WAIT = 15.0  # seconds in a queue: a quarter of a request's time
 _CACHE_LIMIT = 20_000
 _STREAMS = frozenset(("exec", "attach", "portforward", "proxy", "log"))  # take no seat: they last
+# Metric, kind, what it counts, attribute of a level.
+_FIGURES = (
+    ("current_executing_requests", "gauge", "Requests under way", "running"),
+    ("current_inqueue_requests", "gauge", "Requests that wait for a seat", "waiting"),
+    ("nominal_limit_seats", "gauge", "Seats the level has by its share", "seats"),
+    ("rejected_requests_total", "counter", "Requests refused because too many wait", "refused"),
+)
 _TOO_MANY = "Too many requests, please try again later."
 
 
@@ -294,21 +302,18 @@ class Fairness:
 
     def render(self) -> str:
         """Figures for /metrics."""
-        lines = []
-        for name, value in (
-            ("current_executing_requests", "running"),
-            ("current_inqueue_requests", "waiting"),
-            ("nominal_limit_seats", "seats"),
-            ("rejected_requests_total", "refused"),
-        ):
-            lines.append(
-                f"# TYPE apiserver_flowcontrol_{name} {'counter' if name.endswith('total') else 'gauge'}"
+        return "".join(
+            family(
+                f"apiserver_flowcontrol_{name}",
+                kind,
+                text,
+                (
+                    ({"priority_level": level.name}, getattr(level, attribute))
+                    for level in self._levels.values()
+                ),
             )
-            for level in self._levels.values():
-                lines.append(
-                    f'apiserver_flowcontrol_{name}{{priority_level="{level.name}"}} {getattr(level, value)}'
-                )
-        return "\n".join(lines) + "\n"
+            for name, kind, text, attribute in _FIGURES
+        )
 
 
 def _level_name(schema: Object) -> str:

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+
+from sampan.base.exposition import Labels, family, labelled
+from sampan.server.route import RequestInfo
+
+# Upper bounds of the durations' buckets, seconds: those of the original.
+BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+BUCKETS += (10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
+_VERBS = {verb: verb.upper() for verb in ("get", "list", "watch", "patch", "delete", "deletecollection")}
+_VERBS |= {"create": "POST", "update": "PUT", "head": "GET", "post": "POST", "put": "PUT"}
+_CONNECTS = {"exec", "attach", "portforward", "proxy", "log"}  # last as long as their caller likes
+_LABELS = ("verb", "group", "version", "resource", "subresource", "scope")
+_Kind = tuple[str, ...]  # values of _LABELS
+
+
+class _Durations:
+    """A histogram: how many requests ended within each bucket's bound, and in all."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
 
 
 class Metrics:
@@ -14,27 +41,72 @@ class Metrics:
 
     def __init__(self) -> None:
         self.sources: list[Callable[[], str]] = []
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._refusals: Counter[int] = Counter()
+        self._requests: Counter[tuple[_Kind, int]] = Counter()
+        self._durations: dict[_Kind, _Durations] = {}
 
-    def count(self, verb: str, resource: str) -> None:
-        self._requests[verb, resource] += 1
+    def answered(self, info: RequestInfo, known: bool, code: int, seconds: float | None) -> None:
+        """A request ended with `code`; `known`: its path names a resource that is served.
 
-    def refused(self, code: int) -> None:
-        self._refusals[code] += 1
+        seconds: from its arrival to its answer; None when that tells nothing, as of callers inside the process.
+        """
+        verb = _VERBS.get(info.verb, "OTHER")
+        if known:
+            scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
+            subresource = info.subresource if code != 404 else ""  # what does not exist must not add a series
+            kind: _Kind = (verb, info.group, info.version, info.resource, subresource, scope)
+        else:
+            kind = (verb, "", "", "", "", "")
+        self._requests[kind, code] += 1
+        if seconds is None or info.verb == "watch" or info.subresource in _CONNECTS:
+            return
+        durations = self._durations.get(kind)
+        if durations is None:
+            durations = self._durations[kind] = _Durations()
+        durations.add(seconds)
 
-    def render(self, objects: dict[str, int], watchers: int, revision: int) -> str:
+    def render(self, objects: Mapping[str, int], watchers: int, revision: int) -> str:
         """`objects` is the number of stored objects by resource."""
-        lines = ["# TYPE apiserver_request_total counter"]
-        for (verb, resource), number in sorted(self._requests.items()):
-            lines.append(f'apiserver_request_total{{verb="{verb.upper()}",resource="{resource}"}} {number}')
-        lines.append("# TYPE apiserver_refused_request_total counter")
-        for code, number in sorted(self._refusals.items()):
-            lines.append(f'apiserver_refused_request_total{{code="{code}"}} {number}')
-        lines.append("# TYPE apiserver_storage_objects gauge")
-        for resource, number in sorted(objects.items()):
-            lines.append(f'apiserver_storage_objects{{resource="{resource}"}} {number}')
-        lines += ["# TYPE apiserver_longrunning_requests gauge"]
-        lines.append(f'apiserver_longrunning_requests{{verb="WATCH"}} {watchers}')
-        lines += ["# TYPE sampan_store_revision gauge", f"sampan_store_revision {revision}"]
-        return "\n".join(lines) + "\n" + "".join(source() for source in self.sources)
+        requests = ({**_labels(kind), "code": str(code)} for kind, code in self._requests)
+        own = [
+            family(
+                "apiserver_request_total",
+                "counter",
+                "Requests by what they asked for and the code of the answer",
+                zip(requests, self._requests.values(), strict=True),
+            ),
+            "".join(self._histogram()),
+            family(
+                "apiserver_storage_objects",
+                "gauge",
+                "Stored objects by resource",
+                (({"resource": name}, number) for name, number in sorted(objects.items())),
+            ),
+            family(
+                "apiserver_longrunning_requests",
+                "gauge",
+                "Watches under way",
+                [({"verb": "WATCH"}, watchers)],
+            ),
+            family(
+                "sampan_store_revision", "gauge", "Revision of the newest stored change", [({}, revision)]
+            ),
+        ]
+        return "".join(own) + "".join(source() for source in self.sources)
+
+    def _histogram(self) -> Iterator[str]:
+        name = "apiserver_request_duration_seconds"
+        yield f"# HELP {name} Time from a request's arrival to its answer, without watches and streams\n"
+        yield f"# TYPE {name} histogram\n"
+        for kind, durations in self._durations.items():
+            labels = _labels(kind)
+            so_far = 0
+            for bound, count in zip((*BUCKETS, "+Inf"), durations.counts, strict=True):
+                so_far += count
+                bound = f"{bound:g}" if isinstance(bound, float) else bound
+                yield f"{name}_bucket{labelled({**labels, 'le': bound})} {so_far}\n"
+            yield f"{name}_sum{labelled(labels)} {durations.seconds}\n"
+            yield f"{name}_count{labelled(labels)} {so_far}\n"
+
+
+def _labels(kind: _Kind) -> Labels:
+    return dict(zip(_LABELS, kind, strict=True))

@@ -75,8 +75,7 @@ def _resource(method: str, path: str, query: Query, group: str, version: str, re
     subresource = rest[2] if len(rest) > 2 else ""
     tail = ""
     if subresource == "proxy":
-        marker = f"/{name}/proxy"
-        tail = path[path.index(marker) + len(marker) :]
+        tail = path.partition(f"/{name}/proxy")[2]
     elif len(rest) > 3:
         subresource = "/".join(rest[2:])  # no such thing: dispatch answers 404
     info = RequestInfo(path, verb, True, group, version, resource, subresource, namespace, name, tail, query)
