@@ -131,14 +131,12 @@ def test_expressions_that_hold(text):
     assert evaluate(text) is True
 
 
-@pytest.mark.parametrize("text", TRUE)
+CONVERTED = ("self.at", "self.span", "self.set", "self.f", "__", "self.ports +", "self.?")  # by their schema
+
+
+@pytest.mark.parametrize("text", [t for t in TRUE if not any(part in t for part in CONVERTED)])
 def test_the_same_without_a_schema(text):
     """Types are then found by the values, as in policies; only what a schema converts is left out."""
-    if any(
-        mark in text
-        for mark in ("self.at", "self.span", "self.set", "self.f", "__", "self.ports +", "self.?")
-    ):
-        pytest.skip("needs the schema")
     assert evaluate(text, cel.DYN) is True
 
 
