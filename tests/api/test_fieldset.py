@@ -110,3 +110,11 @@ def test_changes_between_two_values() -> None:
 def test_the_short_way_for_a_new_object_says_the_same(gvk, obj):
     node = schema.root(*gvk)
     assert fieldset.compare({}, obj, node) == fieldset._compare_maps({}, obj, node)
+
+
+def test_a_spec_that_is_known_has_the_fields_of_a_new_one() -> None:
+    spec = {"containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 1}]}], "nodeName": "n"}
+    for _ in range(2):
+        _, changed, fresh = fieldset.compare({}, {"spec": spec}, POD)
+        wanted = fieldset._compare_maps({}, {"spec": spec}, POD)
+        assert (None, changed, fresh) == wanted

@@ -270,11 +270,41 @@ async def test_a_request_that_takes_too_long_ends(facts):
         await clock.sleep(1)
         await clock.sleep(100)
 
-    waiting = asyncio.ensure_future(deadline.within(clock, 5, slow()))
+    waiting = asyncio.ensure_future(deadline.Deadlines(clock).within(5, slow()))
     await clock.advance(6)
     error = waiting.exception()
     assert (error.code, error.reason) == (504, "Timeout")
     assert error.message == "Timeout: request did not complete within the allotted timeout"
+
+
+async def test_requests_of_the_usual_minute_end_in_the_order_they_came(facts):
+    clock, deadlines = facts.clock, deadline.Deadlines(facts.clock)
+    ended = []
+
+    async def asks(name: str, seconds: float):
+        try:
+            return await deadlines.within(deadline.LIMIT, clock.sleep(seconds))
+        finally:
+            ended.append(name)
+
+    first = asyncio.ensure_future(asks("first", 100))
+    await clock.advance(20)
+    second, third = asyncio.ensure_future(asks("second", 100)), asyncio.ensure_future(asks("third", 30))
+    await clock.advance(39)
+    assert ended == ["third"]
+    await clock.advance(2)
+    assert ended == ["third", "first"]
+    await clock.advance(20)
+    assert ended == ["third", "first", "second"]
+    assert [first.exception().code, second.exception().code, third.result()] == [504, 504, None]
+
+
+async def test_a_client_that_goes_is_no_timeout(facts):
+    waiting = asyncio.ensure_future(deadline.Deadlines(facts.clock).within(60, facts.clock.sleep(100)))
+    await facts.clock.settle()
+    waiting.cancel()
+    await facts.clock.settle()
+    assert waiting.cancelled()
 
 
 async def test_requests_in_time_give_what_they_give(facts):
@@ -294,11 +324,11 @@ async def test_requests_in_time_give_what_they_give(facts):
         await clock.sleep(1)
         raise ValueError("no")
 
-    assert await deadline.within(clock, 5, quick()) == 1
-    waiting = asyncio.ensure_future(deadline.within(clock, 5, waits()))
+    assert await deadline.Deadlines(clock).within(5, quick()) == 1
+    waiting = asyncio.ensure_future(deadline.Deadlines(clock).within(5, waits()))
     await clock.advance(2)
     await asyncio.sleep(0.01)
     assert waiting.result() == 2
-    failing = asyncio.ensure_future(deadline.within(clock, 5, fails()))
+    failing = asyncio.ensure_future(deadline.Deadlines(clock).within(5, fails()))
     await clock.advance(2)
     assert str(failing.exception()) == "no"

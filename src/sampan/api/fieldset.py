@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from sampan.api.schema import Node
+from sampan.base.memo import Memo
 
 Trie = dict[str, Any]
 _MEMBER: Trie = {}
@@ -188,7 +189,7 @@ def compare(old: Any, new: Any, node: Node | None) -> Changes:
         assert node is not None
         before = {element(item, node): item for item in old}
         after = {element(item, node): item for item in new}
-        return _compare_children(before, after, {key: node.items for key in (*before, *after)})
+        return _compare_children(before, after, node.items)
     return None, _MEMBER, None
 
 
@@ -200,7 +201,9 @@ def _all_new(new: Trie, node: Node | None) -> Changes:
     for key, item in new.items():
         child = properties.get(key) or other
         if key in _ALWAYS_THERE and key in properties and isinstance(item, dict | list):
-            _, changed, fresh = compare(type(item)(), item, child)
+            _, changed, fresh = (
+                _new_spec(item, child) if key == "spec" else compare(type(item)(), item, child)
+            )
             if changed is not None:
                 modified["f:" + key] = changed
             if fresh is not None:
@@ -210,34 +213,74 @@ def _all_new(new: Trie, node: Node | None) -> Changes:
     return None, modified or None, added or None
 
 
+_new_specs: Memo[Changes] = Memo()
+
+
+def _new_spec(new: Any, node: Node | None) -> Changes:
+    """`compare` with nothing; pods of one template have one spec, and so one set of fields."""
+    text = orjson.dumps(new)
+    known = _new_specs.get(node, text)
+    if known is None:
+        known = compare(type(new)(), new, node)
+        _new_specs.put(node, text, known)
+    return known
+
+
 def _compare_maps(old: Trie, new: Trie, node: Node | None) -> Changes:
-    before = {f"f:{k}": v for k, v in old.items()}
-    after = {f"f:{k}": v for k, v in new.items()}
-    nodes = {f"f:{k}": child_of(node, k) for k in (*old, *new)}
-    declared = node.properties if node is not None else {}
-    for here, there in ((before, after), (after, before)):
-        for key in here.keys() - there.keys():
-            if key[2:] in _ALWAYS_THERE and key[2:] in declared and isinstance(here[key], dict | list):
-                there[key] = type(here[key])()
-    return _compare_children(before, after, nodes)
+    removed: Trie = {}
+    modified: Trie = {}
+    added: Trie = {}
+    properties, other = (node.properties, node.additional) if node is not None else ({}, None)
+    for key in (*new, *(key for key in old if key not in new)):
+        before, after = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if before == after:
+            continue
+        child = properties.get(key) or other
+        there = after if before is _ABSENT else before
+        if (before is _ABSENT or after is _ABSENT) and not (
+            key in _ALWAYS_THERE and key in properties and isinstance(there, dict | list)
+        ):
+            (added if before is _ABSENT else removed)["f:" + key] = whole(there, child)
+            continue
+        empty = type(there)()
+        _note(
+            compare(empty if before is _ABSENT else before, empty if after is _ABSENT else after, child),
+            "f:" + key,
+            removed,
+            modified,
+            added,
+        )
+    return removed or None, modified or None, added or None
 
 
-def _compare_children(before: Trie, after: Trie, nodes: dict[str, Node | None]) -> Changes:
+_ABSENT = object()
+
+
+def _compare_children(before: Trie, after: Trie, node: Node | None) -> Changes:
+    """Elements of two lists by their keys."""
     removed: Trie = {}
     modified: Trie = {}
     added: Trie = {}
     for key, value in before.items():
         if key not in after:
-            removed[key] = whole(value, nodes[key])
+            removed[key] = whole(value, node)
     for key, value in after.items():
         if key not in before:
-            added[key] = whole(value, nodes[key])
-            continue
-        gone, changed, fresh = compare(before[key], value, nodes[key])
-        for target, found in ((removed, gone), (modified, changed), (added, fresh)):
-            if found is not None:
-                target[key] = found
+            added[key] = whole(value, node)
+        elif before[key] != value:
+            _note(compare(before[key], value, node), key, removed, modified, added)
     return removed or None, modified or None, added or None
+
+
+def _note(changes: Changes, key: str, removed: Trie, modified: Trie, added: Trie) -> None:
+    """Put the changes of one child where they belong."""
+    gone, changed, fresh = changes
+    if gone is not None:
+        removed[key] = gone
+    if changed is not None:
+        modified[key] = changed
+    if fresh is not None:
+        added[key] = fresh
 
 
 def is_atomic(value: Any, node: Node | None) -> bool:

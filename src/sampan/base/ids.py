@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import uuid
 
 # The alphabet of generated names: no vowels and no look-alikes, so that no word appears by accident.
 SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -22,7 +21,9 @@ class Ids:
 
     def uid(self) -> str:
         """A random (version 4) UUID for `metadata.uid`."""
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        digits = f"{self._random.getrandbits(128):032x}"
+        variant = "89ab"[int(digits[16], 16) & 3]  # RFC 9562, section 4.1
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:
         """The random end of a generated name (`metadata.generateName`)."""

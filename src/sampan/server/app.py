@@ -44,9 +44,11 @@ from sampan.server import (
     route,
     subresources,
     usage,
+    validate,
     watch,
     write,
 )
+from sampan.server.admission.attrs import Attrs
 from sampan.server.authorize import Authorizer, refusal
 from sampan.server.call import Call
 from sampan.server.impersonate import impersonate
@@ -57,7 +59,6 @@ from sampan.server.proxy import NodeConnector
 from sampan.store.protocol import Item, Store, Watch
 
 if TYPE_CHECKING:
-    from sampan.server.admission.attrs import Attrs
     from sampan.server.audit import Audit
 
 Object = dict[str, Any]
@@ -129,6 +130,7 @@ class Server:
         self.metrics = Metrics()
         self.conversions = conversion.Conversions(self)
         self.fairness = fairness.Fairness(self.lookup, clock)
+        self.deadlines = deadline.Deadlines(clock)
         self.metrics.sources.append(self.fairness.render)
         self.definitions = definitions.Definitions(self)
         self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing
@@ -179,7 +181,7 @@ class Server:
         limit = deadline.seconds(info)
 
         def proceed() -> Awaitable[Response]:
-            return deadline.within(self.clock, limit, self._respond(request, info, user))
+            return self.deadlines.within(limit, self._respond(request, info, user))
 
         return await self.fairness.around(user, info, proceed)
 
@@ -298,8 +300,6 @@ class Server:
         """The part of admission that may change `obj`, in place. Raises ApiError. For `judge` later."""
         if self.admission is None:
             return None
-        from sampan.server.admission.attrs import Attrs
-
         info = call.info
         attrs = Attrs(
             operation,
@@ -337,13 +337,9 @@ class Server:
         await self.judge(call, await self.mutate(call, operation, obj, old, options, **more))
 
     def validate_create(self, row: Resource, obj: Object) -> list[FieldError]:
-        from sampan.server import validate
-
         return validate.create(self, row, obj)
 
     def validate_update(self, row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
-        from sampan.server import validate
-
         return validate.update(self, row, new, old, subresource)
 
     def allocate(self, call: Call, obj: Object, old: Object | None, dry_run: bool) -> None:

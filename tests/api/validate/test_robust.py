@@ -8,7 +8,7 @@ import pytest
 from sampan.api import fields, schema
 from sampan.api.defaults import apply_defaults
 from sampan.api.resources import BUILTIN
-from sampan.api.validate import validate_create, validate_update
+from sampan.api.validate import pod, validate_create, validate_update
 
 KINDS = [r for r in BUILTIN if schema.root(r.group, r.version, r.kind) is not None]
 TEXTS = [
@@ -86,3 +86,20 @@ def test_judging_never_fails(row):
         for subresource in ("", *row.subresources):
             assert isinstance(validate_update(row, new, old, subresource), list)
         assert objects == before, "judging changes nothing"
+
+
+def test_a_spec_that_is_known_is_judged_like_a_new_one():
+    rnd, node = random.Random(5), schema.definition("io.k8s.api.core.v1.PodSpec")
+    good = 0
+    for _ in range(300):
+        spec = {"containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always"}]}
+        spec |= {"restartPolicy": "Always", "dnsPolicy": "Default"}
+        for field in rnd.sample(sorted(node.properties.keys() - spec.keys()), rnd.randint(0, 2)):
+            spec[field] = make(node.properties[field], rnd, 3)
+        wanted, first, second = [], [], []
+        pod._pod_spec(wanted, spec, "spec")
+        pod.pod_spec(first, spec, "spec")
+        pod.pod_spec(second, spec, "spec")
+        assert first == second == wanted
+        good += not wanted
+    assert good > 50

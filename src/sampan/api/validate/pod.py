@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+import orjson
+
 from sampan.api.qos import qos_class
 from sampan.api.validate import affinity as place
 from sampan.api.validate import containers as run
@@ -33,6 +35,7 @@ from sampan.api.validate.base import (
 from sampan.api.validate.meta import template_meta
 from sampan.api.validate.resources import resources
 from sampan.api.validate.volumes import pod_volumes
+from sampan.base.memo import Memo
 
 _RESTART = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
@@ -62,8 +65,21 @@ def template(errors: Errors, given: Object | None, path: str) -> None:
         errors.append(forbidden_field(f"{path}.spec.ephemeralContainers", detail))
 
 
+_good: Memo[bool] = Memo()  # specs that nothing was wrong with
+
+
 def pod_spec(errors: Errors, spec: Object, path: str) -> None:
-    """Everything a pod says, in the original's order."""
+    """Everything a pod says, in the original's order. Pods of one template are judged once."""
+    text = orjson.dumps(spec)
+    if _good.get(None, text):
+        return
+    before = len(errors)
+    _pod_spec(errors, spec, path)
+    if len(errors) == before:
+        _good.put(None, text, True)
+
+
+def _pod_spec(errors: Errors, spec: Object, path: str) -> None:
     volumes = spec.get("volumes")
     known = pod_volumes(errors, volumes, f"{path}.volumes") if volumes else set()
     pod = run.Pod(spec, known)

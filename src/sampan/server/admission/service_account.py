@@ -5,8 +5,11 @@ Source: Kubernetes documentation, "Managing Service Accounts", "ServiceAccount a
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from typing import Any
 
+from sampan.base.ids import SUFFIX_ALPHABET
 from sampan.server.admission.attrs import CREATE, Attrs, Context, Plugin, only
 
 Object = dict[str, Any]
@@ -29,7 +32,7 @@ def admit(attrs: Attrs, ctx: Context) -> None:
         why = f'error looking up service account {attrs.namespace}/{name}: serviceaccount "{name}" not found'
         raise attrs.forbidden(why)
     if _automount(account, spec):
-        _mount_token(spec, ctx)
+        _mount_token(spec, _volume_name(account["metadata"].get("uid", name)))
     if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
         spec["imagePullSecrets"] = [{"name": s.get("name", "")} for s in account["imagePullSecrets"]]
 
@@ -55,11 +58,19 @@ def _automount(account: Object, spec: Object) -> bool:
     return True
 
 
-def _mount_token(spec: Object, ctx: Context) -> None:
+@lru_cache(maxsize=1024)
+def _volume_name(uid: str) -> str:
+    """The same for all pods of an account, unlike the original's: pods of one template then have one spec."""
+    digest = hashlib.blake2b(uid.encode(), digest_size=5).digest()
+    return f"{_VOLUME}-" + "".join(SUFFIX_ALPHABET[byte % len(SUFFIX_ALPHABET)] for byte in digest)
+
+
+def _mount_token(spec: Object, fresh: str) -> None:
+    """`fresh` names the volume, if it is not there yet."""
     present = {v.get("name", "") for v in spec.get("volumes") or ()}
     volume = next((n for n in sorted(present) if n.startswith(_VOLUME + "-")), "")
     needed = False
-    name = volume or f"{_VOLUME}-{ctx.ids.suffix()}"
+    name = volume or fresh
     for field in ("initContainers", "containers"):
         for container in spec.get(field) or ():
             mounts = container.get("volumeMounts") or []

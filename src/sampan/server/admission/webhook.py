@@ -100,7 +100,7 @@ def _configured(ctx: Context, bucket: str) -> list[Hook]:
 
 
 def _asked(attrs: Attrs, ctx: Context, bucket: str) -> list[tuple[Hook, Resource]]:
-    if attrs.row.group == _GROUP:  # a hook must not be able to prevent its own repair
+    if not ctx.lookup.store.count(bucket) or attrs.row.group == _GROUP:  # none must prevent its own repair
         return []
     found = []
     for hook in _configured(ctx, bucket):
