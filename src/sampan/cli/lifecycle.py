@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sampan import __version__
 from sampan.base.errors import SampanError
-from sampan.cli.show import Progress, table
+from sampan.cli.show import Progress, called, table
 from sampan.cluster.paths import Paths
 
 
@@ -32,10 +32,10 @@ def up(arguments: argparse.Namespace) -> int:
         print(
             "  kubectl create deployment web --image=localhost/host --replicas=3 -- python3 -m http.server 8080"
         )
-        print("  ./sampan demo        a first course in one go")
+        print(f"  {called()} demo        a first course in one go")
     else:
         print("  kubectl get namespaces")
-        print("  sampan node add node-1")
+        print(f"  {called()} node add node-1")
     return 0
 
 
