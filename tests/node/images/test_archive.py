@@ -2,6 +2,8 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -96,8 +98,33 @@ def check(store, ref="example.com/app:v1"):
     return image
 
 
-def test_docker_save_from_a_stream(store):
-    assert archive.load(store, io.BytesIO(docker_archive())) == ["example.com/app:v1"]
+def zstd(data):
+    return subprocess.run(["zstd", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd], ids=["plain", "gzip", "zstd"])
+def test_docker_save_from_a_stream(store, compress):
+    if compress is zstd and not shutil.which("zstd"):
+        pytest.skip("no zstd command to make the test's data")
+    assert archive.load(store, io.BytesIO(compress(docker_archive()))) == ["example.com/app:v1"]
+    check(store)
+
+
+def test_a_truncated_archive_is_refused(store):
+    with pytest.raises(ArchiveError, match="truncated gzip data"):
+        archive.load(store, io.BytesIO(gzip.compress(docker_archive())[:-20]))
+
+
+def test_a_layout_that_lists_platforms_itself(store, tmp_path):
+    """As some builders write it, without an index between."""
+    files = oci_files()
+    top = json.loads(files["index.json"])
+    (nested,) = top["manifests"]
+    index = json.loads(files[f"blobs/sha256/{nested['digest'][7:]}"])
+    listed = [{**one, "annotations": nested["annotations"]} for one in index["manifests"]]
+    files["index.json"] = json.dumps({"manifests": listed}).encode()
+    (tmp_path / "app.tar").write_bytes(tar_of(files))
+    assert archive.load(store, str(tmp_path / "app.tar")) == ["example.com/app:v1"]
     check(store)
 
 

@@ -129,13 +129,16 @@ def test_whiteouts_become_what_overlay_understands(target):
             ("o/.wh..wh..opq", "file", b""),
             ("o/new", "file", b"1"),
             (".wh..wh.plnk", "file", b""),
+            (".wh.anew", "file", b""),
+            ("anew", "dir", None),
         ),
         str(target),
     )
     status = (target / "d/gone").stat()
     assert stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
     assert os.getxattr(target / "o", "trusted.overlay.opaque") == b"y"
-    assert sorted(os.listdir(target)) == ["d", "o"]
+    assert os.getxattr(target / "anew", "trusted.overlay.opaque") == b"y", "removed, then made again"
+    assert sorted(os.listdir(target)) == ["anew", "d", "o"]
 
 
 @pytest.mark.root

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from sampan.node.images import manifests, reference
+from sampan.node.images import compression, manifests, reference
 from sampan.node.images.store import Store
 
+_MOST_BYTES = 256 << 30
 _NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 
@@ -86,20 +87,37 @@ def load(store: Store, source: str | BinaryIO, name: str = "") -> list[str]:
                 file = stack.enter_context(tempfile.TemporaryFile(dir=f"{store.directory}/ingest"))  # type: ignore[arg-type]
                 shutil.copyfileobj(source, file, 1 << 20)
                 file.seek(0)
+            if compression.is_compressed(file):
+                file = stack.enter_context(_plain(store, file))
             try:
-                archive = stack.enter_context(tarfile.open(fileobj=file))
+                archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
                 files = _Tar(archive)
             except tarfile.TarError as error:
                 raise ArchiveError(f"not an image archive: {error}") from None
             return _load(store, files, name)
 
 
+@contextlib.contextmanager
+def _plain(store: Store, file: BinaryIO) -> Iterator[BinaryIO]:
+    """The archive without its compression, on disk: its parts are read in another order than they are in it."""
+    with tempfile.TemporaryFile(dir=f"{store.directory}/ingest") as plain:
+        reader = compression.Reader(file, _MOST_BYTES)
+        try:
+            while data := reader.read(1 << 20):
+                plain.write(data)
+        except ValueError as error:
+            raise ArchiveError(f"not an image archive: {error}") from None
+        plain.seek(0)
+        yield plain  # type: ignore[misc]
+
+
 def _load(store: Store, files: _Files, name: str) -> list[str]:
     if files.has("manifest.json"):
         loaded = [_load_docker(store, files, entry, name) for entry in _json(files, "manifest.json")]
     elif files.has("index.json"):
-        index = _json(files, "index.json")
-        loaded = [_load_oci(store, files, descriptor, name) for descriptor in index.get("manifests") or ()]
+        listed = _json(files, "index.json").get("manifests") or []
+        ours = [one for one in listed if manifests.is_ours(one)] or listed
+        loaded = [_load_oci(store, files, descriptor, name) for descriptor in ours]
     else:
         raise ArchiveError("neither manifest.json (docker save) nor index.json (OCI layout) is there")
     return [ref for refs in loaded for ref in refs]

@@ -103,6 +103,13 @@ def _decoder(head: bytes) -> _Decoder:
     return _Plain()
 
 
+def is_compressed(file: BinaryIO) -> bool:
+    """Whether the file, which can seek, is compressed in a way that Reader knows."""
+    head = file.read(4)
+    file.seek(0)
+    return not isinstance(_decoder(head), _Plain)
+
+
 class Reader:
     """A file-like object (read only) of the uncompressed content; `digest()` when all was read."""
 

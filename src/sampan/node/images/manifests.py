@@ -46,6 +46,12 @@ def is_index(document: Mapping[str, Any]) -> bool:
     return document.get("mediaType") in INDEXES or ("manifests" in document and "layers" not in document)
 
 
+def is_ours(descriptor: Mapping[str, Any]) -> bool:
+    """Whether what it describes is for this machine's platform, or for any."""
+    platform = descriptor.get("platform")
+    return not platform or (platform.get("os"), platform.get("architecture")) == ("linux", architecture())
+
+
 def choose(index: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The descriptor for this machine's platform. Raises ValueError as other runtimes word it."""
     wanted = architecture()

@@ -128,13 +128,16 @@ class _Target:
     def _whiteout(self, parent: int, name: str) -> None:
         """A deletion: overlay's form is a character device 0:0, an opaque directory is an attribute."""
         if name == _OPAQUE:
-            os.setxattr(f"/proc/self/fd/{parent}", f"{self._prefix}.overlay.opaque", b"y")
+            self._opaque(f"/proc/self/fd/{parent}")
         elif not name.startswith(_WHITEOUT * 2):
             hidden = name.removeprefix(_WHITEOUT)
             if hidden in ("", ".", ".."):
                 raise UnpackError(f"bad whiteout {name!r}")
             self._clear(parent, hidden)
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+
+    def _opaque(self, path: str) -> None:
+        os.setxattr(path, f"{self._prefix}.overlay.opaque", b"y")
 
     def _clear(self, parent: int, name: str) -> None:
         """An entry replaces what an earlier one of the same layer made."""
@@ -184,9 +187,14 @@ class _Target:
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
                 os.unlink(name, dir_fd=parent)
                 os.mkdir(name, 0o755, dir_fd=parent)
+            if (
+                stat.S_ISCHR(found.st_mode) and not found.st_rdev
+            ):  # removed and made anew: nothing shines through
+                self._opaque(f"/proc/self/fd/{parent}/{name}")
         self._attributes(member, parent, name)
         self._times[path] = int(member.mtime)
 

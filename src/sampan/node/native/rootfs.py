@@ -147,6 +147,7 @@ def build(spec: dict, joined: Callable[[], None], own_users: int = -1) -> None:
     if spec.get("masked", True) and not spec.get("privileged"):
         _mask()
     if spec.get("readonly_root"):
+        _keep_writable(spec)
         _read_only("/")
 
 
@@ -365,6 +366,18 @@ def _pivot() -> None:
     syscalls.pivot_root(".", ".")
     syscalls.umount(".")
     os.chdir("/")
+
+
+def _keep_writable(spec: dict) -> None:
+    """What the image declares a VOLUME may be written although the root may not: mounts of their own."""
+    taken = {volume["target"].rstrip("/") for volume in spec["mounts"]}
+    root = Root("/")
+    for path in spec.get("image_volumes") or ():
+        if path.rstrip("/") not in taken:
+            fd = root.directory(path)
+            mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{fd}", None, MS_BIND)
+            os.close(fd)
+    os.close(root.fd)
 
 
 def _mask() -> None:

@@ -245,6 +245,8 @@ class NativeRuntime:
             raise RuntimeFailure("CreateContainerError", f"sandbox {config.sandbox} is not running")
         if config.id in self._containers:
             return self._containers[config.id].status()
+        if not config.args or not config.args[0]:
+            raise RuntimeFailure("CreateContainerError", "no command specified")
         directory = f"{self._directory}/containers/{config.id}"
         spec = self._spec(directory, config, sandbox)
         record = Container(directory, {**spec, "config": None}, config)
@@ -305,6 +307,7 @@ class NativeRuntime:
             "privileged": config.privileged,
             "no_new_privileges": config.no_new_privileges,
             "readonly_root": config.readonly_root,
+            "image_volumes": sorted(config.image.config.get("Volumes") or ()),
             "seccomp": config.seccomp,
             "masked": config.masked_paths,
             "devices": list(config.devices),

@@ -22,7 +22,7 @@ from sampan.node.pods.podspec import (
     sidecars,
 )
 from sampan.node.pods.world import RESTART_RESET, Facts, World
-from sampan.node.runtime import ContainerStatus
+from sampan.node.runtime import ContainerConfig, ContainerStatus
 
 Object = dict[str, Any]
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -287,6 +287,7 @@ def _container(
     status["imageID"] = (image.digest or image.id) if image else ""
     if latest:
         status["containerID"] = f"{world.runtime}://{latest.config.id}"
+        status |= _made_with(container, latest.config)
     status["started"] = is_started(container, world)
     resources = container.get("resources")
     if resources and latest and latest.state != "exited":
@@ -297,6 +298,27 @@ def _container(
         if before_resize and before_resize != resources and resize.changed(pod, container, latest):
             status["resources"] = before_resize
     return status
+
+
+def _made_with(container: Object, config: ContainerConfig) -> Object:
+    """The user a container has (KEP-3619), its mounts with what read-only means (KEP-3857), its stop signal."""
+    found: Object = {}
+    if config.sandbox:  # else it is only remembered from the API
+        groups = sorted({config.gid, *config.groups})
+        found["user"] = {"linux": {"uid": config.uid, "gid": config.gid, "supplementalGroups": groups}}
+    if container.get("volumeMounts"):
+        found["volumeMounts"] = [_mount(mount) for mount in container["volumeMounts"]]
+    if (container.get("lifecycle") or {}).get("stopSignal"):
+        found["stopSignal"] = config.stop_signal
+    return found
+
+
+def _mount(mount: Object) -> Object:
+    result = {"name": mount["name"], "mountPath": mount["mountPath"]}
+    if mount.get("readOnly"):
+        whole = mount.get("recursiveReadOnly") in ("Enabled", "IfPossible")
+        result |= {"readOnly": True, "recursiveReadOnly": "Enabled" if whole else "Disabled"}
+    return result
 
 
 def _reported(pod: Object, name: str) -> Object:
