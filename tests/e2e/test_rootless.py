@@ -207,7 +207,7 @@ def test_volumes_and_environment(kubectl: Kubectl) -> None:
     assert kubectl("logs reader").split() == ["red", "red", "kept"]
 
 
-def test_a_service(kubectl: Kubectl) -> None:
+def test_a_service(kubectl: Kubectl, own: OwnCluster) -> None:
     """From pods by name; from this machine through its node port on 127.0.0.1."""
     kubectl.apply(deployment("web", replicas=2))
     kubectl("rollout status deployment/web --timeout=60s")
@@ -224,6 +224,7 @@ def test_a_service(kubectl: Kubectl) -> None:
 
     assert eventually(fetch).startswith("web-")
     assert len({eventually(fetch) for _ in range(30)}) == 2
+    assert own.sampan(f"service web -n {kubectl.namespace} --url") == f"http://127.0.0.1:{port}\n"
 
 
 def test_port_forward(kubectl: Kubectl) -> None:
@@ -255,3 +256,29 @@ def test_stop_and_up(kubectl: Kubectl, own: OwnCluster) -> None:
     own.up()
     kubectl.wait("pod/talk")
     assert kubectl("get pod talk -o jsonpath={.metadata.uid}") == uid
+
+
+def test_two_ip_versions_through_a_tunnel(person: Person) -> None:
+    cluster = OwnCluster(person, "dual", os.environ["PATH"])
+    try:
+        cluster.up("--nodes=2 --ip-family=dual --pod-network=vxlan")
+        kubectl = cluster.kubectl()
+        serve = "mkdir /w && cd /w && echo web > index.html && exec python3 -m http.server 8080 --bind ::"
+        spec = {"nodeName": "node-1", "containers": [shell(serve)]}
+        kubectl.apply(pod("web", spec, labels={"app": "web"}))
+        kubectl("create service nodeport web --tcp=80:8080")
+        kubectl("""patch service web -p '{"spec":{"ipFamilyPolicy":"RequireDualStack"}}'""")
+        kubectl.run_pod("client", {"nodeName": "node-2", "containers": [shell("sleep infinity")]})
+        kubectl.wait("pod/web")
+        web = kubectl.get("pod/web")["status"]["podIPs"]
+        for address, port in [
+            *((entry["ip"], 8080) for entry in web),
+            *((ip, 80) for ip in kubectl.get("service/web")["spec"]["clusterIPs"]),
+        ]:
+            url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+            ask = f"exec client -- curl -sS --max-time 5 -g {url}"
+            assert eventually(lambda ask=ask: kubectl(ask)).startswith("web"), url
+        url = cluster.sampan("service web --url").strip()
+        assert eventually(lambda: urllib.request.urlopen(url, timeout=5).read().decode()).startswith("web")
+    finally:
+        cluster.run("down")

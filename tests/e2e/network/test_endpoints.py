@@ -116,7 +116,7 @@ def test_scaling_up_and_down(net: Net, kubectl: Kubectl, service: Make) -> None:
         present = {name.removeprefix("pod/") for name in kubectl("get pods -l app=scaled -o name").split()}
         names = {f"scaled-{i}" for i in range(wanted)}
         for name in sorted(present - names):
-            kubectl(f"delete pod {name} --wait=false")
+            kubectl(f"delete pod {name} --wait=false --ignore-not-found")  # it may be ending
         if names - present:
             kubectl.apply(
                 *(

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,12 @@ from traffic import (
 
 Make = Callable[..., dict[str, Any]]
 ALL = ("web-1", "web-2", "web-3")
+
+
+@pytest.fixture
+def everyone(kubectl: Kubectl) -> Api:
+    """Other clients than kubectl, which sends five requests a second."""
+    return Api(kubectl.environment["KUBECONFIG"])
 
 
 def test_deleted_tables_are_written_anew(net: Net, cluster: Cluster, service: Make) -> None:
@@ -155,9 +160,10 @@ def test_nodes_with_overlapping_pod_ranges_are_told(net: Net, kubectl: Kubectl) 
         admin("delete node impostor")
 
 
-def test_load_balancers_beyond_the_pool_wait_and_say_so(net: Net, kubectl: Kubectl) -> None:
+def test_load_balancers_beyond_the_pool_wait_and_say_so(kubectl: Kubectl, everyone: Api) -> None:
     names = [f"lb-{number}" for number in range(258)]
-    kubectl.apply(*(service_object(name, type="LoadBalancer") for name in names))
+    path = "/api/v1/namespaces/net/services"
+    everyone.all("POST", [(path, service_object(name, type="LoadBalancer")) for name in names])
 
     def counted() -> tuple[int, int]:
         found = [s for s in kubectl.items("services") if s["metadata"]["name"] in names]
@@ -175,8 +181,9 @@ def test_load_balancers_beyond_the_pool_wait_and_say_so(net: Net, kubectl: Kubec
         if s["metadata"]["name"] in names and not s["status"]["loadBalancer"].get("ingress")
     )
     assert "Warning" in eventually(lambda: kubectl.events_of(pending), "an event", 10)
-    kubectl(f"delete services --wait=false {' '.join(names[:20])}")
+    everyone.all("DELETE", [(f"{path}/{name}", None) for name in names[:20] if name != pending])
     kubectl.wait(f"service/{pending}", "jsonpath={.status.loadBalancer.ingress[0].ip}", 20)
+    everyone.all("DELETE", [(f"{path}/{name}", None) for name in {*names[20:], pending}])
 
 
 def test_a_node_whose_pod_range_is_full_says_so(net: Net, kubectl: Kubectl) -> None:
@@ -195,27 +202,21 @@ def refusals(cluster: Cluster) -> int:
 
 @pytest.mark.slow
 def test_thousands_of_services_come_and_go(
-    net: Net, cluster: Cluster, kubectl: Kubectl, service: Make
+    net: Net, cluster: Cluster, kubectl: Kubectl, service: Make, everyone: Api
 ) -> None:
     count = int(os.environ.get("SAMPAN_SERVICES", "1000"))
     address = service()["spec"]["clusterIP"]
     prober = net.prober("client-1")
     prober.reaches(address, 80, ALL)
     prober.order("load", key="beside", address=address, port=80, timeout=3, threads=1, pause=0.05)
-    # kubectl sends five requests a second; these are other clients.
     kubectl("create namespace thousands")
-    api = Api(kubectl.environment["KUBECONFIG"])
     path = "/api/v1/namespaces/thousands/services"
     try:
-        with ThreadPoolExecutor(4) as pool:
-            bodies = (json.dumps(service_object(f"s{n}", selector={})) for n in range(count))
-            for made in pool.map(lambda body: api("POST", path, body), bodies):
-                last = made
-        prober.settles(last["spec"]["clusterIP"], 80, "ConnectionRefusedError")
-        assert len(api("GET", path)["items"]) == count
+        made = everyone.all("POST", [(path, service_object(f"s{n}", selector={})) for n in range(count)])
+        prober.settles(made[-1]["spec"]["clusterIP"], 80, "ConnectionRefusedError")
+        assert len(everyone("GET", path)["items"]) == count
         eventually(lambda: refusals(cluster) >= count, "all are programmed", 60)
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda n: api("DELETE", f"{path}/s{n}"), range(count)))
+        everyone.all("DELETE", [(f"{path}/s{n}", None) for n in range(count)])
     finally:
         kubectl("delete namespace thousands --timeout=300s", timeout=310)
     eventually(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import Kubectl, eventually
+from harness import Cluster, Kubectl, eventually
 from traffic import (
     ADMIN,
     REFUSED,
@@ -86,6 +87,16 @@ def test_load_balancer(net: Net, service: Make) -> None:
     made = service(type="LoadBalancer")
     for prober in net.everywhere:
         prober.reaches(balancer(made), 80, ALL)
+
+
+def test_the_command_that_says_where_a_service_is(net: Net, cluster: Cluster, service: Make) -> None:
+    for kind in ("LoadBalancer", "NodePort", "ClusterIP"):
+        name = service(type=kind)["metadata"]["name"]
+        url = urllib.parse.urlsplit(cluster.sampan(f"service {name} -n net --url").strip())
+        assert url.scheme == "http" and url.hostname and url.port
+        net.prober("host").reaches(url.hostname, url.port, ALL)
+    done = cluster.run("service nothing")
+    assert done.returncode == 1 and 'services "nothing" not found' in done.stderr
 
 
 def test_load_balancer_source_ranges(net: Net, kubectl: Kubectl, service: Make) -> None:
