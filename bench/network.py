@@ -1,12 +1,11 @@
-"""How fast the network is programmed: pods, Services, one changed endpoint, DNS. Run as root: python bench/network.py
+"""The network: pods, Services, changed endpoints, throughput, DNS. Run as root: python bench/network.py
 
-Everything happens in network namespaces of its own. Prints one JSON object a line: {"name", "value", "unit"}.
+What concerns one node happens in network namespaces; `write_to_kernel` on a cluster of its own, brought up and down.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import socket
@@ -15,12 +14,20 @@ import struct
 import sys
 import tempfile
 import time
+from typing import Any
+
+import uvloop
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../tests/node/network"))
+
+import endpoints as written
+import traffic
+from machine import busy, report
 from network_objects import endpoint, service, slice_of
 from picture import Picture
 
 from sampan.base.clock import RealClock
+from sampan.cluster import garbage
 from sampan.node.dns.server import DnsServer
 from sampan.node.dns.upstream import Upstream
 from sampan.node.network import namespace
@@ -32,63 +39,62 @@ from sampan.node.network.ruleset import Config
 from sampan.node.network.services import desired
 from sampan.node.runtime import SandboxConfig
 
-
-def report(name: str, value: float, unit: str) -> None:
-    print(json.dumps({"name": name, "value": round(value, 3), "unit": unit}), flush=True)
+_INFLIGHT = 32
 
 
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+def spread(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    last = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return {"p50_ms": round(statistics.median(ordered), 3), "p99_ms": round(last, 3)}
 
 
-async def pods(directory: str, count: int = 50) -> None:
-    node = f"{directory}/node"
-    network = PodNetwork(["10.244.0.0/24"], netns=node)
+async def pods(directory: str, count: int = 50) -> dict[str, float]:
+    """Cabling up one pod: veth, addresses, routes, neighbours."""
+    network = PodNetwork(["10.244.0.0/24"], netns=f"{directory}/node")
     took = []
     for index in range(count):
         path = f"{directory}/pod-{index}"
         namespace.create(path)
-        config = SandboxConfig(f"s{index}", f"u{index}", "p", "ns", 0, "p")
         began = time.perf_counter()
-        await network.attach(path, config)
+        await network.attach(path, SandboxConfig(f"s{index}", f"u{index}", "p", "ns", 0, "p"))
         took.append((time.perf_counter() - began) * 1000)
-    report("pod attach p50", statistics.median(took), "ms")
-    report("pod attach p99", percentile(took, 0.99), "ms")
     for index in range(count):
         await network.detach(SandboxConfig(f"s{index}", f"u{index}", "p", "ns", 0, "p"))
         namespace.remove(f"{directory}/pod-{index}")
+    return spread(took)
 
 
-def many(count: int, endpoints: int = 5) -> tuple[list, list]:
+def many(count: int, each: int = 5) -> tuple[list[Any], list[Any]]:
     services, slices = [], []
     for number in range(count):
         name = f"s{number}"
         services.append(service(name, f"10.96.{number >> 8}.{number & 255}"))
-        listed = [
-            endpoint(
-                f"10.244.{(number * endpoints + e) >> 8 & 255}.{(number * endpoints + e) & 255}", "other"
-            )
-            for e in range(endpoints)
-        ]
-        slices.append(slice_of(name, *listed))
+        places = range(number * each, (number + 1) * each)
+        ends = [endpoint(f"10.{200 + (p >> 16)}.{p >> 8 & 255}.{p & 255}", "other") for p in places]
+        slices.append(slice_of(name, *ends))
     return services, slices
 
 
-async def load(directory: str, count: int) -> None:
-    services, slices = many(count)
+async def load(directory: str, services: list[Any], slices: list[Any]) -> dict[str, float]:
+    """All Services at once, as when an agent starts."""
     config = Config(node="node-0")
     began = time.perf_counter()
     wanted = desired(services, slices, config)
-    report(f"{count} services x 5: deciding", (time.perf_counter() - began) * 1000, "ms")
+    decided = time.perf_counter()
     proxy = ServiceProxy(config, f"{directory}/node")
-    began = time.perf_counter()
     await proxy.start(wanted)
-    report(f"{count} services x 5: loading the kernel", (time.perf_counter() - began) * 1000, "ms")
+    loaded = time.perf_counter()
     proxy.close()
+    return {
+        "decide_ms": round((decided - began) * 1000, 1),
+        "load_kernel_ms": round((loaded - decided) * 1000, 1),
+    }
 
 
-async def change(directory: str, count: int, times: int = 200) -> None:
-    services, slices = many(count)
+async def change(
+    directory: str, services: list[Any], slices: list[Any], times: int = 200
+) -> dict[str, float]:
+    """One Service's endpoints change: until the kernel has it."""
     view = Picture(*services, *slices)
     proxy = ServiceProxy(Config(node="node-0"), f"{directory}/node")
     controller = ProxyController(view, proxy, RealClock())
@@ -100,70 +106,86 @@ async def change(directory: str, count: int, times: int = 200) -> None:
         view.put(changed)
         await controller.settled()
         took.append((time.perf_counter() - began) * 1000)
-    report(f"endpoints changed, {count} services: to the kernel p50", statistics.median(took), "ms")
-    report(f"endpoints changed, {count} services: to the kernel p99", percentile(took, 0.99), "ms")
     await controller.stop()
+    return spread(took)
 
 
-def ask_many(port: int, query: bytes, total: int, result: list[float]) -> None:
-    """Keeps 32 questions in flight; runs in a process of its own."""
+def ask_many(port: int, query: bytes, total: int) -> tuple[float, list[float]]:
+    """Answers a second, and milliseconds each took, with 32 questions in flight; runs in a process of its own."""
+    took: list[float] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         client.settimeout(2)
-        sent = 0
+        asked: list[float] = []
         began = time.perf_counter()
-        for _ in range(32):
+        for number in range(total):
+            if number >= _INFLIGHT:
+                client.recv(512)
+                took.append((time.perf_counter() - asked[number - _INFLIGHT]) * 1000)
+            asked.append(time.perf_counter())
             client.send(query)
-            sent += 1
-        for _ in range(total - 32):
-            client.recv(512)
-            client.send(query)
-            sent += 1
-        result.append(total / (time.perf_counter() - began))
+        return total / (time.perf_counter() - began), took
 
 
-async def dns() -> None:
+async def dns(total: int = 100_000) -> dict[str, float]:
+    """A name of the cluster from the cache; the client has one of the machine's cores."""
     services, slices = many(1000)
     clock = RealClock()
     server = DnsServer(Picture(*services, *slices), clock, ["127.0.0.1"], Upstream([], clock), port=0)
     await server.start()
-    name = b"".join(struct.pack("B", len(p)) + p for p in b"s7.default.svc.cluster.local".split(b".")) + b"\0"
+    name = b"".join(bytes((len(p),)) + p for p in b"s7.default.svc.cluster.local".split(b".")) + b"\0"
     query = struct.pack(">HHHHHH", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack(">HH", 1, 1)
-    answer = await server.resolve(query)
-    assert answer[6:8] == b"\0\1"
+    assert (await server.resolve(query))[6:8] == b"\0\1"
     program = (
-        "import sys;sys.path.insert(0, sys.argv[1]);import network;r=[];"
-        "network.ask_many(int(sys.argv[2]), bytes.fromhex(sys.argv[3]), int(sys.argv[4]), r);print(r[0])"
+        "import sys; sys.path.insert(0, sys.argv[1]); import network as n; "
+        "rate, took = n.ask_many(int(sys.argv[2]), bytes.fromhex(sys.argv[3]), int(sys.argv[4])); "
+        "print(rate, *n.spread(took).values())"
     )
-    arguments = [os.path.dirname(os.path.abspath(__file__)), str(server.ports[0]), query.hex(), "100000"]
+    where = [os.path.dirname(os.path.abspath(__file__)), str(server.ports[0]), query.hex(), str(total)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, *where, stdout=asyncio.subprocess.PIPE
     )
+    before = time.process_time()
     out, _ = await process.communicate()
-    report("DNS answers from the cache (client on the same two cores)", float(out), "1/s")
+    used = time.process_time() - before
+    rate, middle, last = map(float, out.split())
     await server.stop()
+    return {
+        "answers_per_s": round(rate),
+        "server_us": round(used / total * 1e6, 2),
+        "p50_ms": round(middle, 3),
+        "p99_ms": round(last, 3),
+    }
 
 
-async def main() -> None:
+async def measure(directory: str) -> dict[str, Any]:
+    prepare_node(netns=f"{directory}/node")
+    results: dict[str, Any] = {"pod_attach": await pods(directory)}
+    for count in (1000, 5000, 10000):
+        services, slices = many(count)
+        garbage.settle()  # as the agent does
+        results[f"{count}_services"] = {
+            **await load(directory, services, slices),
+            "change": await change(directory, services, slices),
+            "connect": await traffic.first_packets(f"{directory}/first", services, slices),
+        }
+    results["throughput"] = await traffic.throughput(directory)
+    results["dns"] = await dns()
+    return results
+
+
+def main() -> None:
+    before = busy()
     directory = tempfile.mkdtemp(prefix="sampan-bench-")
     namespace.create(f"{directory}/node")
     try:
-        prepare_node(netns=f"{directory}/node")
-        await pods(directory)
-        for count in (1000, 5000, 10000):
-            await load(directory, count)
-            await change(directory, count)
-        await dns()
+        results = uvloop.run(measure(directory))
     finally:
         namespace.remove(f"{directory}/node")
         shutil.rmtree(directory)
+    results["cluster_of_1000_services"] = written.changes(1000, 300)
+    report("network", results, before)
 
 
 if __name__ == "__main__":
-    try:
-        import uvloop
-
-        uvloop.install()
-    except ImportError:
-        pass
-    asyncio.run(main())
+    main()
