@@ -180,6 +180,7 @@ def test_autoscaler_without_metrics_targets_cpu_in_both_versions():
 
 def test_empty_status():
     assert empty_status(lookup("v1", "Service")) == {"loadBalancer": {}}
+    assert empty_status(lookup("storage.k8s.io/v1", "VolumeAttachment")) == {"attached": False}
     assert empty_status(lookup("v1", "ConfigMap")) is None
 
 

@@ -50,6 +50,30 @@ async def test_http(answer, ok, seen):
     server.close()
 
 
+@pytest.mark.parametrize(
+    ("location", "ok", "seen"),
+    [
+        ("/other", False, "HTTP probe failed with statuscode: 503"),
+        ("http://127.0.0.1:{port}/other", False, "HTTP probe failed with statuscode: 503"),
+        ("http://192.0.2.1/", True, "Probe terminated redirects, Response body: moved"),
+        ("/", False, 'Get "http://127.0.0.1:{port}/": stopped after 10 redirects'),
+    ],
+)
+async def test_redirects_are_followed_on_the_same_host(location, ok, seen):
+    async def handle(reader, writer):
+        path = (await reader.readline()).split()[1]
+        answer = (
+            f"HTTP/1.1 302 Found\r\nContent-Length: 5\r\nLocation: {location.format(port=port)}\r\n\r\nmoved"
+        )
+        writer.write(answer.encode() if path == b"/" else b"HTTP/1.1 503 No\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert await look({"httpGet": {"port": port}}) == (ok, seen.format(port=port))
+    server.close()
+
+
 async def test_tcp_and_refused_connections():
     server, port = await serve(b"")
     assert await look({"tcpSocket": {"port": port}}) == (True, "")

@@ -23,6 +23,7 @@ _PLURALS = {
     "PersistentVolume": "persistentvolumes",
     "PriorityClass": "priorityclasses.scheduling.k8s.io",
     "RuntimeClass": "runtimeclasses.node.k8s.io",
+    "ServiceCIDR": "servicecidrs.networking.k8s.io",
     "StorageClass": "storageclasses.storage.k8s.io",
     "IngressClass": "ingressclasses.networking.k8s.io",
     "VolumeAttachment": "volumeattachments.storage.k8s.io",

@@ -92,6 +92,21 @@ def test_headless_and_external_name_get_no_address(allocators):
     assert "clusterIP" not in prepared(allocators, type="ExternalName", externalName="a.b")
 
 
+def test_ranges_that_were_added_are_used_when_asked_for_and_when_the_first_is_full(facts):
+    allocators = Allocators(facts.lookup, facts.ids, cidrs=("10.96.0.0/30",))
+    added = {"kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": ["203.0.113.0/24"]}}
+    with pytest.raises(ApiError):
+        prepared(allocators, clusterIP="203.0.113.9")
+    facts.put(added)
+    assert prepared(allocators, clusterIP="203.0.113.9")["clusterIPs"] == ["203.0.113.9"]
+    for name in "ab":
+        obj = service(name)
+        allocators.prepare_service(obj)
+        assert obj["spec"]["clusterIP"].startswith("10.96.0.")
+        facts.put(obj)
+    assert prepared(allocators)["clusterIP"].startswith("203.0.113.")
+
+
 def test_dual_stack(facts):
     both = Allocators(facts.lookup, facts.ids, cidrs=("10.96.0.0/16", "fd00::/108"))
     spec = prepared(both, ipFamilyPolicy="PreferDualStack")

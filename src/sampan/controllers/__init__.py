@@ -33,6 +33,7 @@ from . import (
     policy_status,
     replicaset,
     resourcequota,
+    servicecidr,
     statefulset,
     ttl,
 )
@@ -66,6 +67,7 @@ def build(config: Config) -> list[Rule]:
         *cronjob.rules(),
         *endpointslice.rules(),
         *endpoints.rules(),
+        *servicecidr.rules(),
         *loadbalancer.rules(config.load_balancer_pool),
         *namespace.rules(),
         *gc.rules(config.registry),

@@ -1,7 +1,7 @@
 """One look at a container for a probe or a hook: exec, HTTP, TCP, gRPC health. Each returns (ok, what was seen).
 
-Rules: "Configure Liveness, Readiness and Startup Probes"; any status from 200 to 399 is a success; redirects to
-the same host are not followed here but count as success.
+Rules: "Configure Liveness, Readiness and Startup Probes"; any status from 200 to 399 is a success, and so is a redirect
+to another host, which is not followed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import contextlib
 import os
 import ssl
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from sampan.base import hostport
 from sampan.node.pods.podspec import mains
@@ -22,6 +23,9 @@ Object = dict[str, Any]
 Seen = tuple[bool, str]
 _BODY = 10 * 1024
 _AGENT = "kube-probe/1.37"
+_MOVED = (301, 302, 303, 307, 308)
+_REDIRECTS = 10
+REDIRECTED = "Probe terminated redirects, Response body: "  # how what is seen of a redirect elsewhere begins
 
 
 async def check(
@@ -97,44 +101,57 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 async def http_get(pod: Object, container: Object, action: Object, ip: str) -> Seen:
-    """GET as kubelet does it; certificates are not verified."""
-    host = action.get("host") or ip
-    port = port_number(pod, container, action["port"])
-    scheme = action.get("scheme", "HTTP").lower()
-    path = action.get("path") or "/"
-    path = path if path.startswith("/") else "/" + path
-    headers = {
-        "Host": hostport.join(host, port),
-        "User-Agent": _AGENT,
-        "Accept": "*/*",
-        "Connection": "close",
-    }
+    """GET as kubelet does it: certificates are not verified; a redirect is followed as long as it stays on the host."""
+    host, path = action.get("host") or ip, action.get("path") or "/"
+    scheme, port = action.get("scheme", "HTTP").lower(), port_number(pod, container, action["port"])
+    url = f"{scheme}://{hostport.join(host, port)}{path if path.startswith('/') else '/' + path}"
+    headers = {"Host": hostport.join(host, port), "User-Agent": _AGENT, "Accept": "*/*"}
     for header in action.get("httpHeaders") or ():
         name = "Host" if header["name"].lower() == "host" else header["name"]
         headers[name] = header.get("value", "")
+    for _ in range(_REDIRECTS):
+        code, location, body = await _get(url, headers)
+        if not location:
+            ok = 200 <= code < 400
+            return ok, "" if ok else f"HTTP probe failed with statuscode: {code}"
+        url = urljoin(url, location)
+        if urlsplit(url).hostname != host.lower():
+            return True, REDIRECTED + body
+        headers["Host"] = urlsplit(url).netloc
+    return False, f'Get "{url}": stopped after {_REDIRECTS} redirects'
+
+
+async def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
+    """(status code, where it redirects to or "", the body if it redirects). Raises OSError and ValueError."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        reader, writer = await asyncio.open_connection(
-            host, port, ssl=_unverified() if scheme == "https" else None
-        )
+        reader, writer = await asyncio.open_connection(host, port, ssl=_unverified() if secure else None)
     except OSError as error:
-        url = f"{scheme}://{hostport.join(host, port)}{path}"
-        return False, f'Get "{url}": dial tcp {hostport.join(host, port)}: {_cause(error)}'
+        raise ConnectionError(f'Get "{url}": dial tcp {hostport.join(host, port)}: {_cause(error)}') from None
     try:
-        lines = [f"GET {path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items() if v), "", ""]
-        writer.write("\r\n".join(lines).encode())
+        lines = [
+            f"GET {target} HTTP/1.1",
+            *(f"{k}: {v}" for k, v in headers.items() if v),
+            "Connection: close",
+        ]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
         status = await reader.readline()
         words = status.split()
         if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-            return (
-                False,
-                "malformed HTTP response"
-                if status
-                else f'Get "{scheme}://{hostport.join(host, port)}{path}": EOF',
-            )
-        code = int(words[1])
-        if 200 <= code < 400:
-            return True, ""
-        return False, f"HTTP probe failed with statuscode: {code}"
+            raise ValueError("malformed HTTP response" if status else f'Get "{url}": EOF')
+        code, location, length = int(words[1]), "", 0
+        if code not in _MOVED:
+            return code, "", ""
+        while line := (await reader.readline()).strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            if name.lower() == "location":
+                location = value.strip()
+            elif name.lower() == "content-length" and value.strip().isdigit():
+                length = min(int(value), _BODY)
+        return code, location, (await reader.readexactly(length)).decode("utf-8", "replace")
     finally:
         await _close(writer)
 

@@ -73,6 +73,8 @@ class ProbeManager:
             last = ok
             if not ok:
                 driver.record("Warning", "Unhealthy", f"{_TITLES[kind]} probe failed: {seen}", name)
+            elif seen.startswith(checks.REDIRECTED):
+                driver.record("Warning", "ProbeWarning", f"{_TITLES[kind]} probe warning: {seen}", name)
             if streak >= needs[ok]:
                 driver.probed(name, container_id, kind, ok)
             await self._clock.sleep(period)

@@ -7,6 +7,7 @@ themselves. Sources: API reference, ServiceSpec; KEP-3070 (static part of the ad
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ Object = dict[str, Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EXTERNAL, _NODE_PORT, _BALANCER = "ExternalName", "NodePort", "LoadBalancer"
 _REQUIRE_DUAL = "RequireDualStack"
+_CIDRS = "servicecidrs.networking.k8s.io"
 _MOST_ADDRESSES = 1 << 16  # of an IPv6 range, as many as the original hands out
 
 
@@ -53,6 +55,13 @@ def _address_range(network: Network) -> Range:
     size = min(network.num_addresses, _MOST_ADDRESSES)
     last = first + size - (3 if network.version == 4 else 2)
     return Range(first, last, min(max(16, size // 16), 256) if size > 16 else 0)
+
+
+@functools.lru_cache(maxsize=256)
+def _added(text: str, version: int) -> Range | None:
+    """A ServiceCIDR's range, if it is of this family."""
+    network = ipaddress.ip_network(text)
+    return _address_range(network) if network.version == version else None
 
 
 class _Taken:
@@ -197,13 +206,24 @@ class Allocators:
                 chosen.append(self._pick_address(service, family, taken))
         spec["clusterIP"], spec["clusterIPs"] = chosen[0], chosen
 
+    def _bounds(self, version: int) -> list[Range]:
+        """The cluster's own range, then those of ServiceCIDRs that somebody added (KEP-1880)."""
+        own = self._ranges.get(version)
+        added = [
+            found
+            for cidr in self._lookup.list(_CIDRS)
+            if not cidr["metadata"].get("deletionTimestamp")
+            for text in cidr["spec"]["cidrs"]
+            if (found := _added(text, version)) and (own is None or found.first != own.first)
+        ]
+        return [own, *added] if own else added
+
     def _check_address(self, service: Object, ips: list[str], wanted: str, taken: _Taken) -> None:
         version = _version(wanted)
         if not version:
             return  # validation says that it is no address
         number = int(ipaddress.ip_address(wanted))
-        bounds = self._ranges.get(version)
-        if bounds is None or number not in bounds:
+        if not any(number in bounds for bounds in self._bounds(version)):
             network = self._networks.get(version)
             why = f"the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {network}"
         elif number in taken.addresses[version]:
@@ -213,8 +233,9 @@ class Allocators:
         raise _refuse(service, [_invalid("spec.clusterIPs", ips, f"failed to allocate IP {wanted}: {why}")])
 
     def _pick_address(self, service: Object, family: int, taken: _Taken) -> str:
-        bounds = self._ranges.get(family)
-        number = bounds.pick(set(taken.addresses[family]), self._ids) if bounds else None
+        held = set(taken.addresses[family])
+        tries = (bounds.pick(held, self._ids) for bounds in self._bounds(family))
+        number = next((found for found in tries if found is not None), None)
         if number is None:
             why = "failed to allocate a serviceIP: range is full"
             raise ApiError(

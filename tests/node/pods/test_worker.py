@@ -244,6 +244,10 @@ def test_changed_resources_are_applied_in_place():
     )
 
 
+def test_a_running_container_reports_its_resources_even_without_any():
+    assert step(make_pod(), make_world(container("c")), NOW).status["containerStatuses"][0]["resources"] == {}
+
+
 def test_a_resize_policy_may_ask_for_a_restart():
     policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
     bigger = {

@@ -83,6 +83,8 @@ _EMPTY_STATUS: dict[tuple[str, str], Json] = {
     ("batch", "CronJob"): {},
     ("batch", "Job"): {},
     ("networking.k8s.io", "Ingress"): {"loadBalancer": {}},
+    ("networking.k8s.io", "ServiceCIDR"): {},
+    ("storage.k8s.io", "VolumeAttachment"): {"attached": False},
     ("policy", "PodDisruptionBudget"): {
         "disruptionsAllowed": 0,
         "currentHealthy": 0,

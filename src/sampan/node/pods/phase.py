@@ -289,8 +289,8 @@ def _container(
         status["containerID"] = f"{world.runtime}://{latest.config.id}"
         status |= _made_with(container, latest.config)
     status["started"] = is_started(container, world)
-    resources = container.get("resources")
-    if resources and latest and latest.state != "exited":
+    resources = container.get("resources") or {}
+    if latest and latest.state != "exited":
         status["resources"] = resources
         if resources.get("requests"):
             status["allocatedResources"] = resources["requests"]

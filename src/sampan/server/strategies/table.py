@@ -179,6 +179,7 @@ STRATEGIES: dict[str, Strategy] = {
     "networkpolicies.networking.k8s.io": _SPEC,
     "servicecidrs.networking.k8s.io": _SPEC,
     "ipaddresses.networking.k8s.io": _SPEC,
+    "volumeattachments.storage.k8s.io": Strategy(status={"attached": False}),
     "leases.coordination.k8s.io": Strategy(create_on_update=True, needs_version=True),
     "roles.rbac.authorization.k8s.io": _ON_UPDATE,
     "rolebindings.rbac.authorization.k8s.io": _ON_UPDATE,
