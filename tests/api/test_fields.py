@@ -181,3 +181,21 @@ def test_any_body_is_taken_or_refused_with_a_reason(body):
         return
     orjson.dumps(found)
     assert fields.normalize(found, POD, strict=True) == (found, [])
+
+
+def test_what_was_normalised_before_is_taken_as_it_is() -> None:
+    node = schema.root("", "v1", "Pod")
+    assert node is not None
+    stored = {"kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": None}, "status": {"phase": "x"}}
+    changed = {**stored, "status": {"phase": "y", "nonsense": 1, "reason": ""}}
+    found, problems = fields.normalize(changed, node, strict=True, known=stored)
+    assert found == {**stored, "status": {"phase": "y"}}
+    assert problems == ['unknown field "status.nonsense"']
+
+
+def test_a_value_that_only_equals_what_was_there_is_looked_at() -> None:
+    node = schema.root("", "v1", "Pod")
+    assert node is not None
+    stored = {"metadata": {}, "spec": {"hostPID": True}}
+    with pytest.raises(ApiError):
+        fields.normalize({"metadata": {}, "spec": {"hostPID": 1}}, node, strict=True, known=stored)

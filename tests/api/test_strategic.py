@@ -84,12 +84,3 @@ def test_refusals(patch, code, text):
     with pytest.raises(ApiError) as refused:
         patch_spec({"containers": [A], "nodeSelector": {}}, patch)
     assert (refused.value.code, refused.value.message) == (code, text)
-
-
-def test_neither_argument_changes():
-    doc, patch = (
-        {"template": {"spec": {"containers": [dict(A)]}}},
-        {"template": {"spec": {"containers": [dict(B)]}}},
-    )
-    strategic_merge(doc, patch, TEMPLATE)
-    assert doc["template"]["spec"]["containers"] == [A] and patch["template"]["spec"]["containers"] == [B]

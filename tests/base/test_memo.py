@@ -1,6 +1,6 @@
 """What is remembered, for how long, and that it is bounded."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.base.memo import Memo
@@ -30,6 +30,7 @@ def test_long_keys_are_not_kept():
     assert memo.get(None, b"12345") is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=6))), st.integers(16, 128))
 def test_is_bounded_and_never_wrong(asked, size):
     memo = Memo(size)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from sampan.api import complaints, quantity
 from sampan.api.schema import Node
 from sampan.api.status import ApiError, bad_request
@@ -30,21 +32,31 @@ class _Mismatch(Exception):
     """A value that its field cannot hold."""
 
 
-def normalize(obj: dict[str, Any], node: Node, *, strict: bool) -> tuple[dict[str, Any], list[str]]:
+def normalize(
+    obj: dict[str, Any], node: Node, *, strict: bool, known: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """The object as the API keeps it, and what strict field validation objects to, e.g. `unknown field "spec.foo"`.
 
-    The input is not changed. With `strict` False unknown fields are dropped in silence and the list is empty.
+    The input is not changed. With `strict` False unknown fields are dropped in silence and the list is empty. `known`
+    is an object that went through this before: what `obj` has in common with it at the top is taken as it is.
     Values of custom resources are pruned only; validation checks their types. Raises ApiError 400 when a value does
     not fit its field.
     """
     unknown: list[str] = []
     try:
-        found = decoder(node)(obj, unknown)
+        found = decoder(node)(obj, unknown) if known is None else _changed(obj, known, node, unknown)
     except _Mismatch:
         raise _cannot_be_handled(obj, node, complaints.explain(obj, node, _fits)) from None
     if not (strict and unknown):
         return found, []
     return found, [f'unknown field "{path}"' for path in complaints.unknown_fields(obj, node)]
+
+
+def _changed(obj: dict[str, Any], known: dict[str, Any], node: Node, unknown: list[str]) -> dict[str, Any]:
+    """`obj` decoded, but for the parts that `known` has to the letter (1 equals True, but is no boolean)."""
+    changed = {k: v for k, v in obj.items() if k not in known or orjson.dumps(v) != orjson.dumps(known[k])}
+    found = decoder(node)(changed, unknown)
+    return {k: found.get(k) if k in changed else v for k, v in obj.items() if k not in changed or k in found}
 
 
 def strict_error(obj: dict[str, Any], node: Node, problems: list[str]) -> ApiError:

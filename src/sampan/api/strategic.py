@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.copying import copied
 from sampan.api.schema import Node
 from sampan.api.status import ApiError, bad_request
 
@@ -21,14 +20,14 @@ Map = dict[str, Any]
 
 
 def strategic_merge(doc: Map, patch: Any, node: Node | None) -> Map:
-    """The patched document; the arguments are not changed. `node` is the schema of the kind.
+    """The patched document, made of the arguments, which are used up. `node` is the schema of the kind.
 
     Raises ApiError: 400 for a patch that is no object or contradicts itself, 500 (as the reference does) for a
     directive nobody knows or an element without its merge key.
     """
     if not isinstance(patch, dict):
         raise bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
-    return _merge_map(copied(doc), copied(patch), node)
+    return _merge_map(doc, patch, node)
 
 
 def _failed(text: str) -> ApiError:

@@ -39,7 +39,7 @@ async def bind(call: Call) -> Response:
     call.row = pods
     info.name, info.subresource, info.verb = name, "binding", "update"
 
-    def transform(pod: Object) -> Object:
+    def transform(pod: Object, _: Object) -> Object:
         return _bound(pod, binding, target["name"], call.server.clock.now())
 
     await write.update_object(call, transform, options)

@@ -107,13 +107,22 @@ def _check_custom_kind(row: Resource, obj: Object) -> None:
 
 
 def finish(
-    call: Call, row: Resource, obj: Object, validation: str, problems: list[str] | None = None
+    call: Call,
+    row: Resource,
+    obj: Object,
+    validation: str,
+    problems: list[str] | None = None,
+    *,
+    old: Object | None = None,
 ) -> Object:
-    """Normalise and default an object of `row`'s kind. Unknown fields are dropped and told as `validation` says."""
+    """Normalise and default an object of `row`'s kind. Unknown fields are dropped and told as `validation` says.
+
+    `old` is the stored object that `obj` was made from, if any.
+    """
     problems = list(problems or ())
     node = node_of(row)
     if node is not None:
-        obj, found = _normalize(row, obj, node)
+        obj, found = _normalize(row, obj, node, old)
         problems += found
     if problems and validation == "Strict":
         joined = ", ".join(problems)
@@ -131,10 +140,11 @@ def finish(
     return obj
 
 
-def _normalize(row: Resource, obj: Object, node: schema.Node) -> tuple[Object, list[str]]:
+def _normalize(row: Resource, obj: Object, node: schema.Node, old: Object | None) -> tuple[Object, list[str]]:
     """`fields.normalize`, its refusals in the decoder's words."""
+    known = None if row.custom else old  # a definition may have changed since: its objects are looked at anew
     try:
-        return fields.normalize(obj, node, strict=True)
+        return fields.normalize(obj, node, strict=True, known=known)
     except ApiError:
         raise
     except ValueError as error:

@@ -34,7 +34,9 @@ async def patch(call: Call) -> Response:
     options = write_options(call.info.query, "PatchOptions", applying=media == APPLY)
     if media == APPLY:
         return await _apply(call, options)
-    written = await write.update_object(call, lambda old: _patched(call, media, old, options), options)
+    written = await write.update_object(
+        call, lambda scratch, old: _patched(call, media, scratch, old, options), options
+    )
     return write.answer(call, written, 200)
 
 
@@ -48,18 +50,18 @@ def check_media(call: Call) -> str:
     return media
 
 
-def _patched(call: Call, media: str, old: Object, options: WriteOptions) -> Object:
-    """`old` with the request's patch, normalised, defaulted and still of the same name."""
-    patched = change(call, media, old, decode.node_of(call.row))
+def _patched(call: Call, media: str, scratch: Object, old: Object, options: WriteOptions) -> Object:
+    """`old`, of which `scratch` is a copy, with the request's patch, normalised, defaulted, still of the same name."""
+    patched = change(call, media, scratch, decode.node_of(call.row))
     if not isinstance(patched, dict):
         raise _rejected()
-    new = _finish(call, patched, options)
+    new = _finish(call, patched, old, options)
     _check_identity(call, new)
     return new
 
 
 def change(call: Call, media: str, old: Object, node: Any) -> Any:
-    """The document after the patch of the request. Raises 400 for a patch that is none, 422 for one that fails."""
+    """The document after the patch of the request; `old` is used up. Raises 400 for a patch that is none, 422 for one that fails."""
     body = call.request.body
     if media == JSON_PATCH:
         from sampan.api.jsonpatch import json_patch
@@ -110,13 +112,13 @@ def _loads(body: bytes, *, strategic: bool = False) -> Any:
         raise bad_request(why) from None
 
 
-def _finish(call: Call, obj: Object, options: WriteOptions) -> Object:
+def _finish(call: Call, obj: Object, old: Object, options: WriteOptions) -> Object:
     row = call.row
     kind, version = obj.get("kind"), obj.get("apiVersion")
     try:
         if (kind and kind != row.kind) or (version and version != row.api_version):
             decode.check_kind(call, row, obj)
-        return decode.finish(call, row, obj, options.validation)
+        return decode.finish(call, row, obj, options.validation, old=old)
     except ApiError as error:
         if error.code != 400:
             raise
@@ -181,7 +183,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
             api_version=row.api_version,
         )
 
-    def transform(old: Object) -> Object:
+    def transform(_: Object, old: Object) -> Object:
         new = _finish_applied(call, merged(old), options)
         _check_identity(call, new)
         return new

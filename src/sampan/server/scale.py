@@ -136,17 +136,17 @@ async def _store(call: Call, change: Any, options: Any) -> Response:
     row, name = call.row, call.info.name
     path = _paths(row)[0]
 
-    def transform(old: Object) -> Object:
+    def transform(new: Object, old: Object) -> Object:
         wanted = change(scale_of(row, old))
         replicas = (wanted.get("spec") or {}).get("replicas", 0)
         _check(wanted, name, replicas)
-        meta, version = old["metadata"], wanted["metadata"].get("resourceVersion")
+        meta, version = new["metadata"], wanted["metadata"].get("resourceVersion")
         if version and version != "0":
             meta["resourceVersion"] = version
         if wanted["metadata"].get("uid"):
             meta["uid"] = wanted["metadata"]["uid"]
-        _set(old, path, replicas)
-        return old
+        _set(new, path, replicas)
+        return new
 
     written = await write.update_object(call, transform, options)
     obj = objects.load(written.item, row) if written.item is not None else written.obj

@@ -36,7 +36,8 @@ from sampan.server.strategies.base import has_status, prepare_create, prepare_pa
 from sampan.store.protocol import Conflict, Item
 
 Object = dict[str, Any]
-Transform = Callable[[Object], Object]  # old object (a copy it may change) -> the object that is wanted
+# (a copy of the old object that it may change, the old object) -> the object that is wanted
+Transform = Callable[[Object, Object], Object]
 
 _RETRIES = 100  # of an unconditional write whose base keeps moving
 _NAME_TRIES = 8  # of a generated name that is taken
@@ -66,7 +67,7 @@ async def update(call: Call) -> Response:
     options = write_options(call.info.query, "UpdateOptions")
     sent = decode.body(call, call.row, options.validation)
     _check_names(call, sent)
-    written = await update_object(call, lambda _: orjson.loads(orjson.dumps(sent)), options, sent=sent)
+    written = await update_object(call, None, options, sent=sent)
     return answer(call, written, 201 if written.created else 200)
 
 
@@ -181,7 +182,7 @@ def _check_names(call: Call, obj: Object) -> None:
 
 async def update_object(
     call: Call,
-    transform: Transform,
+    transform: Transform | None,
     options: WriteOptions,
     *,
     sent: Object | None = None,
@@ -189,8 +190,8 @@ async def update_object(
 ) -> Written:
     """Read, transform, store; again when the base has moved and the writer did not insist on it.
 
-    `sent` is the body of a PUT (for uid and resourceVersion of a missing object); `manage(old, new)` replaces the
-    usual bookkeeping of managedFields (server-side apply).
+    `sent` is the body of a PUT, which needs no `transform`; `manage(old, new)` replaces the usual bookkeeping of
+    managedFields (server-side apply).
     """
     row, info, server = call.row, call.info, call.server
     strategy = strategy_of(row)
@@ -201,7 +202,7 @@ async def update_object(
             return await _update_missing(call, strategy, sent, options)
         seen = await server.conversions.item(row, latest) if conversion.by_webhook(row) else latest
         old = objects.load(seen, row)
-        new = transform(objects.load(seen, row))
+        new = transform(objects.load(seen, row), old) if transform is not None else _wanted(sent or {})
         insists = _check_version(call, strategy, new, old, conditional=sent is not None)
         try:
             return await _replace(call, strategy, latest, old, new, options, manage)
@@ -211,6 +212,14 @@ async def update_object(
             if insists:
                 raise conflict(row.group, row.plural, info.name) from None
     raise conflict(row.group, row.plural, info.name)
+
+
+def _wanted(sent: Object) -> Object:
+    """What a PUT asks for; a copy if it may have to be tried again, since it names no version."""
+    if sent["metadata"].get("resourceVersion") not in (None, "", "0"):
+        return sent
+    copy: Object = orjson.loads(orjson.dumps(sent))
+    return copy
 
 
 async def _update_missing(
