@@ -133,38 +133,31 @@ class Runner:
     # What wakes a key
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
-        wakes = [*self._wakes.get(resource, ()), *self._wakes.get("*", ())]
+        wakes = self._wakes.get(resource) or self._wakes.get("*")
         if not wakes:
             return
         meta = (new or old or {})["metadata"]
         namespace, name = meta.get("namespace", ""), meta["name"]
         verb = "created" if old is None else "deleted" if new is None else "changed"
         cause = f"{resource} {namespace}/{name} {verb}"
+        known = [obj for obj in (old, new) if obj is not None]
         for work, mapper in wakes:
             if mapper is not None:
-                for key in self._mapped(work, mapper, old, new):
-                    work.queue.add(key, cause)
+                self._wake(work, mapper, known, cause)
             elif work.controller.resource != "*":
                 work.queue.add(Key(namespace, name), cause)
             elif resource not in _UNHEARD:
                 work.queue.add(Key(namespace, f"{resource}/{name}"), cause)
 
-    def _mapped(
-        self,
-        work: _Work,
-        mapper: Callable[[Object, View], Iterable[Key]],
-        old: Object | None,
-        new: Object | None,
-    ) -> Iterable[Key]:
-        keys: dict[Key, None] = {}
-        for obj in (old, new):
-            if obj is not None:
-                try:
-                    for key in mapper(obj, self.view):
-                        keys[key] = None
-                except Exception:
-                    log.exception("%s: which keys a change concerns", work.controller.name)
-        return keys
+    def _wake(
+        self, work: _Work, mapper: Callable[[Object, View], Iterable[Key]], known: list[Object], cause: str
+    ) -> None:
+        for obj in known:
+            try:
+                for key in mapper(obj, self.view):
+                    work.queue.add(key, cause)
+            except Exception:
+                log.exception("%s: which keys a change concerns", work.controller.name)
 
     # What is done for a key
 
@@ -173,21 +166,32 @@ class Runner:
             """Decides at once; most decisions are that there is nothing to do, and need no task."""
             began = self._clock.monotonic()
             controller = work.controller
-            entry = Entry(self._clock.now(), controller.name, controller.resource, key, cause)
             try:
                 plan = self._decide(controller, key, {})
             except Exception as error:
+                entry = self._entry(work, key, cause)
                 self._failed(work, key, entry, error)
-            else:
-                if not plan.idle:
-                    task = asyncio.get_running_loop().create_task(self._work(work, key, entry, plan, began))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
-                    return
+                self._ended(work, key, entry, began)
+                return
+            if plan.idle and not plan.why:
+                self._went_well(work, key, plan)
+                work.queue.done(key)
+                work.figures.reconciled("ok", self._clock.monotonic() - began)
+                self.story.looked(self._clock.now(), controller.name, controller.resource, key)
+                return
+            entry = self._entry(work, key, cause)
+            if plan.idle:
                 self._succeeded(work, key, entry, plan)
-            self._ended(work, key, entry, began)
+                self._ended(work, key, entry, began)
+                return
+            task = asyncio.get_running_loop().create_task(self._work(work, key, entry, plan, began))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
         return start
+
+    def _entry(self, work: _Work, key: Key, cause: str) -> Entry:
+        return Entry(self._clock.now(), work.controller.name, work.controller.resource, key, cause)
 
     async def _work(self, work: _Work, key: Key, entry: Entry, plan: Plan, began: float) -> None:
         try:
@@ -204,6 +208,9 @@ class Runner:
 
     def _succeeded(self, work: _Work, key: Key, entry: Entry, plan: Plan) -> None:
         entry.why = plan.why
+        self._went_well(work, key, plan)
+
+    def _went_well(self, work: _Work, key: Key, plan: Plan) -> None:
         work.queue.succeeded(key)
         work.queue.forget_timer(key)
         if plan.requeue_after is not None:
@@ -278,13 +285,15 @@ def _indexes(controllers: Iterable[Controller]) -> dict[str, dict[str, Any]]:
     return merged
 
 
-def _wakes(
-    works: Iterable[_Work],
-) -> dict[str, list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None]]]:
-    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives."""
-    found: dict[str, list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None]]] = {}
+_Wakes = list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None]]
+
+
+def _wakes(works: Iterable[_Work]) -> dict[str, _Wakes]:
+    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives. "*" is any other."""
+    found: dict[str, _Wakes] = {}
     for work in works:
         found.setdefault(work.controller.resource, []).append((work, None))
         for resource, mapper in work.controller.watches.items():
             found.setdefault(resource, []).append((work, mapper))
-    return found
+    anything = found.get("*", [])
+    return {resource: wakes if resource == "*" else wakes + anything for resource, wakes in found.items()}

@@ -1,6 +1,7 @@
 """Why things happened: which reconciles ran for an object, what woke them, what each did and how it ended.
 
-A ring of the last few thousand; `sampan story` reads it. Reconciles that did nothing are counted, not listed.
+A ring of the last few thousand; `sampan story` reads it. Reconciles that did nothing and had nothing to say are
+only counted.
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ class Story:
     def __init__(self, size: int = 5000) -> None:
         self._entries: deque[Entry] = deque(maxlen=size)
         self._idle: dict[tuple[str, Key], Entry] = {}  # the last entry of a key, while it did nothing
+        # (controller, resource, key) -> how often it had nothing to do, and when last
+        self._looked: dict[tuple[str, str, Key], tuple[int, float]] = {}
+
+    def looked(self, now: float, controller: str, resource: str, key: Key) -> None:
+        """A reconcile had nothing to do and nothing to say."""
+        who = (controller, resource, key)
+        times, _ = self._looked.get(who, _NEVER)
+        if not times and len(self._looked) >= (self._entries.maxlen or 1):
+            self._looked.clear()
+        self._looked[who] = (times + 1, now)
 
     def add(self, entry: Entry) -> None:
         who = (entry.controller, entry.key)
@@ -88,8 +99,18 @@ class Story:
             self._idle.pop(who, None)
 
     def about(self, resource: str = "", namespace: str = "", name: str = "") -> list[Entry]:
-        """Reconciles of the object, and those of others that acted on it. Empty arguments match everything."""
-        return [entry for entry in self._entries if _concerns(entry, resource, namespace, name)]
+        """Reconciles of the object, and those of others that acted on it, then who had nothing to do.
+
+        Empty arguments match everything.
+        """
+        idle = (
+            Entry(last, controller, on, key, "", times=times)
+            for (controller, on, key), (times, last) in self._looked.items()
+        )
+        return [e for e in (*self._entries, *idle) if _concerns(e, resource, namespace, name)]
+
+
+_NEVER = (0, 0.0)
 
 
 def _concerns(entry: Entry, resource: str, namespace: str, name: str) -> bool:

@@ -315,11 +315,12 @@ class CachedView:
         return self._decoded(self._table(resource).indexed(index, value))
 
     def dependents(self, uid: str) -> Pairs:
-        return [
-            (resource, self._decode(entry))
-            for resource, stream in sorted(self._streams.items())
-            for entry in stream.table.referring(uid)
+        found = [
+            (resource, entries)
+            for resource, s in self._streams.items()
+            if (entries := s.table.referring(uid))
         ]
+        return [(resource, self._decode(entry)) for resource, entries in sorted(found) for entry in entries]
 
     def contents(self, namespace: str) -> Pairs:
         return [

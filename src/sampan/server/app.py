@@ -364,7 +364,7 @@ class Server:
 
 
 def _impersonates(headers: Mapping[str, str]) -> bool:
-    return any(name.startswith("impersonate-") for name in headers)
+    return "impersonate-" in "\n".join(headers) and any(n.startswith("impersonate-") for n in headers)
 
 
 def _creatable(info: route.RequestInfo, row: Resource) -> bool:
