@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import Cluster, Kubectl, Traces, eventually
-from traffic import Net
+from traffic import Net, Outside
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +74,10 @@ def service(net: Net, request: pytest.FixtureRequest) -> Callable[..., dict[str,
     return lambda *ports, **spec: net.service(
         name, ports or [{"name": "http", "port": 80, "targetPort": "http"}], **spec
     )
+
+
+@pytest.fixture
+def outside(cluster: Cluster) -> Iterator[Outside]:
+    made = Outside(balancers="10.96.0.0/11")
+    yield made
+    made.close()

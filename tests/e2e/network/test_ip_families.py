@@ -10,7 +10,20 @@ from typing import Any
 import dns.reversename
 import pytest
 from harness import Cluster, Kubectl, Traces, eventually
-from traffic import ADMIN, REFUSED, SILENT, TCP, UDP, Net, balancers, in_node, node_ips, node_port, server_pod
+from traffic import (
+    ADMIN,
+    REFUSED,
+    SILENT,
+    TCP,
+    UDP,
+    Net,
+    Outside,
+    balancers,
+    in_node,
+    node_ips,
+    node_port,
+    server_pod,
+)
 
 ALL = ("web-1", "web-2", "web-3")
 BRIEF = 0.4
@@ -303,6 +316,12 @@ def test_the_way_to_other_nodes(kubectl: Kubectl, cluster: Cluster, families: tu
         version = "-6" if ":" in cidr else "-4"
         route = kubectl(f"exec host-1 -- ip {version} route show {cidr}")
         assert ("dev vxlan" if tunnelled else "dev eth0") in route
+
+
+def test_pods_reach_the_world_by_ipv6(net: Net, outside: Outside) -> None:
+    for name in ("client-1", "client-3", "host-2", "host"):
+        for protocol, port in (("TCP", 8080), ("UDP", 8053)):
+            assert net.prober(name).ask(outside.ip6, port, protocol) == f"world {outside.machine6}", name
 
 
 def test_a_deleted_way_to_other_nodes_comes_back(

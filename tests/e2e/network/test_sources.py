@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from harness import Kubectl, eventually
-from traffic import INSIDE, SILENT, TCP, UDP, Net, balancer, node_ip, node_port, server_pod
+from traffic import INSIDE, SILENT, TCP, UDP, Net, Outside, balancer, node_ip, node_port, server_pod
 
 Make = Callable[..., dict[str, Any]]
 BRIEF = 0.4  # seconds after which silence is taken for an answer
@@ -153,36 +153,28 @@ def machine_server() -> Iterator[int]:
     process.wait()
 
 
-@pytest.fixture
-def internet() -> Iterator[str]:
-    """A network namespace that stands for the world outside: 198.51.100.2, with a server; it knows no way to pods."""
-    name, link = "sampan-test-net", "sampantest0"
-
-    def ip(command: str) -> None:
-        subprocess.run(["ip", *command.split()], check=True, capture_output=True)
-
-    subprocess.run(["ip", "netns", "del", name], capture_output=True)
-    ip(f"netns add {name}")
-    ip(f"link add {link} type veth peer name eth0 netns {name}")
-    ip(f"addr add 198.51.100.1/24 dev {link}")
-    ip(f"link set {link} up")
-    for command in ("addr add 198.51.100.2/24 dev eth0", "link set eth0 up", "link set lo up"):
-        ip(f"-n {name} {command}")
-    inside = ["ip", "netns", "exec", name, sys.executable, "-c", INSIDE, "serve", "world", "8080", "8053"]
-    process = subprocess.Popen(inside, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.2)
-    yield "198.51.100.2"
-    process.kill()
-    process.wait()
-    ip(f"netns del {name}")
-
-
-def test_pods_reach_the_world_when_the_machine_does(net: Net, internet: str) -> None:
+def test_pods_reach_the_world_when_the_machine_does(net: Net, outside: Outside) -> None:
     for name in ("client-1", "client-3", "host-2", "host"):
-        assert net.prober(name).ask(internet, 8080) == "world 198.51.100.1", name
-        assert net.prober(name).ask(internet, 8053, "UDP") == "world 198.51.100.1", name
+        for protocol, port in (("TCP", 8080), ("UDP", 8053)):
+            assert net.prober(name).ask(outside.ip, port, protocol) == f"world {outside.machine}", name
+
+
+def test_the_world_reaches_services_through_the_machine(
+    net: Net, service: Make, outside: Outside, web_on_1: str
+) -> None:
+    """At the machine's own address by node port, and at a load balancer's if it has a way there."""
+    made = service(type="LoadBalancer")
+    for address, port in ((outside.machine, node_port(made)), (balancer(made), 80)):
+        outside.prober.reaches(address, port, ("web-1", "web-2", "web-3"))
+    local = {"externalTrafficPolicy": "Local", "selector": {"app": web_on_1}}
+    made = net.service("kept", type="LoadBalancer", **local)
+    for address, port in ((outside.machine, node_port(made)), (balancer(made), 80)):
+        outside.prober.reaches(address, port, ["single"])
+        assert outside.prober.ask(address, port) == f"single {outside.ip}"
+    made = net.service("shut", type="LoadBalancer", loadBalancerSourceRanges=["203.0.113.0/24"])
+    outside.prober.settles(balancer(made), 80, SILENT, timeout=BRIEF)
+    made = net.service("ranged", type="LoadBalancer", loadBalancerSourceRanges=[f"{outside.ip}/32"])
+    outside.prober.reaches(balancer(made), 80, ("web-1", "web-2", "web-3"))
 
 
 def test_big_packets_pass_between_nodes(net: Net) -> None:

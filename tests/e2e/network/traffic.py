@@ -250,6 +250,44 @@ class Net:
             prober.close()
 
 
+class Outside:
+    """A network namespace that stands for the world outside, with a server and a prober. It knows no way to pods, but sends
+    `balancers` to the machine, as a router of that network would."""
+
+    ip, machine = "198.51.100.2", "198.51.100.1"
+    ip6, machine6 = "2001:db8:77::2", "2001:db8:77::1"
+    _NAME, _LINK = "sampan-test-net", "sampantest0"
+
+    def __init__(self, balancers: str) -> None:
+        subprocess.run(["ip", "netns", "del", self._NAME], capture_output=True)
+        self._ip(f"netns add {self._NAME}")
+        self._ip(f"link add {self._LINK} type veth peer name eth0 netns {self._NAME}")
+        self._ip(f"link set {self._LINK} up")
+        for command in ("link set eth0 up", "link set lo up"):
+            self._ip(f"-n {self._NAME} {command}")
+        for ours, theirs in (
+            (f"{self.machine}/24", f"{self.ip}/24"),
+            (f"{self.machine6}/64", f"{self.ip6}/64"),
+        ):
+            nodad = ["nodad"] if ":" in ours else []
+            self._ip(" ".join(["addr add", ours, "dev", self._LINK, *nodad]))
+            self._ip(" ".join([f"-n {self._NAME} addr add", theirs, "dev eth0", *nodad]))
+        self._ip(f"-n {self._NAME} route add {balancers} via {self.machine}")
+        inside = ["ip", "netns", "exec", self._NAME, sys.executable, "-u", "-c", INSIDE]
+        self._server = subprocess.Popen([*inside, "serve", "world", "8080", "8053"], stdout=subprocess.PIPE)
+        self.prober = Prober(None, netns=f"/run/netns/{self._NAME}")
+        eventually(lambda: self.prober.ask(self.ip, 8080).startswith("world"), "the world's server", 10)
+
+    def _ip(self, command: str) -> None:
+        subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+
+    def close(self) -> None:
+        self.prober.close()
+        self._server.kill()
+        self._server.wait()
+        self._ip(f"netns del {self._NAME}")
+
+
 class Api:
     """Requests to the API server by several threads, each over a connection of its own, with a kubeconfig's certificate."""
 
