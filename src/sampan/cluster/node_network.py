@@ -64,6 +64,7 @@ class NodeNetwork:
             egress=tuple(self.pod_ranges),
             inside=(*config.pod_cidrs, *config.service_cidrs, *config.fabrics),
             served_here=frozenset(config.dns_ips),
+            loopback=True,
         )
         services = ServiceProxy(settings)
         self._ports = HostPorts(services)

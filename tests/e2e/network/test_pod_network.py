@@ -71,6 +71,16 @@ def test_host_ip_of_a_host_port(net: Net, kubectl: Kubectl) -> None:
     assert net.prober("host").ask(addresses["node-1"], 18101) == REFUSED
 
 
+def test_a_host_port_of_loopback(net: Net, kubectl: Kubectl) -> None:
+    """From the node itself, and from nowhere else."""
+    port = {"name": "http", "containerPort": TCP, "hostPort": 18104, "hostIP": "127.0.0.1"}
+    kubectl.apply(host_port("private", "node-1", port))
+    kubectl.wait("pod/private")
+    net.prober("host-1").reaches("127.0.0.1", 18104, ["private"])
+    assert net.prober("host").ask(nodes(kubectl)["node-1"], 18104) == REFUSED
+    assert net.prober("client-1").ask(nodes(kubectl)["node-1"], 18104) == REFUSED
+
+
 def test_a_host_port_is_had_by_one_pod_of_a_node(net: Net, kubectl: Kubectl) -> None:
     port = {"containerPort": TCP, "hostPort": 18102}
     template = host_port("x", "", port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections import Counter
 
 import pytest
@@ -24,7 +25,8 @@ class Cluster:
         inside = ("10.244.0.0/16", machine.plan.subnet, "10.96.0.0/16")
         self.proxies = [
             ServiceProxy(
-                Config(node=f"node-{i}", egress=(f"10.244.{i}.0/24",), inside=inside), machine.node(i)
+                Config(node=f"node-{i}", egress=(f"10.244.{i}.0/24",), inside=inside, loopback=True),
+                machine.node(i),
             )
             for i in range(machine.count)
         ]
@@ -194,3 +196,27 @@ async def test_partition_and_heal(machine):
     assert machine.ask("a", b, 8080, 0.3) != f"b {a}"
     fabric.heal(*ends)
     assert machine.ask("a", b, 8080) == f"b {a}"
+
+
+async def test_loopback_is_of_the_node_alone(machine):
+    """A node port answers there; what others send to 127.0.0.1 does not reach the node's servers."""
+    ends = await three_servers(machine)
+    async with cluster(machine) as c:
+        await c.apply([service("web", node_port=30080, type="NodePort")], [slice_of("web", *ends)])
+        assert len(spread(machine, machine.node(0), "127.0.0.1", 30080)) == 3
+    private = machine.udp_client(machine.node(0))
+    private.bind(("127.0.0.1", 9000))
+    private.settimeout(0.3)
+    machine.udp_client(machine.node(0)).sendto(b"from here", ("127.0.0.1", 9000))
+    assert private.recv(100) == b"from here"
+    stranger = ["nsenter", f"--net={machine.fabric_client}", "ip", "route"]
+    for command in (
+        "del local 127.0.0.0/8 dev lo table local",
+        "del local 127.0.0.1 dev lo table local",
+        f"add 127.0.0.1/32 via {machine.plan.node(0)} dev eth0 src {machine.outsider}",
+    ):
+        subprocess.run([*stranger, *command.split()], check=True)
+    machine.udp_client(machine.fabric_client).sendto(b"from elsewhere", ("127.0.0.1", 9000))
+    with pytest.raises(TimeoutError):
+        private.recv(100)
+    private.close()

@@ -6,6 +6,7 @@ agent as descriptors and stays only to report the exit code; the agent carries t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -35,9 +36,14 @@ def serve(connection: socket.socket, request: dict) -> None:
     try:
         pid, given = _start(request)
     except (OSError, ValueError, process.StartError) as error:
-        connection.send(json.dumps({"error": describe(error)}).encode())
+        with contextlib.suppress(OSError):  # who asked may have ended meanwhile
+            connection.send(json.dumps({"error": describe(error)}).encode())
         os._exit(0)
-    socket.send_fds(connection, [json.dumps({"pid": pid}).encode()], given)
+    try:
+        socket.send_fds(connection, [json.dumps({"pid": pid}).encode()], given)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os._exit(0)
     for fd in given:
         os.close(fd)
     code = _wait(pid, connection)

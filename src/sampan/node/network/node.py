@@ -17,6 +17,7 @@ def prepare_node(dns_ips: Sequence[str] = (), netns: namespace.Netns | None = No
             "ipv6/conf/all/forwarding": "1",
             "ipv4/conf/all/rp_filter": "0",
             "ipv4/conf/default/rp_filter": "0",
+            "ipv4/conf/all/route_localnet": "1",  # connections to 127.0.0.1 lead to pods; see `ruleset`
             "ipv6/conf/default/accept_dad": "0",
         },
     )

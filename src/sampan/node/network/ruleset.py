@@ -35,7 +35,7 @@ from sampan.node.network.nftables import (
 MASQUERADE_MARK = 0x4000
 LOCAL_OFFSET = 1 << 16  # where the indexes of a service's endpoints on this node begin
 AFFINITY_SIZE = 65536
-_DNAT_PRIORITY, _SNAT_PRIORITY = -100, 100
+_GUARD_PRIORITY, _DNAT_PRIORITY, _SNAT_PRIORITY = -110, -100, 100
 
 VIPS, SHORTCUT, ENDPOINTS, HAIRPIN = "vips", "shortcut", "endpoints", "hairpin"
 REJECTED, DROPPED, BALANCES = "rejected", "dropped", "balances"
@@ -150,7 +150,9 @@ def chains(family: Family, config: Config) -> list[Chain]:
         for service in _networks(family, config.services)
     ]
     tcp = x.l4proto(0) + x.compare(0, bytes((x.TCP,)))
+    guard = [Chain("guard", [_forged(family)], PREROUTING, _GUARD_PRIORITY)] if config.loopback else []
     return [
+        *guard,
         Chain(
             "services",
             [
@@ -178,6 +180,13 @@ def chains(family: Family, config: Config) -> list[Chain]:
         Chain("filter-forward", [refusing, *unknown], FORWARD),
         Chain("filter-output", [refusing, *unknown], OUTPUT),
     ]
+
+
+def _forged(family: Family) -> bytes:
+    """Drops what comes from elsewhere for 127.0.0.0/8: the kernel did so itself without route_localnet."""
+    elsewhere = x.iifname(0) + x.compare(0, b"lo".ljust(16, b"\0"), x.NOT_EQUAL)
+    address, prefix = (bytes((127, 0, 0, 0)), 8) if family.version == 4 else (bytes(15) + b"\x01", 128)
+    return elsewhere + x.daddr(family, 0) + x.within(family, 0, address, prefix) + x.then(x.DROPPED)
 
 
 def _postrouting(family: Family, config: Config) -> list[bytes]:
