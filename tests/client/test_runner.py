@@ -126,6 +126,18 @@ async def test_a_refusal_stops_the_phase_early_is_told_and_tried_again(run, clie
     assert len(await pods(client)) == 100
 
 
+async def test_what_goes_with_its_namespace_is_not_tried_again(run, client, clock, server):
+    def ends(request):
+        if request.method == "POST" and request.path.endswith("/pods"):
+            raise ApiError(403, "Forbidden", "it ends", {"causes": [{"reason": "NamespaceTerminating"}]})
+
+    server.refuse = ends
+    await client.create("replicasets.apps", replica_set())
+    await run(Rule())
+    await clock.advance(100)
+    assert server.log.count(("POST", "/api/v1/namespaces/default/pods")) == 1
+
+
 async def test_events_name_what_was_made(run, client, clock):
     await client.create("replicasets.apps", replica_set(replicas=1))
     await run(Rule())

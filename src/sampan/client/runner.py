@@ -29,6 +29,10 @@ _UNHEARD = ("events", "events.events.k8s.io")  # no controller of "*" is woken b
 log = logging.getLogger(__name__)
 
 
+def _namespace_ends(error: ApiError) -> bool:
+    return any(c.get("reason") == "NamespaceTerminating" for c in (error.details or {}).get("causes") or ())
+
+
 class _Work:
     """One controller with its queue."""
 
@@ -224,6 +228,9 @@ class Runner:
     def _failed(self, work: _Work, key: Key, entry: Entry, error: Exception) -> None:
         conflict = isinstance(error, ApiError) and error.code == 409
         entry.outcome = error.message if isinstance(error, ApiError) else repr(error)
+        if isinstance(error, ApiError) and _namespace_ends(error):
+            work.queue.succeeded(key)  # the object goes with its namespace: there is nothing to try again for
+            return
         delay = work.queue.failed(key, f"again after: {entry.outcome}", conflict=conflict)
         who = f"{work.controller.name} {key.namespace}/{key.name}"
         if isinstance(error, ApiError | OSError | EOFError | TimeoutError):

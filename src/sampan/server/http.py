@@ -217,7 +217,8 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._raw is not None:
             self._raw.end()
-            return True
+            assert self._transport is not None
+            return self._transport.get_extra_info("sslcontext") is None  # TLS is not closed one way only
         return False
 
     def pause_writing(self) -> None:
