@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import tarfile
+from collections.abc import Callable
 from typing import BinaryIO
 
 from sampan.node.images.compression import Reader
@@ -163,10 +164,11 @@ class _Target:
         if member.isdir():
             self._make_directory(member, parent, name, path)
             return
-        self._clear(parent, name)
         if member.isreg():
             self._make_file(archive, member, parent, name)
-        elif member.islnk():
+            return
+        self._clear(parent, name)
+        if member.islnk():
             self._link(member, parent, name)
             return  # owner and mode are those of what it links to
         elif member.issym():
@@ -199,8 +201,13 @@ class _Target:
         self._times[path] = int(member.mtime)
 
     def _make_file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        """Most of an image is files, so everything about one is done through its descriptor."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o600, dir_fd=parent)
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self._clear(parent, name)
+            fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:
             content = archive.extractfile(member)
             left = member.size
@@ -210,6 +217,12 @@ class _Target:
                     raise UnpackError(f"truncated layer: {member.name!r} ends early")
                 os.write(fd, data)
                 left -= len(data)
+            status = os.fstat(fd)
+            if self._owners and (status.st_uid, status.st_gid) != (member.uid, member.gid):
+                self._own(lambda: os.fchown(fd, member.uid, member.gid))
+            os.fchmod(fd, member.mode & 0o7777)
+            self._xattrs(member, fd)
+            os.utime(fd, (int(member.mtime), int(member.mtime)))
         finally:
             os.close(fd)
         self.size += member.size
@@ -229,31 +242,32 @@ class _Target:
 
     def _attributes(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         if self._owners:
-            try:
-                os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # an id that does not exist in this user namespace
-                    raise
+            self._own(lambda: os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False))
         if not member.issym():
             os.chmod(name, member.mode & 0o7777, dir_fd=parent)
-        for key, value in member.pax_headers.items():
-            if key.startswith(_XATTR):
-                self._xattr(parent, name, key.removeprefix(_XATTR), value)
+        self._xattrs(member, f"/proc/self/fd/{parent}/{name}")
         if not member.isdir():
             seconds = int(member.mtime)
             os.utime(name, (seconds, seconds), dir_fd=parent, follow_symlinks=False)
 
     @staticmethod
-    def _xattr(parent: int, name: str, key: str, value: str) -> None:
+    def _own(chown: Callable[[], None]) -> None:
+        try:
+            chown()
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # an id that does not exist in this user namespace
+                raise
+
+    @staticmethod
+    def _xattrs(member: tarfile.TarInfo, target: int | str) -> None:
         """File capabilities and user attributes; overlay's own would let a layer redirect into others."""
-        allowed = key == "security.capability" or (
-            key.startswith("user.") and not key.startswith("user.overlay.")
-        )
-        if not allowed:
-            return
-        with contextlib.suppress(OSError):
-            data = value.encode("utf-8", "surrogateescape")
-            os.setxattr(f"/proc/self/fd/{parent}/{name}", key, data, follow_symlinks=False)
+        for key, value in member.pax_headers.items():
+            key = key.removeprefix(_XATTR) if key.startswith(_XATTR) else ""
+            own = key.startswith("user.") and not key.startswith("user.overlay.")
+            if key == "security.capability" or own:
+                with contextlib.suppress(OSError):
+                    data = value.encode("utf-8", "surrogateescape")
+                    os.setxattr(target, key, data, follow_symlinks=isinstance(target, int))
 
     def finish(self) -> None:
         """Directory times last: filling a directory changes them."""
