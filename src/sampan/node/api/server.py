@@ -21,7 +21,7 @@ from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
-from sampan.node.api import logs, nodelogs, portforward, remote, stats, websocket
+from sampan.node.api import configz, logs, nodelogs, portforward, remote, stats, websocket
 from sampan.node.api.http import HttpServer
 from sampan.node.api.query import Query, text
 from sampan.node.pods.driver import PodDriver
@@ -110,8 +110,7 @@ class KubeletApi:
             case ["shutdown"]:
                 return await self._shutdown(query)
             case ["configz"]:
-                kind = {"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1"}
-                return _json({"kubeletconfig": kind})
+                return _json({"kubeletconfig": configz.kubelet_configuration(self._agent.config)})
         raise Refused(404, "404 page not found")
 
     async def _shutdown(self, query: Query) -> Response:

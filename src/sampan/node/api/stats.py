@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from sampan.base.clock import rfc3339
 from sampan.node.agent import Agent
 from sampan.node.meter import Measured
 from sampan.node.pods.driver import PodDriver
+
+_STATES = ("created", "exited", "running")
 
 Object = dict[str, Any]
 
@@ -112,13 +115,18 @@ def _bytes(entry: Object) -> int:
 
 def metrics(agent: Agent) -> bytes:
     """/metrics: how many pods and containers this node carries."""
-    drivers = list(agent.manager.drivers.values())
-    running = sum(len(d.world.running()) for d in drivers)
+    worlds = [driver.world for driver in agent.manager.drivers.values()]
+    states = Counter(one.state for world in worlds for one in world.containers.values())
+    running = sum(1 for world in worlds if world.sandbox is not None and world.sandbox.ready)
     lines = [
+        "# TYPE kubelet_node_name gauge",
+        f'kubelet_node_name{{node="{agent.name}"}} 1',
         "# TYPE kubelet_active_pods gauge",
-        f"kubelet_active_pods {len(drivers)}",
+        f"kubelet_active_pods {len(worlds)}",
+        "# TYPE kubelet_running_pods gauge",
+        f"kubelet_running_pods {running}",
         "# TYPE kubelet_running_containers gauge",
-        f'kubelet_running_containers{{container_state="running"}} {running}',
+        *(f'kubelet_running_containers{{container_state="{state}"}} {states[state]}' for state in _STATES),
     ]
     return ("\n".join(lines) + "\n").encode()
 

@@ -1,0 +1,52 @@
+"""/configz: the node's settings under the names of KubeletConfiguration (v1beta1), for tools that ask a node about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.node import logrotate, pressure
+from sampan.node.config import AgentConfig
+
+Object = dict[str, Any]
+
+
+def kubelet_configuration(config: AgentConfig) -> Object:
+    """What is set here; fields that have no meaning for this node are left out."""
+    return {
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "address": config.address,
+        "port": config.port,
+        "authentication": {"x509": {}, "webhook": {"enabled": False}, "anonymous": {"enabled": False}},
+        "staticPodPath": config.static_pods,
+        "clusterDomain": config.cluster_domain,
+        "clusterDNS": list(config.cluster_dns),
+        "resolvConf": config.resolv_conf,
+        "maxPods": config.max_pods,
+        "podPidsLimit": -1,
+        "systemReserved": dict(config.reserved),
+        "cgroupDriver": "cgroupfs",
+        "seccompDefault": True,
+        "serializeImagePulls": False,
+        "rotateCertificates": True,
+        "allowedUnsafeSysctls": list(config.unsafe_sysctls),
+        "nodeStatusReportFrequency": _duration(config.status_period),
+        "nodeLeaseDurationSeconds": config.lease_duration,
+        "evictionHard": _thresholds(config.eviction_hard),
+        "evictionSoft": _thresholds(config.eviction_soft),
+        "evictionPressureTransitionPeriod": _duration(config.pressure_transition),
+        "evictionMaxPodGracePeriod": int(config.eviction_max_pod_grace),
+        "imageGCHighThresholdPercent": int(config.image_gc_high),
+        "imageGCLowThresholdPercent": int(config.image_gc_low),
+        "containerLogMaxSize": f"{logrotate.MAX_SIZE >> 20}Mi",
+        "containerLogMaxFiles": logrotate.MAX_FILES,
+    }
+
+
+def _thresholds(text: str) -> dict[str, str]:
+    return {one.signal: one.amount for one in pressure.parse(text)}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
