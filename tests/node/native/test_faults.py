@@ -1,6 +1,7 @@
 """Lives of pods with things going wrong at every moment: afterwards nothing is left (conftest counts)."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -59,3 +60,16 @@ async def test_random_lives(pods, seed):
         if chance.random() < 0.5:
             await pods.runtime.remove_sandbox(sandbox)
     await takeover(pods)
+
+
+async def test_who_makes_a_sandbox_may_be_killed_at_any_moment(pods):
+    pid = pods.zygote.process.pid
+    for number in range(50):
+        making = asyncio.create_task(pods.sandbox(f"m{number}", share_processes=True))
+        await asyncio.sleep(number * 0.0003)
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            for maker in file.read().split():
+                os.kill(int(maker), signal.SIGKILL)
+        with contextlib.suppress(RuntimeFailure):
+            await making
+        await pods.runtime.remove_sandbox(f"m{number}")

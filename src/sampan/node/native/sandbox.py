@@ -26,9 +26,11 @@ def serve(connection: socket.socket, request: dict) -> None:
     try:
         os.makedirs(request["dir"], mode=0o700, exist_ok=True)
         _record(request, 0)
-        init = _make(request)
+        recorded = os.pipe()
+        init = _make(request, recorded)
         if init:
             _record(request, init)
+            os.write(recorded[1], b"x")
         shim.reply(connection, {})
     except (OSError, ValueError) as error:
         shim.reply(connection, {"error": shim.describe(error)})
@@ -47,20 +49,21 @@ def _record(request: dict, init: int) -> None:
     syscalls.write_atomic(f"{request['dir']}/sandbox.json", json.dumps(record).encode())
 
 
-def _make(request: dict) -> int:
+def _make(request: dict, recorded: tuple[int, int]) -> int:
+    """Returns the pid of its first process, 0 when it has none; that one ends unless told that it was `recorded`."""
     directory = request["dir"]
     if request.get("cgroup"):
         cgroups.create(request["cgroup"], request.get("limits") or {})
     _shared_memory(f"{directory}/shm", request.get("user_base") or 0)
     if "user" in request["own"]:
-        return _make_for_users(request)
+        return _make_for_users(request, recorded)
     _namespaces(request)
     for name in _KINDS:
         if name in request["own"]:
             _keep(f"/proc/self/ns/{name}", f"{directory}/{name}")
     if "pid" not in request["own"]:
         return 0
-    pid = _first_process()
+    pid = _first_process(recorded)
     _keep(f"/proc/{pid}/ns/pid", f"{directory}/pid")
     return pid
 
@@ -82,7 +85,7 @@ def _namespaces(request: dict) -> None:
         _sysctl(name, value)
 
 
-def _make_for_users(request: dict) -> int:
+def _make_for_users(request: dict, recorded: tuple[int, int]) -> int:
     """The same for a pod with users of its own: its namespaces belong to its user namespace, so a child makes them."""
     directory = request["dir"]
     holder, hold = users.make(request["user_base"])
@@ -98,7 +101,7 @@ def _make_for_users(request: dict) -> int:
             fd = os.open(f"{directory}/user", os.O_RDONLY | os.O_CLOEXEC)
             users.enter(fd)
             _namespaces(request)
-            pid = _first_process() if "pid" in request["own"] else 0
+            pid = _first_process(recorded) if "pid" in request["own"] else 0
             theirs.send(json.dumps({"pid": pid}).encode())
             theirs.recv(1)  # until they are kept
         except (OSError, ValueError) as error:
@@ -168,11 +171,14 @@ def _sysctl(name: str, value: str) -> None:
         raise OSError(error.errno, f'cannot set sysctl "{name}" to "{value}": {error.strerror}') from None
 
 
-def _first_process() -> int:
-    """Process 1 of a shared PID namespace: it only reaps."""
+def _first_process(recorded: tuple[int, int]) -> int:
+    """Process 1 of a shared PID namespace: it only reaps. Should we be killed before it is on disk, it ends as well."""
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
+        os.close(recorded[1])
+        if not os.read(recorded[0], 1):
+            os._exit(0)
         os.closerange(0, 4096)
         syscalls.set_name("pause")
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
