@@ -106,6 +106,18 @@ async def test_a_page_token_expires(store, clock):
         store.list("pods", after="a/0", limit=1, revision=page.revision)
 
 
+async def test_a_page_token_expires_also_where_nothing_changes(store, clock):
+    for n in range(3):
+        await store.put("pods", f"a/{n}", draft(), 0)
+    page = store.list("pods", limit=1)
+    for _ in range(35):  # others write on
+        await store.put("nodes", "b", draft(), None)
+        await clock.advance(10)
+    with pytest.raises(Compacted):
+        store.list("pods", after="a/0", limit=1, revision=page.revision)
+    assert store.list("pods", revision=store.revision).items
+
+
 async def test_an_exact_older_revision_is_rebuilt_from_history(store):
     first = await store.put("pods", "a/1", draft("one"), 0)
     await store.put("pods", "a/2", draft(), 0)

@@ -20,6 +20,7 @@ from sampan.store.protocol import Change, Compacted, Conflict, Draft, Item, Page
 HISTORY_COUNT = 10_000
 HISTORY_AGE = 600.0  # seconds
 _PIN_AGE = 300.0  # seconds a continue token stays good, as long as etcd's compaction interval
+_MARK_EVERY = 10.0  # seconds: how exactly that is kept
 _PINS = 8  # pinned pictures; older ones are rebuilt from history while that reaches back far enough
 
 
@@ -103,6 +104,8 @@ class VersionedStore:
         self._buckets: dict[str, _Bucket] = {}
         self._queue: deque[_Waiting] = deque()
         self._pins: dict[tuple[str, str, int], _Pin] = {}
+        self._marks: deque[tuple[float, int]] = deque()  # (time, the revision that became visible then)
+        self._compacted = 0  # pictures below this revision are no longer given
 
     # Reading
 
@@ -123,6 +126,10 @@ class VersionedStore:
     ) -> Page:
         found = self._bucket(bucket)
         at = self._revision if revision is None else min(revision, self._revision)
+        if revision is not None:
+            self._forget(self._clock.monotonic())
+            if at < self._compacted:
+                raise Compacted(self._compacted)
         keys: _Keys = found.keys
         items: Mapping[str, Item] = found.items
         if at < found.history.newest:
@@ -215,6 +222,9 @@ class VersionedStore:
         self._revision = change.revision
         now = self._clock.monotonic()
         bucket.apply(change, now)
+        if not self._marks or now - self._marks[-1][0] > _MARK_EVERY:
+            self._forget(now)
+            self._marks.append((now, change.revision))
         if self._pins:
             self._unpin(now)
 
@@ -247,6 +257,11 @@ class VersionedStore:
         keys = sorted(key for key in items if key.startswith(prefix))
         self._pin(bucket, prefix, revision, keys, items)
         return keys, items
+
+    def _forget(self, now: float) -> None:
+        """A picture is given for as long as a page token is good after a newer revision has taken its place."""
+        while self._marks and now - self._marks[0][0] > _PIN_AGE:
+            self._compacted = self._marks.popleft()[1]
 
     def _pin(
         self, bucket: _Bucket, prefix: str, revision: int, keys: _Keys, items: Mapping[str, Item]
