@@ -147,6 +147,44 @@ async def test_duplicate_keys_are_told_or_refused(ready):
     assert 'duplicate field \\"data.k\\"' in response.headers["warning"]
 
 
+POD = "/api/v1/namespaces/d/pods"
+STRICT = "fieldValidation=Strict"
+UNKNOWN_THEN_TWICE = (
+    b'{"metadata":{"name":"p"},"spec":{"who":1,"nodeName":"a","nodeName":"b","who":2,'
+    b'"containers":[{"name":"c","image":"i","image":"j","odd":1}]}}'
+)
+
+
+async def test_unknown_and_duplicate_fields_are_told_as_they_come(ready):
+    _, answer = await ready.call("POST", f"{POD}?{STRICT}", UNKNOWN_THEN_TWICE)
+    assert answer["message"].endswith(
+        'strict decoding error: unknown field "spec.who", duplicate field "spec.nodeName", '
+        'duplicate field "spec.containers[0].image", unknown field "spec.containers[0].odd"'
+    )
+
+
+@pytest.mark.parametrize("media", ["application/merge-patch+json", "application/strategic-merge-patch+json"])
+async def test_duplicate_keys_of_a_patch_are_refused(ready, media):
+    await ready.ok("POST", MAPS, {"metadata": {"name": "m"}})
+    body = b'{"data":{"k":"1","k":"2"},"who":1}'
+    status, answer = await ready.call("PATCH", f"{MAPS}/m?{STRICT}", body, headers={"content-type": media})
+    assert status == 422
+    assert answer["message"].endswith('strict decoding error: duplicate field "data.k", unknown field "who"')
+
+
+async def test_duplicate_keys_of_an_applied_configuration_are_refused_with_their_line(ready):
+    body = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: m\ndata:\n  k: a\n  k: b\n"
+    headers = {"content-type": "application/apply-patch+yaml"}
+    path = f"{MAPS}/m?fieldManager=me"
+    status, answer = await ready.call("PATCH", f"{path}&{STRICT}", body, headers=headers)
+    assert status == 400 and answer["message"] == (
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n"
+        '  line 7: key "k" already set in map'
+    )
+    response = await ready.response("PATCH", path, body, headers=headers)
+    assert response.status == 201 and 'line 7: key \\"k\\" already set' in response.headers["warning"]
+
+
 async def test_objects_over_the_limit_are_not_stored(ready):
     labels = {f"k{n}": "v" for n in range(60_000)}
     body = {"metadata": {"name": "big", "labels": labels}}

@@ -20,3 +20,12 @@ async def test_a_table_longer_than_one_piece(api: Any) -> None:
     assert (len(page["rows"]), page["metadata"]["remainingItemCount"]) == (150, 80)
     status, refused = await api.call("GET", PATH + "?includeObject=Some", headers=TABLE)
     assert (status, refused["reason"]) == (400, "BadRequest")
+
+
+async def test_a_review_has_no_table(ready):
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    body = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+    assert (await ready.call("POST", path, body, headers={"accept": accept}))[0] == 406
+    answer = await ready.ok("POST", path, body, headers={"accept": f"{accept},application/json"})
+    assert answer["kind"] == "SelfSubjectAccessReview"

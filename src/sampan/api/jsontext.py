@@ -7,6 +7,7 @@ Go's encoding/json, because clients show them.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 _SPACE = " \t\r\n"
@@ -177,6 +178,36 @@ def duplicates(text: str) -> list[str]:
     found: list[str] = []
     _collect(json.loads(text, object_pairs_hook=_Pairs), "", found)
     return found
+
+
+def in_order(text: str, unknown: list[str], twice: list[str]) -> list[tuple[str, bool]]:
+    """(path, whether it comes twice) in the order of the document, as a decoder meets them that knows the fields.
+
+    A field that is not known is met once, however often it comes.
+    """
+    lacking, again = set(unknown), set(twice)
+    found: list[tuple[str, bool]] = []
+    seen: set[str] = set()
+    for path in _walk(json.loads(text, object_pairs_hook=_Pairs), ""):
+        if path not in seen and path in lacking:
+            found.append((path, False))
+        elif path in seen and path in again and path not in lacking:
+            found.append((path, True))
+            again.discard(path)
+        seen.add(path)
+    met = {path for path, _ in found}
+    return [*found, *((path, False) for path in unknown if path not in met)]
+
+
+def _walk(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, _Pairs):
+        for key, item in value:
+            here = f"{path}.{key}" if path else key
+            yield here
+            yield from _walk(item, here)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _walk(item, f"{path}[{index}]")
 
 
 def _collect(value: Any, path: str, found: list[str]) -> None:

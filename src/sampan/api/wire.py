@@ -241,6 +241,37 @@ def _yaml_duplicates(body: bytes) -> list[str]:
     return found
 
 
+def yaml_strict_error(body: bytes) -> str:
+    """What Go's strict YAML decoder says of keys that come twice, with their lines; "" when none does."""
+    if body[:1] == b"{" and not duplicate_keys(body):  # JSON, as kubectl sends it
+        return ""
+    try:
+        tree = yaml.compose(body, _Loader)
+    except (yaml.YAMLError, RecursionError):
+        return ""
+    lines: list[str] = []
+    if tree is not None:
+        _collect_lines(tree, lines, set())
+    return "\n".join(["yaml: unmarshal errors:", *lines]) if lines else ""
+
+
+def _collect_lines(tree: Any, lines: list[str], visited: set[int]) -> None:
+    if id(tree) in visited:
+        return
+    visited.add(id(tree))
+    if isinstance(tree, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in tree.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    lines.append(f'  line {key.start_mark.line + 1}: key "{key.value}" already set in map')
+                seen.add(key.value)
+            _collect_lines(value, lines, visited)
+    elif isinstance(tree, yaml.SequenceNode):
+        for item in tree.value:
+            _collect_lines(item, lines, visited)
+
+
 def _collect_duplicates(tree: Any, path: str, found: list[str], visited: set[int]) -> None:
     if id(tree) in visited:  # an alias: looked at already, and maybe without end
         return

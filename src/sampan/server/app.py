@@ -231,9 +231,10 @@ class Server:
         if verb == "watch":
             call.form = form_of(call.request.headers, watching=True)
             return watch.watch(call)
-        call.form = form_of(call.request.headers)
+        review = row.verbs == ("create",)
+        call.form = form_of(call.request.headers, tables=not review)
         if verb == "create":
-            if row.verbs == ("create",):
+            if review:
                 return await subresources.create_only(call)
             return await write.create(call)
         if verb == "update":

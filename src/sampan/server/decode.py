@@ -31,7 +31,7 @@ def body(call: Call, row: Resource, validation: str = "Warn", *, kinds: tuple[st
     duplicates: list[str] = []
     if validation != "Ignore":
         decoded = obj if media == negotiate.JSON else None
-        duplicates = duplicate_problems(request.headers, request.body, decoded)
+        duplicates = duplicate_fields(media, request.body, decoded)
     check_kind(call, row, obj, kinds)
     return finish(call, row, obj, validation, duplicates)
 
@@ -49,12 +49,9 @@ def parse(call: Call, row: Resource, media: str) -> Object:
     return wire.parse_body(media, data, kind=row.kind)
 
 
-def duplicate_problems(headers: Any, data: bytes, decoded: Object | None = None) -> list[str]:
-    """`duplicate field "a.b"` of a JSON or YAML body; `decoded` is what a JSON body says, if that is known already."""
-    media = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == negotiate.PROTOBUF:
-        return []
-    return [f'duplicate field "{path}"' for path in wire.duplicate_keys(data, decoded)]
+def duplicate_fields(media: str, data: bytes, decoded: Object | None = None) -> list[str]:
+    """Paths that a JSON or YAML body has twice; `decoded` is what a JSON body says, if that is known already."""
+    return [] if media == negotiate.PROTOBUF else wire.duplicate_keys(data, decoded)
 
 
 def check_kind(call: Call, row: Resource, obj: Object, kinds: tuple[str, ...] = ()) -> None:
@@ -111,19 +108,21 @@ def finish(
     row: Resource,
     obj: Object,
     validation: str,
-    problems: list[str] | None = None,
+    duplicates: list[str] | None = None,
     *,
     old: Object | None = None,
 ) -> Object:
-    """Normalise and default an object of `row`'s kind. Unknown fields are dropped and told as `validation` says.
+    """Normalise and default an object of `row`'s kind. Unknown fields are dropped and told as `validation` says,
+    together with the paths in `duplicates`.
 
     `old` is the stored object that `obj` was made from, if any.
     """
-    problems = list(problems or ())
+    problems: list[str] = []
     node = node_of(row)
     if node is not None:
-        obj, found = _normalize(row, obj, node, old)
-        problems += found
+        obj, problems = _normalize(row, obj, node, old)
+    if duplicates:
+        problems = _with_duplicates(call, row, problems, duplicates)
     if problems and validation == "Strict":
         joined = ", ".join(problems)
         raise bad_request(
@@ -138,6 +137,21 @@ def finish(
         obj["metadata"] = {}
     default(row, obj, node)
     return obj
+
+
+def _with_duplicates(call: Call, row: Resource, unknown: list[str], twice: list[str]) -> list[str]:
+    """A body of a built-in kind is read by a decoder that knows its fields: it objects to things as they come.
+    Otherwise the document is read first, and its fields are looked at then."""
+    whole = call.request.method in ("POST", "PUT")
+    if row.custom or not whole or not unknown:
+        return [*(f'duplicate field "{path}"' for path in twice), *unknown]
+    try:
+        text = call.request.body.decode("utf-8", "replace")
+        paths = [problem.split('"')[1] for problem in unknown]
+        met = jsontext.in_order(text, paths, twice)
+    except ValueError:  # YAML
+        return [*(f'duplicate field "{path}"' for path in twice), *unknown]
+    return [f'{"duplicate" if again else "unknown"} field "{path}"' for path, again in met]
 
 
 def _normalize(row: Resource, obj: Object, node: schema.Node, old: Object | None) -> tuple[Object, list[str]]:

@@ -39,23 +39,28 @@ class Form:
 PLAIN = Form()
 
 
-def form_of(headers: Mapping[str, str], *, listing: bool = False, watching: bool = False) -> Form:
-    """The form that `Accept` asks for first and we have. Raises 406 in the two texts Kubernetes has for it."""
+def form_of(
+    headers: Mapping[str, str], *, listing: bool = False, watching: bool = False, tables: bool = True
+) -> Form:
+    """The form that `Accept` asks for first and we have. Raises 406 in the two texts Kubernetes has for it.
+
+    `tables` False: what is answered has no columns, as reviews have none.
+    """
     accept = headers.get("accept", "")
     if not accept or accept == JSON or accept == "*/*":
         return PLAIN
-    return _choose(accept, listing, watching)
+    return _choose(accept, listing, watching, tables)
 
 
 @lru_cache(maxsize=256)
-def _choose(accept: str, listing: bool, watching: bool) -> Form:
+def _choose(accept: str, listing: bool, watching: bool, tables: bool) -> Form:
     clauses = _clauses(accept)
     known = [(media, params) for media, params in clauses if media in ACCEPTED or media in _WILDCARDS]
     if not known:
         raise ApiError(406, "NotAcceptable", "406: Not Acceptable", {})
     for media, params in known:
         form = _form(_WILDCARDS.get(media, media), params, listing, watching)
-        if form is not None:
+        if form is not None and (tables or form.shape != "table"):
             return form
     raise not_acceptable(ACCEPTED)
 

@@ -55,7 +55,8 @@ def _patched(call: Call, media: str, scratch: Object, old: Object, options: Writ
     patched = change(call, media, scratch, decode.node_of(call.row))
     if not isinstance(patched, dict):
         raise _rejected()
-    new = _finish(call, patched, old, options)
+    twice = [] if options.validation == "Ignore" else decode.duplicate_fields(media, call.request.body)
+    new = _finish(call, patched, old, options, twice)
     _check_identity(call, new)
     return new
 
@@ -112,13 +113,13 @@ def _loads(body: bytes, *, strategic: bool = False) -> Any:
         raise bad_request(why) from None
 
 
-def _finish(call: Call, obj: Object, old: Object, options: WriteOptions) -> Object:
+def _finish(call: Call, obj: Object, old: Object, options: WriteOptions, twice: list[str]) -> Object:
     row = call.row
     kind, version = obj.get("kind"), obj.get("apiVersion")
     try:
         if (kind and kind != row.kind) or (version and version != row.api_version):
             decode.check_kind(call, row, obj)
-        return decode.finish(call, row, obj, options.validation, old=old)
+        return decode.finish(call, row, obj, options.validation, twice, old=old)
     except ApiError as error:
         if error.code != 400:
             raise
@@ -207,6 +208,11 @@ def _keep_managed(old: Object, new: Object) -> None:
 
 
 def _finish_applied(call: Call, obj: Object, options: WriteOptions) -> Object:
+    if options.validation != "Ignore" and (wrong := wire.yaml_strict_error(call.request.body)):
+        if options.validation == "Strict":
+            raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {wrong}")
+        for line in wrong.splitlines()[1:]:
+            call.warn(line.strip())
     managed = obj["metadata"].get("managedFields")
     new = decode.finish(call, call.row, obj, options.validation)
     if managed is not None:
