@@ -44,7 +44,7 @@ def test_publish_not_ready_addresses(net: Net, kubectl: Kubectl, service: Make) 
 
 def test_a_terminating_pod_serves_while_it_is_the_last(net: Net, kubectl: Kubectl, service: Make) -> None:
     """KEP-1669: with no ready endpoint left, those that terminate but still serve are used."""
-    linger = {"env": [{"name": "LINGER", "value": "6"}]}
+    linger = {"env": [{"name": "LINGER", "value": "4"}]}
     kubectl.apply(
         *(
             server_pod(

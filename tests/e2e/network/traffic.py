@@ -28,6 +28,7 @@ from harness import HOST, Cluster, Kubectl, eventually
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
 NODES = ("node-1", "node-2", "node-3")
 TCP, ADMIN, UDP = 8080, 8081, 5353
+_PATIENCE = 30  # seconds: the machine may be busy
 REFUSED, SILENT = "ConnectionRefusedError", "TimeoutError"
 
 
@@ -114,11 +115,13 @@ class Prober:
 
     def settles(self, address: str, port: int, answer: str, protocol: str = "TCP", **more: Any) -> None:
         """Waits until the first word of what is answered is `answer`."""
-        eventually(
-            lambda: self.ask(address, port, protocol, **more).split()[0] == answer,
-            f"{self.name} -> {address}:{port} answers {answer}, not {self.ask(address, port, protocol, **more)}",
-            15,
-        )
+
+        def look() -> bool:
+            found = self.ask(address, port, protocol, **more)
+            assert found.split()[0] == answer, f"{self.name} -> {address}:{port}: {found}"
+            return True
+
+        eventually(look, f"{self.name} -> {address}:{port} answers {answer}", _PATIENCE)
 
     def reaches(
         self, address: str, port: int, names: Sequence[str], protocol: str = "TCP", **more: Any
@@ -130,7 +133,7 @@ class Prober:
             assert found == set(names), f"{self.name} -> {address}:{port} {protocol}: {found}"
             return True
 
-        eventually(look, f"{self.name} -> {address}:{port} reaches {names}", 15)
+        eventually(look, f"{self.name} -> {address}:{port} reaches {names}", _PATIENCE)
 
     def dns(
         self, server: str, name: str, kind: str = "A", *, tcp: bool = False, edns: int = 0
