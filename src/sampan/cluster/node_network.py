@@ -21,6 +21,7 @@ from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.native import records
 from sampan.node.network.controller import ProxyController
 from sampan.node.network.enforcement import POLICIES, PolicyEnforcer
+from sampan.node.network.fulltable import FullTableWatch
 from sampan.node.network.health import HealthChecks
 from sampan.node.network.hostports import HostPorts
 from sampan.node.network.node import prepare_node
@@ -50,6 +51,7 @@ class NodeNetwork:
         self, config: ClusterConfig, name: str, runtime: str, client: Client, clock: Clock, ids: Ids
     ) -> None:
         node = config.node(name)
+        self.name = name
         self._config, self._runtime, self._clock = config, runtime, clock
         self._repair: asyncio.Task[None] | None = None
         self.addresses = config.node_addresses(node.index)
@@ -74,6 +76,7 @@ class NodeNetwork:
             self.view, services, clock, ways, health=HealthChecks(clock), problem=self._problem
         )
         self.policies = PolicyEnforcer(self._policy_view, clock, name)
+        self._full = FullTableWatch(clock, lambda text: self._problem(self._node(), "ConntrackFull", text))
         self._dns_settings = FollowedSettings(self.view, self._configure_dns, self._wrong_dns_settings)
 
     async def start(self) -> None:
@@ -85,6 +88,7 @@ class NodeNetwork:
         self._links = LinkWatcher(self._clock, "eth0", self._links_changed)
         await self._policy_view.start()
         await self.policies.start()
+        self._full.start()
         await self._start_dns()
 
     async def _start_dns(self) -> None:
@@ -104,6 +108,7 @@ class NodeNetwork:
     async def stop(self) -> None:
         """What is programmed stays in force."""
         self._dns_settings.stop()
+        await self._full.stop()
         self._links.close()
         await self.proxy.stop()
         await self.dns.stop()
@@ -118,6 +123,11 @@ class NodeNetwork:
     async def _repair_pods(self) -> None:
         for sandbox in await self.pods.repair():
             log.warning("a pod's interface was gone; it has a new one", sandbox=sandbox)
+
+    def _node(self) -> Object:
+        """This node's object, or what is known of it before it is registered."""
+        known: Object | None = self.view.get("nodes", self.name)
+        return known or {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}}
 
     def _configure_dns(self, settings: Settings) -> None:
         self.dns.configure(settings.stubs, settings.upstream)
