@@ -92,3 +92,11 @@ async def test_about_a_node_and_by_reference(recorder, client):
     (event,) = await sent(client)
     assert event["metadata"]["namespace"] == "default"
     assert event["involvedObject"] == {"kind": "Node", "name": "n1", "uid": "n1"}
+
+
+async def test_names_sort_as_things_happened(client, recorder):
+    for reason in ("Scheduled", "Pulled", "Created", "Started"):
+        recorder.record(Event(POD, "Normal", reason, reason))
+    await recorder.flush()
+    found = sorted(await sent(client), key=lambda e: e["metadata"]["name"])
+    assert [e["reason"] for e in found] == ["Scheduled", "Pulled", "Created", "Started"]

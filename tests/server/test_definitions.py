@@ -97,6 +97,15 @@ async def test_versions_scale_and_selectable_fields(defined):
         assert len(listed["items"]) == count
 
 
+async def test_a_deprecated_version_says_so(ready):
+    definition = copy.deepcopy(DEFINITION)
+    definition["spec"]["versions"][1]["deprecated"] = True
+    await ready.ok("POST", CRDS, definition)
+    old = await ready.response("GET", WIDGETS.replace("/v1/", "/v1beta1/"))
+    assert old.headers["warning"] == '299 - "x.io/v1beta1 Widget is deprecated"'
+    assert "warning" not in (await ready.response("GET", WIDGETS)).headers
+
+
 async def test_a_status_write_changes_only_status(defined):
     await defined.ok("POST", WIDGETS, widget(size=1))
     _, now = await defined.merge(f"{WIDGETS}/w/status", {"spec": {"size": 9}, "status": {"ok": True}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 
+import orjson
 import pytest
 
 from sampan.client.client import read_body
@@ -145,3 +146,36 @@ async def test_events_are_spoken_in_two_versions(filled):
     assert (new["apiVersion"], new["note"], new["regarding"]["name"]) == ("events.k8s.io/v1", "m", "p")
     listed = await filled.ok("GET", "/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3Dp")
     assert _names(listed) == ["e"]
+
+
+async def test_people_get_many_lines_and_programs_one(api):
+    path = "/api/v1/namespaces/default"
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
+    curl = {"user-agent": "curl/8.0"}
+    for query, headers, many in [
+        ("", {}, False),
+        ("?pretty=true", {}, True),
+        ("", curl, True),
+        ("?pretty=false", curl, False),
+    ]:
+        body = (await api.response("GET", path + query, headers=headers)).body
+        assert (body.count(b"\n") > 5) is many and orjson.loads(body)["kind"] == "Namespace"
+    refused = await api.response("GET", "/api/v1/namespaces/none", headers=curl)
+    assert refused.body.startswith(b'{\n  "')
+    assert (await api.response("GET", "/version")).body.startswith(b'{\n  "major"')
+
+
+async def test_components_are_healthy(api):
+    listed = await api.response("GET", "/api/v1/componentstatuses")
+    assert listed.headers["warning"] == '299 - "v1 ComponentStatus is deprecated in v1.19+"'
+    names = [i["metadata"]["name"] for i in orjson.loads(listed.body)["items"]]
+    assert names == ["controller-manager", "etcd-0", "scheduler"]
+    one = await api.ok("GET", "/api/v1/componentstatuses/etcd-0")
+    assert one["conditions"] == [{"type": "Healthy", "status": "True", "message": "ok"}]
+    assert (await api.call("GET", "/api/v1/componentstatuses/x"))[0] == 404
+
+
+async def test_deprecated_kinds_say_so(api):
+    listed = await api.response("GET", "/api/v1/endpoints")
+    assert "use discovery.k8s.io/v1 EndpointSlice" in listed.headers["warning"]
+    assert "warning" not in (await api.response("GET", "/api/v1/pods")).headers

@@ -36,6 +36,7 @@ class Resource:
     )
     list_kind: str = ""
     bucket: str = ""  # GroupResource under which objects are stored, when not its own (events, HPA v1)
+    deprecated: str = ""  # the warning that every request for it gets
     custom: bool = False
     definition: dict[str, Any] | None = field(default=None, compare=False)  # the CRD of a custom resource
 

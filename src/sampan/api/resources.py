@@ -65,6 +65,7 @@ def _row(
     categories: str = "",
     verbs: tuple[str, ...] = ALL_VERBS,
     bucket: str = "",
+    deprecated: str = "",
 ) -> Resource:
     """One row; `short`, `sub` and `categories` are words with spaces between."""
     group, _, version = gv.rpartition("/")
@@ -81,6 +82,7 @@ def _row(
         verbs=verbs,
         list_kind=f"{kind}List" if "list" in verbs else "",
         bucket=bucket,
+        deprecated=deprecated,
     )
 
 
@@ -88,9 +90,23 @@ _POD_SUB = "attach binding ephemeralcontainers eviction exec log portforward pro
 
 _CORE = [
     _row("v1", "Binding", "bindings", verbs=CREATE_ONLY),
-    _row("v1", "ComponentStatus", "componentstatuses", short="cs", cluster=True, verbs=READ_ONLY),
+    _row(
+        "v1",
+        "ComponentStatus",
+        "componentstatuses",
+        short="cs",
+        cluster=True,
+        verbs=READ_ONLY,
+        deprecated="v1 ComponentStatus is deprecated in v1.19+",
+    ),
     _row("v1", "ConfigMap", "configmaps", short="cm"),
-    _row("v1", "Endpoints", "endpoints", short="ep"),
+    _row(
+        "v1",
+        "Endpoints",
+        "endpoints",
+        short="ep",
+        deprecated="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
     _row("v1", "Event", "events", short="ev"),
     _row("v1", "LimitRange", "limitranges", short="limits"),
     _row(

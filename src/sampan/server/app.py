@@ -30,6 +30,7 @@ from sampan.client.messages import Request, Response, User
 from sampan.server import (
     aggregator,
     backup,
+    components,
     conversion,
     deadline,
     definitions,
@@ -50,7 +51,7 @@ from sampan.server import (
 )
 from sampan.server.admission.attrs import Attrs
 from sampan.server.authorize import Authorizer, refusal
-from sampan.server.call import Call
+from sampan.server.call import Call, warning_headers
 from sampan.server.impersonate import impersonate
 from sampan.server.lookup import Lookup
 from sampan.server.metrics import Metrics
@@ -146,7 +147,7 @@ class Server:
         seconds = self.clock.monotonic() - began if request.user is None else None
         known = info.is_resource and self.registry.find(info.group, info.version, info.resource) is not None
         self.metrics.answered(info, known, response.status, seconds)
-        return response
+        return respond.indented(response) if respond.for_eyes(request) else response
 
     async def _answer(self, request: Request, info: route.RequestInfo) -> Response:
         try:
@@ -203,9 +204,12 @@ class Server:
         if row.custom and info.verb == "get" and conversion.by_webhook(row):
             found = self.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
             call.held = await self.conversions.item(row, found) if found is not None else None
-        if info.subresource:
-            return await subresources.dispatch(call)
-        return await self._dispatch(call)
+        if row.deprecated:
+            call.warn(row.deprecated)
+        response = await (subresources.dispatch(call) if info.subresource else self._dispatch(call))
+        if call.warnings and "warning" not in response.headers:
+            response = replace(response, headers=response.headers | warning_headers(call.warnings))
+        return response
 
     async def _dispatch(self, call: Call) -> Response:
         """A verb on an object or collection."""
@@ -222,6 +226,9 @@ class Server:
         if row.group == usage.GROUP:
             call.form = form_of(call.request.headers, listing=verb == "list")
             return await usage.serve(call)
+        if row.plural == components.PLURAL and not row.group:
+            call.form = form_of(call.request.headers, listing=verb == "list")
+            return components.serve(call)
         if verb == "get":
             call.form = form_of(call.request.headers)
             return read.get(call)

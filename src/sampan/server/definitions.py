@@ -245,6 +245,13 @@ def _meaning(definition: Object | None) -> Any:
     return definition.get("spec"), (definition.get("status") or {}).get("acceptedNames")
 
 
+def _deprecation(group: str, kind: str, version: Object) -> str:
+    """The warning for a version that its author calls deprecated (apiextensions CustomResourceDefinitionVersion)."""
+    if not version.get("deprecated"):
+        return ""
+    return version.get("deprecationWarning") or f"{group}/{version['name']} {kind} is deprecated"
+
+
 def rows_of(definition: Object) -> list[Resource]:
     """A row for each served version, the preferred one first."""
     spec = definition["spec"]
@@ -266,6 +273,7 @@ def rows_of(definition: Object) -> list[Resource]:
                 categories=tuple(names.get("categories") or ()),
                 subresources=tuple(s for s in ("scale", "status") if subresources.get(s) is not None),
                 list_kind=names.get("listKind", ""),
+                deprecated=_deprecation(spec["group"], names["kind"], version),
                 custom=True,
                 definition=definition,
             )

@@ -59,7 +59,7 @@ async def answer(server: Server, request: Request, info: RequestInfo) -> Respons
     if head == "":
         return respond.document({"paths": [*_ROOTS, *_group_paths(server)]})
     if head == "version" and len(parts) == 1:
-        return respond.document(_version(server.config.git_version))
+        return respond.indented(respond.document(_version(server.config.git_version)))
     if len(parts) == 1 and (version := _wants_aggregated(request)):
         return _aggregated(server, head, version, request)
     form = form_of(request.headers)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request
-from sampan.client.messages import Response
+from sampan.client.messages import Request, Response
 from sampan.server import objects
 from sampan.server.call import Call, warning_headers
 from sampan.server.negotiate import JSON, YAML, Form
@@ -88,6 +90,36 @@ def obj(call: Call, value: Object, status: int = 200, row: Resource | None = Non
         shaped = shape(call, row or call.row, value)
     headers = {"content-type": form.media} | warning_headers(call.warnings)
     return Response(status, headers, dump(shaped, form))
+
+
+def computed(call: Call, values: list[Object]) -> Response:
+    """A list of objects that are made for this answer and stored nowhere."""
+    if call.form.shape == "table":
+        table = tabulate(call, call.row, values, headers=True)
+        return document(table | {"metadata": {}}, form=call.form)
+    if call.form.shape == "partial":
+        head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{call.form.version}"}
+        values = [partial(value, call.form.version) for value in values]
+    else:
+        head = {"kind": f"{call.row.kind}List", "apiVersion": call.row.api_version}
+    return document(head | {"metadata": {}, "items": values}, form=call.form)
+
+
+def for_eyes(request: Request) -> bool:
+    """Somebody reads the JSON: `?pretty=true` asks for it, and so do curl, wget and browsers by their names."""
+    if "pretty=" in request.query:
+        wanted = parse_qs(request.query).get("pretty", [""])[0]
+        return wanted.lower() in ("1", "t", "true")
+    return request.headers.get("user-agent", "").startswith(("curl", "Wget", "Mozilla/5.0"))
+
+
+def indented(response: Response) -> Response:
+    """The same JSON on many lines; other answers, and those that are sent in pieces, as they are."""
+    body, headers = response.body, response.headers
+    if not isinstance(body, bytes) or headers.get("content-type") != JSON or "content-encoding" in headers:
+        return response
+    pretty = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return replace(response, body=pretty)
 
 
 def shape(call: Call, row: Resource, value: Object) -> Object:

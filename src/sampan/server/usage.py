@@ -82,7 +82,7 @@ async def serve(call: Call) -> Response:
             raise not_found(GROUP, call.row.plural, call.info.name)
         return respond.obj(call, found[0])
     items = _selected(call)
-    return _listed(call, await (_pods if of_pods else _nodes)(call, items))
+    return respond.computed(call, await (_pods if of_pods else _nodes)(call, items))
 
 
 def _selected(call: Call) -> Sequence[Item]:
@@ -99,18 +99,6 @@ def _selected(call: Call) -> Sequence[Item]:
     else:
         items = call.server.store.list(row.store_key, prefix).items
     return [item for item in items if match is None or match(item)]
-
-
-def _listed(call: Call, values: list[Object]) -> Response:
-    if call.form.shape == "table":
-        table = respond.tabulate(call, call.row, values, headers=True)
-        return respond.document(table | {"metadata": {}}, form=call.form)
-    if call.form.shape == "partial":
-        head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{call.form.version}"}
-        values = [respond.partial(value, call.form.version) for value in values]
-    else:
-        head = {"kind": f"{call.row.kind}List", "apiVersion": call.row.api_version}
-    return respond.document(head | {"metadata": {}, "items": values}, form=call.form)
 
 
 async def _nodes(call: Call, items: Sequence[Item]) -> list[Object]:

@@ -91,6 +91,7 @@ async def test_log_rotation(pods):
     log.rename(pods.directory / "c.log.1")
     await pods.runtime.reopen_log("c")
     attached = await pods.runtime.attach("c")
+    assert await attached.read_stdout() == b"one\n"
     await attached.write(b"go\n")
     assert await attached.read_stdout() == b"two\n"
     attached.close()
@@ -273,6 +274,19 @@ async def test_attach(pods):
     three.resize(90, 30)
     await three.write(b"stty size; exit 6\n")
     assert "30 90" in await drain(three.read_stdout) and await three.wait() == 6
+
+
+async def test_the_first_to_attach_sees_the_prompt(pods):
+    await pods.sandbox()
+    await pods.start("sh", "-c", "echo ready; cat", id="c", stdin=True)
+    log = pods.directory / "c.log"
+    while not (log.exists() and "ready" in log.read_text()):
+        await asyncio.sleep(0.01)
+    one = await pods.runtime.attach("c")
+    assert await one.read_stdout() == b"ready\n"
+    two = await pods.runtime.attach("c")
+    await two.write(b"hello\n")
+    assert await one.read_stdout() == b"hello\n" == await two.read_stdout()
 
 
 async def test_stopping_first_asks(pods):

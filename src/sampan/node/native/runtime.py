@@ -500,7 +500,7 @@ class NativeRuntime:
             return record.exit["code"] if record.exit else 0
 
         try:
-            return streams.Attachment.connect(record.directory, record.config.tty, exit_code)
+            return await streams.Attachment.connect(record.directory, record.config.tty, exit_code)
         except OSError as error:
             raise RuntimeFailure("AttachError", f"cannot attach: {error}") from None
 

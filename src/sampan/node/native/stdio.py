@@ -1,7 +1,8 @@
 """The shim's loop: copies a container's output to its log and to attached clients, their input to the container.
 
 Attached clients speak packets (SOCK_SEQPACKET): one byte says what, the rest is data. From the client: 0 input, 1 end of
-input, 2 terminal size ("columns rows"), 3 reopen the log. To the client: 1 stdout, 2 stderr.
+input, 2 terminal size ("columns rows"), 3 reopen the log, 4 send output from now on (the first one also
+gets what there was before). To the client: 0 that it gets output now, 1 stdout, 2 stderr.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections import deque
 
 from sampan.node.native import terminal
 from sampan.node.native.logs import LogWriter
 
-INPUT, END_OF_INPUT, RESIZE, REOPEN = 0, 1, 2, 3
-STDOUT, STDERR = 1, 2
+INPUT, END_OF_INPUT, RESIZE, REOPEN, FOLLOW = 0, 1, 2, 3, 4
+FOLLOWS, STDOUT, STDERR = 0, 1, 2
 _CHUNK = 65536
 _BACKLOG = 1 << 20  # bytes kept for a slow client before it is let go
+_MISSED = 1 << 16  # bytes kept for the first client of a container that waits for input: its prompt, say
 
 _NAMES = {STDOUT: b"stdout", STDERR: b"stderr"}
 
@@ -42,6 +45,7 @@ class Streams:
         self._once = once
         self._clients: dict[int, socket.socket] = {}
         self._queues: dict[int, list[bytes]] = {}
+        self._missed: deque[bytes] | None = deque() if stdin >= 0 else None
         self._input = b""
         self._ending = False
         self._poll = select.poll()
@@ -75,8 +79,9 @@ class Streams:
             if fd in self._outputs:
                 self._ended(fd)
         for fd in list(self._clients):
-            self._clients[fd].setblocking(True)
-            self._flush(fd)
+            if fd in self._queues:
+                self._clients[fd].setblocking(True)
+                self._flush(fd)
             self._drop(fd)
 
     def _output(self, fd: int) -> bool:
@@ -92,10 +97,14 @@ class Streams:
             return False
         stream = self._outputs[fd]
         self._log.write(_NAMES[stream], data)
-        for client in list(self._clients):
-            for at in range(0, len(data), 32768):
-                self._queues[client].append(bytes((stream,)) + data[at : at + 32768])
+        packets = [bytes((stream,)) + data[at : at + 32768] for at in range(0, len(data), 32768)]
+        for client in list(self._queues):
+            self._queues[client] += packets
             self._flush(client)
+        if self._missed is not None:
+            self._missed += packets
+            while sum(map(len, self._missed)) > _MISSED:
+                self._missed.popleft()
         return True
 
     def _ended(self, fd: int) -> None:
@@ -114,7 +123,6 @@ class Streams:
             return
         client.setblocking(False)
         self._clients[client.fileno()] = client
-        self._queues[client.fileno()] = []
         self._poll.register(client.fileno(), select.POLLIN)
 
     def _client(self, fd: int, event: int) -> None:
@@ -143,6 +151,10 @@ class Streams:
             terminal.resize(self._master, int(columns), int(rows))
         elif kind == REOPEN:
             self._log.reopen()
+        elif kind == FOLLOW:
+            self._queues[fd] = [bytes((FOLLOWS,)), *(self._missed or ())]
+            self._missed = None
+            self._flush(fd)
 
     def _feed(self) -> None:
         """Give the container its input; what does not fit waits and input of all clients with it."""
@@ -175,7 +187,7 @@ class Streams:
 
     def _listen_to_clients(self, wanted: bool) -> None:
         for fd in self._clients:
-            events = (select.POLLIN if wanted else 0) | (select.POLLOUT if self._queues[fd] else 0)
+            events = (select.POLLIN if wanted else 0) | (select.POLLOUT if self._queues.get(fd) else 0)
             self._poll.register(fd, events)
 
     def _flush(self, fd: int) -> None:

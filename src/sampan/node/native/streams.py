@@ -111,19 +111,25 @@ class Attachment:
         self._exit_code = exit_code
         self._out: asyncio.Queue[bytes] = asyncio.Queue(16)
         self._error: asyncio.Queue[bytes] = asyncio.Queue(16)
+        self._follows: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pump = asyncio.get_running_loop().create_task(self._receive())
 
     @classmethod
-    def connect(cls, directory: str, tty: bool, exit_code: Callable[[], Any]) -> Attachment:
-        """Raises OSError when the shim is gone."""
+    async def connect(cls, directory: str, tty: bool, exit_code: Callable[[], Any]) -> Attachment:
+        """Raises OSError when the shim is gone or about to go: the caller may read the log instead."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.setblocking(False)
         try:
             connect_unix(sock, f"{directory}/attach.sock")
+            sock.send(bytes((stdio.FOLLOW,)))
         except OSError:
             sock.close()
             raise
-        return cls(sock, tty, exit_code)
+        attached = cls(sock, tty, exit_code)
+        if not await attached._follows:
+            attached.close()
+            raise ConnectionResetError("the container has ended")
+        return attached
 
     async def _receive(self) -> None:
         while True:
@@ -136,7 +142,12 @@ class Attachment:
                 packet = b""
             if not packet:
                 break
+            if packet[0] == stdio.FOLLOWS:
+                self._follows.set_result(True)
+                continue
             await (self._out if packet[0] == stdio.STDOUT else self._error).put(packet[1:])
+        if not self._follows.done():
+            self._follows.set_result(False)
         await self._out.put(b"")
         await self._error.put(b"")
 
