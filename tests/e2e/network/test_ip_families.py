@@ -207,6 +207,23 @@ def test_affinity_hairpin_and_refusal(
     net.forget("alone")
 
 
+def test_udp_clients_are_moved(net: Net, kubectl: Kubectl, service: Any, families: tuple[str, ...]) -> None:
+    kubectl.apply(server_pod("udp-1", "node-1", {"app": "udp"}))
+    kubectl.wait("pod/udp-1")
+    made = service(DNS, ipFamilyPolicy="PreferDualStack", selector={"app": "udp"})
+    prober = net.prober("client-2")
+    for address in both(made, families):
+        prober.reaches(address, 53, ["udp-1"], "UDP")
+        prober.order("open", key=address, address=address, port=53, protocol="UDP")
+        assert prober.order("say", key=address).startswith("udp-1")
+    kubectl.apply(server_pod("udp-2", "node-2", {"app": "udp"}))
+    kubectl.wait("pod/udp-2")
+    kubectl("delete pod udp-1 --wait=false")
+    for address in made["spec"]["clusterIPs"]:
+        eventually(lambda a=address: prober.order("say", key=a).startswith("udp-2"), address, 10)
+        prober.order("close", key=address)
+
+
 def test_host_ports(net: Net, kubectl: Kubectl) -> None:
     ports = [{"name": "http", "containerPort": TCP, "hostPort": 18120}]
     kubectl.apply(server_pod("doorman", "node-2", container={"ports": ports}))

@@ -239,10 +239,14 @@ class ProxyController:
         for name, text in routes.overlaps(nodes).items():
             self._tell(NODES, name, "CIDRConflict", text)
         if self._routes.changes(goal):
+            failure = ""
             try:
                 await asyncio.to_thread(self._routes.sync, goal)
             except OSError as error:  # again when the link is there
-                log.warning("routes to other nodes: %s", error)
+                failure = f"routes to other nodes: {error}"
+                log.warning(failure)
+            if self._proxy.config.node:
+                self._tell(NODES, self._proxy.config.node, "FailedToCreateRoute", failure)
 
     async def _wanted(self, keys: Iterable[str]) -> dict[str, Entries]:
         """What some Services need now, decided in slices that leave the loop to others."""
