@@ -59,6 +59,23 @@ async def test_cascades(how, left):
         assert len(pods) == left and not any(meta.owners(p) for p in pods)
 
 
+async def test_a_circle_of_owners_that_wait_for_each_other_goes_too():
+    async with Cluster(nodes=0) as cluster:
+        uids = {}
+        for name in ("a", "b", "c"):
+            made = await cluster.client.create("configmaps", {"metadata": {"name": name}}, "default")
+            uids[name] = made["metadata"]["uid"]
+        for name, owner in (("a", "c"), ("b", "a"), ("c", "b")):
+            ref = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uids[owner]}
+            metadata = {"ownerReferences": [ref | {"blockOwnerDeletion": True}]}
+            await cluster.client.patch("configmaps", name, {"metadata": metadata}, "default")
+        await cluster.settle()
+        await cluster.client.delete("configmaps", "a", "default", propagation="Foreground")
+        await cluster.advance(60)
+        left = {c["metadata"]["name"] for c in await items(cluster, "configmaps")}
+        assert left & set(uids) == set()
+
+
 async def test_pods_of_a_lost_node_come_back_elsewhere():
     async with Cluster(nodes=3, toleration_seconds=30) as cluster:
         await cluster.client.create("deployments.apps", workload("Deployment", replicas=3), "default")

@@ -293,7 +293,8 @@ class CachedView:
         if old is not None:
             self._decode.drop(old)
         if self._everything and resource == _DEFINITIONS:
-            self._follow_all()
+            # In the server's own process this event may be here before its writer has gone on to serve the kind.
+            asyncio.get_running_loop().call_soon(self._follow_all)
 
     # `client.plan.View`
 

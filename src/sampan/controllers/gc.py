@@ -120,6 +120,10 @@ class _Collector:
             plan.why = "some of its owners are gone"
             return plan.then(_patch(row.name, obj, {"ownerReferences": solid}))
         plan.why = "its owners are gone" if absent else "its owner is deleted in the foreground"
+        if waiting and any(_FOREGROUND in meta.finalizers(d) for _, d in view.dependents(meta.uid(obj))):
+            # Maybe the dependents wait for this one's owner: nobody goes unless this one blocks nobody.
+            free = [{**ref, "blockOwnerDeletion": False} for ref in meta.owners(obj)]
+            plan.then(_patch(row.name, obj, {"ownerReferences": free}))
         return plan.then(self._delete(row, obj, view, bool(waiting)))
 
     def _delete(self, row: Resource, obj: Object, view: View, waiting: bool) -> Delete:
