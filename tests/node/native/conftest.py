@@ -44,6 +44,8 @@ class Zygote:
 class Pods:
     """Short forms for what every test does."""
 
+    patience = PATIENCE
+
     def __init__(self, directory, runtime, image):
         self.directory, self.runtime, self.image = directory, runtime, image
         self.exited = asyncio.Queue()
@@ -159,7 +161,7 @@ async def pods(tmp_path, host_image):
             await pods.runtime.remove_sandbox(one.config.id)
         await pods.runtime.close()
         zygote.kill()
-        until = time.monotonic() + 2
+        until = time.monotonic() + PATIENCE
         while any(traces(tmp_path, group)) and time.monotonic() < until:
             time.sleep(0.02)
         left = traces(tmp_path, group)

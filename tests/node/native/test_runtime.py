@@ -403,7 +403,7 @@ async def test_many_at_once(pods):
     before = time.monotonic()
     await asyncio.gather(*(pods.sandbox(f"s{i}") for i in range(20)))
     await asyncio.gather(*(pods.start("sleep", "100", sandbox=f"s{i}", id=f"m{i}") for i in range(20)))
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < pods.patience / 2
     assert {one.state for one in await pods.runtime.containers()} == {"running"}
 
 

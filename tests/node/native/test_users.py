@@ -12,8 +12,24 @@ pytestmark = [pytest.mark.root]
 BASE = users.base("uid-u")
 
 
+def maps_ids(directory):
+    """Whether the file system can; tmpfs cannot before Linux 6.3."""
+    pid, hold = users.make(BASE)
+    namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+    try:
+        os.close(users.idmapped(str(directory), namespace))
+    except OSError:
+        return False
+    finally:
+        os.close(namespace)
+        users.release(pid, hold)
+    return True
+
+
 @pytest.fixture
 async def own(pods):
+    if not maps_ids(pods.directory):
+        pytest.skip("the file system of temporary files cannot map user ids")
     await pods.sandbox("u", user_base=BASE)
     return pods
 
@@ -73,7 +89,8 @@ async def test_power_ends_at_the_namespace(own):
     )
 
 
-async def test_a_terminal_and_shared_processes(pods):
+async def test_a_terminal_and_shared_processes(own):
+    pods = own
     await pods.sandbox("t", user_base=users.base("uid-t"), share_processes=True)
     status = await pods.start("sleep", "100", sandbox="t")
     code, out, _ = await pods.execute(status.config.id, "sh", "-c", "tty; cat /proc/1/comm", tty=True)

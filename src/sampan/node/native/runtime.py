@@ -77,6 +77,7 @@ class NativeRuntime:
         self._ended: dict[str, asyncio.Event] = {}
         self._watched: dict[str, int] = {}
         self._boot = ""
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
 
     # -- life of the agent
@@ -138,13 +139,27 @@ class NativeRuntime:
             await self._clock.sleep(0.01)
 
     async def close(self) -> None:
+        if self._under_way:  # so that whoever comes next finds it on disk
+            await asyncio.wait(self._under_way)
         for id_ in list(self._watched):
             self._unwatch(id_)
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What was asked for is done also when the caller no longer waits: nothing is left half known."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._over)
+        return await asyncio.shield(task)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits for it sees it; nobody else has to
 
     # -- sandboxes
 
     async def run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
-        return await _to_the_end(self._run_sandbox(config))
+        return await self._to_the_end(self._run_sandbox(config))
 
     async def _run_sandbox(self, config: SandboxConfig) -> SandboxStatus:
         existing = self._sandboxes.get(config.id)
@@ -237,7 +252,7 @@ class NativeRuntime:
     # -- containers
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
-        return await _to_the_end(self._start_container(config))
+        return await self._to_the_end(self._start_container(config))
 
     async def _start_container(self, config: ContainerConfig) -> ContainerStatus:
         sandbox = self._sandboxes.get(config.sandbox)
@@ -540,13 +555,6 @@ class NativeRuntime:
         if chosen is None:
             raise failure
         return chosen
-
-
-async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """What the zygote was asked for is seen through and recorded, even when whoever asked is cancelled."""
-    task = asyncio.get_running_loop().create_task(work)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)
 
 
 def _or_unlimited(limits: Limits) -> dict[str, Any]:

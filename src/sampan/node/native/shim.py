@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -34,7 +35,9 @@ def prepare() -> None:
 
 
 def serve(connection: socket.socket, spec: dict) -> None:
-    """Live one container's life; `spec` is made by runtime.container_spec(). Never returns."""
+    """Live one container's life; `spec` is made by NativeRuntime._spec(). Never returns."""
+    if _hung_up(connection):
+        os._exit(0)  # the agent died with its wish; the next one would not know of what we start
     os.setsid()
     syscalls.set_name("sampan-shim")
     directory = spec["dir"]
@@ -76,6 +79,12 @@ def serve(connection: socket.socket, spec: dict) -> None:
     reason = "OOMKilled" if killed and code != 0 else "Completed" if code == 0 else "Error"
     _finish(spec, code if code >= 0 else 128 - code, -code if code < 0 else 0, reason, "", child.pid)
     os._exit(0)
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def describe(error: BaseException) -> str:
