@@ -1,11 +1,13 @@
 """The code in docs/testing.md runs as it is printed."""
 
+import inspect
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from sampan.testing import Cluster
+from sampan.testing import Cluster, Served
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "testing.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -20,10 +22,24 @@ def printed():
     return found
 
 
-@pytest.mark.parametrize("name", printed())
+def taking(*names):
+    return {k: v for k, v in printed().items() if tuple(inspect.signature(v).parameters) == names}
+
+
+@pytest.mark.parametrize("name", taking("cluster"))
 async def test_a_printed_test_passes(name):
     async with Cluster(nodes=2) as cluster:
         await printed()[name](cluster)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_the_printed_tests_over_https_pass(monkeypatch):
+    for test in taking().values():
+        test()
+    with Served() as served:
+        monkeypatch.setenv("KUBECONFIG", served.kubeconfig)
+        for test in taking("sampan_kubeconfig").values():
+            test(served.kubeconfig)
 
 
 def test_the_words_of_the_annotation_are_those_there_are():
