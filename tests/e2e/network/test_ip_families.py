@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from traffic import (
     UDP,
     Net,
     Outside,
+    agent_of,
     balancers,
+    client_pod,
     in_node,
     node_ips,
     node_port,
@@ -339,6 +342,19 @@ def test_pods_reach_the_world_by_ipv6(net: Net, outside: Outside) -> None:
     for name in ("client-1", "client-3", "host-2", "host"):
         for protocol, port in (("TCP", 8080), ("UDP", 8053)):
             assert net.prober(name).ask(outside.ip6, port, protocol) == f"world {outside.machine6}", name
+
+
+def test_addresses_outlive_the_agent(net: Net, kubectl: Kubectl, cluster: Cluster) -> None:
+    before = dict(net.ips)
+    os.kill(agent_of(cluster, "node-1"), signal.SIGKILL)
+    kubectl.apply(client_pod("recruit", "node-1"))
+    kubectl.wait("pod/recruit")
+    net.learn()
+    recruit = net.ips.pop("recruit")
+    assert net.ips == before
+    assert not set(recruit) & {address for own in before.values() for address in own}
+    for address in net.ips["web-1"]:
+        net.prober("client-2").settles(address, TCP, "web-1")
 
 
 def test_a_deleted_way_to_other_nodes_comes_back(
