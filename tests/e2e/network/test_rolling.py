@@ -78,4 +78,4 @@ def test_no_request_is_lost(net: Net, kubectl: Kubectl, kind: str) -> None:
         result = prober.order("loaded", key="roll")
         assert result["errors"] == [], (prober.name, result)
         assert {answer.split()[0] for answer in result["answers"]} == {"v1", "v2"}
-        assert sum(result["answers"].values()) > 100
+        assert sum(result["answers"].values()) > 20
