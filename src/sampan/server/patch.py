@@ -234,7 +234,11 @@ def _applied_body(call: Call) -> Object:
         raise bad_request(f"Object '{missing}' is missing in '{orjson.dumps(applied).decode()}'")
     if kind != call.row.kind or version != call.row.api_version:
         decode.check_kind(call, call.row, applied)
-    meta = applied.setdefault("metadata", {})
-    if isinstance(meta, dict) and meta.get("managedFields") is not None:
+    meta = applied["metadata"] = applied.get("metadata") or {}
+    if not isinstance(meta, dict):
+        subject = f"; {version}, Kind={kind}"
+        text = f"failed to create typed patch object ({subject}): .metadata: expected map, got &{{{meta}}}"
+        raise ApiError(500, "", text)
+    if meta.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     return applied
