@@ -308,9 +308,12 @@ class Traces:
         cluster, data = self.cluster, str(self.cluster.data)
         link, table = fabric.host_link(cluster.name), fabric.host_table(cluster.name)
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        routes = subprocess.run(
-            ["ip", "route", "show", "table", "all"], capture_output=True, text=True
-        ).stdout
+        routes = "".join(
+            subprocess.run(
+                ["ip", version, "route", "show", "table", "all"], capture_output=True, text=True
+            ).stdout
+            for version in ("-4", "-6")
+        )
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
         groups = [
             str(p)

@@ -236,7 +236,7 @@ def another(tmp_path: Path) -> Iterator[Cluster]:
 
 def test_down_after_a_crash_leaves_nothing(another: Cluster) -> None:
     traces = Traces(another)
-    another.up("--nodes=2")
+    another.up("--nodes=2 --ip-family=dual --pod-network=vxlan")
     kubectl = another.kubectl()
     kubectl.apply(
         server_pod("survivor", "node-1", {"app": "s"}),
