@@ -114,3 +114,22 @@ async def test_closing_the_server_ends_watches(ready):
 async def test_a_watch_on_one_object_is_a_read(ready):
     await ready.ok("POST", CMS, {"metadata": {"name": "a"}})
     assert (await ready.ok("GET", f"{CMS}/a?watch=true"))["kind"] == "ConfigMap"
+
+
+async def test_who_follows_in_the_same_process_is_given_what_was_written(ready):
+    response = await ready.response("GET", f"{CMS}?watch=1")
+    events = []
+
+    async def follow():
+        async for batch in response.events():
+            events.extend(batch)
+
+    task = asyncio.create_task(follow())
+    await ready.clock.settle()
+    await ready.ok("POST", CMS, {"metadata": {"name": "a", "labels": {"x": "y"}}, "data": {"k": "v"}})
+    await ready.merge(f"{CMS}/a", {"data": {"k": "w"}})
+    await ready.ok("DELETE", f"{CMS}/a")
+    await ready.clock.settle()
+    task.cancel()
+    assert [event.kind for event in events] == ["ADDED", "MODIFIED", "DELETED"]
+    assert [event.obj for event in events] == [*(orjson.loads(e.value) for e in events[:2]), None]

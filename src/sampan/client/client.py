@@ -243,7 +243,7 @@ def _event(line: bytes) -> WatchEvent:
     event = orjson.loads(line)
     obj = event["object"]
     revision = (obj.get("metadata") or {}).get("resourceVersion")
-    return WatchEvent(event["type"], int(revision or 0), orjson.dumps(obj))
+    return WatchEvent(event["type"], int(revision or 0), orjson.dumps(obj), obj)
 
 
 @contextlib.asynccontextmanager

@@ -35,11 +35,15 @@ class Request:
 
 
 class WatchEvent(NamedTuple):
-    """`kind` is ADDED, MODIFIED, DELETED, BOOKMARK or ERROR; `value` the object's JSON, shared by all who see it."""
+    """`kind` is ADDED, MODIFIED, DELETED, BOOKMARK or ERROR; `value` the object's JSON, shared by all who see it.
+
+    `obj` is what `value` says, where that is known already; whoever gets the event may keep it, but not change it.
+    """
 
     kind: str
     revision: int  # of the event; 0 for an ERROR
     value: bytes
+    obj: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

@@ -192,8 +192,8 @@ class CachedView:
         handled = 0
         async with contextlib.aclosing(batches):
             async for batch in batches:
-                for kind, revision, value in batch:
-                    obj = orjson.loads(value)
+                for kind, revision, value, decoded in batch:
+                    obj = orjson.loads(value) if decoded is None else decoded
                     if kind == "ERROR":
                         raise ApiError.from_status(obj)
                     if kind == "BOOKMARK":

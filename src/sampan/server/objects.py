@@ -40,15 +40,18 @@ def storage_row(registry: Registry, row: Resource) -> Resource:
     return registry.get(row.store_key) or row
 
 
-def to_draft(registry: Registry, row: Resource, obj: Object) -> Draft:
-    """An object of `row`'s version, made ready to be stored (in the storage version)."""
+def to_draft(registry: Registry, row: Resource, obj: Object, *, final: bool = False) -> Draft:
+    """An object of `row`'s version, made ready to be stored (in the storage version).
+
+    `final`: nobody changes `obj` after this, so those who follow its bucket in this process may have it as it is.
+    """
     stored = storage_row(registry, row)
     if stored is not row and stored.api_version != row.api_version:
         obj = convert.convert(obj, row, stored)
     value, slot = wire.encode(obj)
     check_size(value)
     labels = (obj.get("metadata") or {}).get("labels") or _NONE
-    return Draft(value, slot, labels, selectable.values(stored, obj))
+    return Draft(value, slot, labels, selectable.values(stored, obj), obj if final else None)
 
 
 SIZE_LIMIT = 1536 * 1024  # bytes of a stored object, as etcd has it by default

@@ -122,9 +122,19 @@ class _Stream:
         async with contextlib.aclosing(self._changes()) as batches:
             async for batch in batches:
                 yield [
-                    e if objects.ready(e.value, e.revision, row) else e._replace(value=_value(row, e))
+                    self._decoded(e)
+                    if objects.ready(e.value, e.revision, row)
+                    else e._replace(value=_value(row, e))
                     for e in batch
                 ]
+
+    def _decoded(self, event: WatchEvent) -> WatchEvent:
+        """With the object as its writer left it, if that was just now."""
+        obj = self._call.server.store.fresh(event.revision) if event.kind in ("ADDED", "MODIFIED") else None
+        if obj is None:
+            return event
+        obj["metadata"]["resourceVersion"] = str(event.revision)
+        return event._replace(obj=obj)
 
     async def _changes(self) -> AsyncGenerator[Sequence[WatchEvent], None]:
         """What was there, then what happens: events of the stored version, never an empty batch."""

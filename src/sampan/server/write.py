@@ -136,7 +136,9 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
         return Written(obj, created=True)
     converts = conversion.by_webhook(row)
     draft = (
-        await server.conversions.draft(row, obj) if converts else objects.to_draft(server.registry, row, obj)
+        await server.conversions.draft(row, obj)
+        if converts
+        else objects.to_draft(server.registry, row, obj, final=True)
     )
     try:
         item = await server.store.put(row.store_key, key, draft, 0)
@@ -315,7 +317,9 @@ async def _replace(
             raise Conflict(latest)
         return Written(new)
     draft = (
-        await server.conversions.draft(row, new) if converts else objects.to_draft(server.registry, row, new)
+        await server.conversions.draft(row, new)
+        if converts
+        else objects.to_draft(server.registry, row, new, final=True)
     )
     item = await server.store.put(row.store_key, key, draft, base.revision)
     server.written(row, item)

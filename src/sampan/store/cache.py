@@ -10,7 +10,7 @@ import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sampan.base.clock import Clock
 from sampan.base.interning import shared
@@ -21,6 +21,7 @@ HISTORY_COUNT = 10_000
 HISTORY_AGE = 600.0  # seconds
 _PIN_AGE = 300.0  # seconds a continue token stays good, as long as etcd's compaction interval
 _MARK_EVERY = 10.0  # seconds: how exactly that is kept
+_FRESH = 128  # decoded forms kept for watchers, who come in the same turn of the loop
 _PINS = 8  # pinned pictures; older ones are rebuilt from history while that reaches back far enough
 
 
@@ -106,6 +107,7 @@ class VersionedStore:
         self._pins: dict[tuple[str, str, int], _Pin] = {}
         self._marks: deque[tuple[float, int]] = deque()  # (time, the revision that became visible then)
         self._compacted = 0  # pictures below this revision are no longer given
+        self._fresh: dict[int, Any] = {}
 
     # Reading
 
@@ -148,6 +150,9 @@ class VersionedStore:
             return Cursor(history, prefix, since, lambda: self._revision)
         return RoutedCursor(history, prefix, since, lambda: self._revision, route)
 
+    def fresh(self, revision: int) -> Any:
+        return self._fresh.pop(revision, None)
+
     def buckets(self) -> _Keys:
         return sorted(name for name, bucket in self._buckets.items() if bucket.items)
 
@@ -174,6 +179,10 @@ class VersionedStore:
         value = b"%b%d%b" % (draft.value[: draft.slot], revision, draft.value[draft.slot :])
         created = previous.created if previous else revision
         item = Item(key, revision, value, shared(draft.labels), shared(draft.fields), created, draft.slot)
+        if draft.decoded is not None:
+            self._fresh[revision] = draft.decoded
+            if len(self._fresh) > _FRESH:
+                del self._fresh[next(iter(self._fresh))]
         await self._write(found, Change(revision, key, item, previous))
         return item
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Item:
@@ -44,12 +44,17 @@ Route = tuple[str, str]  # (field of Item.fields or KEY, value)
 
 @dataclass(slots=True)
 class Draft:
-    """An object about to be stored; `value[:slot] + revision + value[slot:]` becomes its bytes."""
+    """An object about to be stored; `value[:slot] + revision + value[slot:]` becomes its bytes.
+
+    `decoded` is the writer's own form of it, which nobody changes any more, for whoever follows the bucket in this
+    process (`Store.fresh`); what a revision is called in it is theirs to set.
+    """
 
     value: bytes
     slot: int
     labels: Mapping[str, str]
     fields: Mapping[str, str]
+    decoded: Any = None
 
 
 class Change(NamedTuple):
@@ -144,6 +149,10 @@ class Store(Protocol):
     def watch(self, bucket: str, prefix: str = "", *, since: int, route: Route | None = None) -> Watch:
         """Changes with a revision above `since`; with a `route` only those of objects that have or had its value, found
         without looking at the others. Raises Compacted at once when history is too short."""
+        ...
+
+    def fresh(self, revision: int) -> Any:
+        """`Draft.decoded` of the put that has this revision, to the first who asks and comes soon; None to others."""
         ...
 
     def buckets(self) -> Sequence[str]: ...
