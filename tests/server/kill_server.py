@@ -1,4 +1,4 @@
-"""An API server on an inherited listener, over a store on disk, until it is killed. Run by test_kill.py."""
+"""An API server over a store on disk until it is killed; it says its port when it serves. Run by test_kill.py."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from sampan.store.durable import DurableStore
 ADMIN = User("admin", ("system:masters", "system:authenticated"))
 
 
-async def main(path: str, listener: int) -> None:
+async def main(path: str) -> None:
     clock = RealClock()
     # Small segments: snapshots and compaction go on all the time, so that many kills meet them.
     store = DurableStore(Path(path), clock, on_fatal=lambda e: None, segment=1 << 18, compact=1 << 19)
@@ -26,8 +26,11 @@ async def main(path: str, listener: int) -> None:
         request.user = ADMIN
         return await server.handle(request)
 
-    await serve(handle, [socket.socket(fileno=listener)], None, clock)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    await serve(handle, [listener], None, clock)
+    print(listener.getsockname()[1], flush=True)
     await asyncio.Event().wait()
 
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+asyncio.run(main(sys.argv[1]))

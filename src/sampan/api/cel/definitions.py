@@ -8,14 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.api import schema
+from sampan.api.cel import estimate
+from sampan.api.cel.parser import parse
 from sampan.api.cel.program import CompileError
 from sampan.api.cel.rules import Rule, message_program, path_names
 from sampan.api.cel.types import Type, declared, optional_of
 from sampan.api.schema import Node
-from sampan.api.status import FieldError, invalid_value, required
+from sampan.api.status import FieldError, forbidden_field, invalid_value, required
 
 Object = dict[str, Any]
 _KEY = "x-kubernetes-validations"
+_TOO_DEAR = (
+    f"estimated rule cost exceeds budget by factor of more than {estimate.FACTOR}x (try simplifying the rule, or "
+    "adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
+)
 
 
 def definition_errors(obj: Object, old: Object | None = None) -> list[FieldError]:
@@ -31,34 +37,44 @@ def definition_errors(obj: Object, old: Object | None = None) -> list[FieldError
         if not isinstance(text, dict) or version.get("schema") == before.get(version.get("name")):
             continue
         path = "spec.validation.openAPIV3Schema" if one else f"spec.versions[{number}].schema.openAPIV3Schema"
-        _walk(text, schema.from_openapi(text), path, errors, True, "")
+        _walk(text, schema.from_openapi(text), path, errors, True, "", 1)
         if one:
             break
     return errors
 
 
-def _walk(raw: Object, node: Node, path: str, errors: list[FieldError], root: bool, loose: str) -> None:
-    """`loose` is the path of a list above whose items cannot be told apart between two writes."""
+def _walk(
+    raw: Object, node: Node, path: str, errors: list[FieldError], root: bool, loose: str, places: float
+) -> None:
+    """`loose` is the path of a list above whose items cannot be told apart between two writes; `places` in how many
+    places of an object this schema may stand."""
     rules = raw.get(_KEY) or ()
     if rules:
         kind = declared(node, root=root)
         for number, rule in enumerate(rules):
-            _rule(rule, node, kind, f"{path}.{_KEY}[{number}]", errors, loose)
+            _rule(rule, node, kind, f"{path}.{_KEY}[{number}]", errors, loose, places)
     for key, child in (raw.get("properties") or {}).items():
         below = node.properties.get(key)
         if isinstance(child, dict) and below is not None and below.custom:
-            _walk(child, below, f"{path}.properties[{key}]", errors, False, loose)
+            _walk(child, below, f"{path}.properties[{key}]", errors, False, loose, places)
     additional = raw.get("additionalProperties")
     if isinstance(additional, dict) and node.additional is not None:
-        _walk(additional, node.additional, f"{path}.additionalProperties", errors, False, loose)
+        many = places * estimate.size(node)
+        _walk(additional, node.additional, f"{path}.additionalProperties", errors, False, loose, many)
     items = raw.get("items")
     if isinstance(items, dict) and node.items is not None:
         inner = loose if node.list_type == "map" else loose or path
-        _walk(items, node.items, f"{path}.items", errors, False, inner)
+        _walk(items, node.items, f"{path}.items", errors, False, inner, places * estimate.size(node))
 
 
 def _rule(
-    rule: Object, node: Node, kind: Type | None, path: str, errors: list[FieldError], loose: str
+    rule: Object,
+    node: Node,
+    kind: Type | None,
+    path: str,
+    errors: list[FieldError],
+    loose: str,
+    places: float,
 ) -> None:
     found = len(errors)
     _texts(rule, path, errors)
@@ -74,6 +90,8 @@ def _rule(
         detail = f"compilation failed: {text}" if text.startswith("ERROR") else text
         errors.append(_invalid(f"{path}.rule", rule, detail))
         return
+    if estimate.worst(parse(made.text), node) * places > estimate.RULE_LIMIT * estimate.FACTOR:
+        errors.append(forbidden_field(f"{path}.rule", _TOO_DEAR))
     if made.uses_old and loose:
         detail = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}"
         errors.append(invalid_value(f"{path}.rule", rule.get("rule"), detail))
