@@ -192,3 +192,19 @@ def test_load_balancers_of_two_ip_versions(families, expected):
     w.change("services", "a", {"spec": {"ipFamilies": families[:1]}})
     w.settle()
     assert loadbalancer.addresses(w.list("services")[0]) == expected[:1]
+
+
+@pytest.mark.parametrize(
+    ("wish", "hints"),
+    [
+        (None, None),
+        ("PreferClose", {"forZones": [{"name": "z"}]}),
+        ("PreferSameZone", {"forZones": [{"name": "z"}]}),
+        ("PreferSameNode", {"forNodes": [{"name": "n1"}], "forZones": [{"name": "z"}]}),
+    ],
+)
+def test_traffic_distribution(wish, hints):
+    w = world(**({"trafficDistribution": wish} if wish else {}))
+    pod(w, "a", "10.0.0.1")
+    w.settle()
+    assert ends(w)["10.0.0.1"].get("hints") == hints

@@ -150,8 +150,20 @@ def _endpoint(service: Object, pod: Object, ips: list[str], view: View) -> Objec
     if node_name := pod["spec"].get("nodeName"):
         endpoint["nodeName"] = node_name
         node = view.get("nodes", node_name)
-        if node and (zone := meta.labels(node).get(_ZONE)):
+        zone = meta.labels(node).get(_ZONE) if node else None
+        if zone:
             endpoint["zone"] = zone
-            if service["spec"].get("trafficDistribution") in ("PreferClose", "PreferSameZone"):
-                endpoint["hints"] = {"forZones": [{"name": zone}]}
+        if hints := _hints(service, node_name, zone):
+            endpoint["hints"] = hints
     return endpoint
+
+
+def _hints(service: Object, node: str, zone: str | None) -> Object:
+    """For whom an endpoint is first of all, by `trafficDistribution` (KEP-3015; PreferClose is the older name)."""
+    wish = service["spec"].get("trafficDistribution")
+    hints: Object = {}
+    if wish == "PreferSameNode":
+        hints["forNodes"] = [{"name": node}]
+    if wish in ("PreferSameNode", "PreferSameZone", "PreferClose") and zone:
+        hints["forZones"] = [{"name": zone}]
+    return hints

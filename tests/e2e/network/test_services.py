@@ -212,6 +212,25 @@ def test_affinity_moves_on_when_the_endpoint_goes(net: Net, kubectl: Kubectl, se
     prober.reaches(address, 80, [other])
 
 
+def test_traffic_distribution(net: Net, kubectl: Kubectl, service: Make) -> None:
+    """Endpoints of the own node or zone are preferred, and others serve where there is none."""
+    for node, zone in (("node-1", "a"), ("node-2", "b"), ("node-3", "b")):
+        kubectl(f"label node {node} topology.kubernetes.io/zone={zone} --overwrite")
+    try:
+        near = service(trafficDistribution="PreferSameZone")["spec"]["clusterIP"]
+        net.prober("client-1").reaches(near, 80, ["web-1"])
+        net.prober("client-2").reaches(near, 80, ["web-2", "web-3"])
+        own = net.service("own-node", trafficDistribution="PreferSameNode")["spec"]["clusterIP"]
+        for number in (1, 2, 3):
+            net.prober(f"client-{number}").reaches(own, 80, [f"web-{number}"])
+        only = net.service("far", trafficDistribution="PreferSameNode", selector={"number": "3"})
+        net.prober("client-1").reaches(only["spec"]["clusterIP"], 80, ["web-3"])
+        kubectl("label node node-1 topology.kubernetes.io/zone=c --overwrite")
+        net.prober("client-1").reaches(near, 80, ALL)
+    finally:
+        kubectl("label nodes --all topology.kubernetes.io/zone-")
+
+
 def test_external_name_and_headless_have_no_rules(net: Net, service: Make) -> None:
     made = service(clusterIP="None")
     found = net.prober("client-1").order("resolve", name=made["metadata"]["name"])

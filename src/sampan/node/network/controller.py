@@ -7,6 +7,7 @@ next ones gather.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from sampan.node.network.watch import LinkWatcher
 log = logging.getLogger(__name__)
 
 SERVICES, NODES = "services", "nodes"
+_ZONE = "topology.kubernetes.io/zone"
 _GATHER = 0.002  # seconds the first change waits for others
 _RETRY = 5.0
 _SLICE = 50  # services decided upon before other tasks get their turn
@@ -74,6 +76,8 @@ class ProxyController:
         """Writes the whole table once, then follows. Raises OSError when the kernel lacks what is needed."""
         self._slices = SliceIndex(self._view)
         self._view.subscribe(self._notice)  # type: ignore[attr-defined]
+        if self._routes and self._proxy.config.node:
+            self._settle_in(self._view.get(NODES, self._proxy.config.node))
         services = [service_key(service) for service in self._view.list(SERVICES)]
         ready = self._ready_addresses(set(services) | self._slices.services())
         await self._proxy.start(await self._wanted(services), damaged=self._damaged)
@@ -142,9 +146,18 @@ class ProxyController:
             self._dirty |= self._slices.notice(old, new)
         elif resource == NODES and self._routes is not None:
             self._nodes_dirty = True
+            if obj["metadata"]["name"] == self._proxy.config.node:
+                self._settle_in(new)
         else:
             return
         self._wake()
+
+    def _settle_in(self, node: Object | None) -> None:
+        """Where this node is decides which endpoints are near (`hinted`)."""
+        zone = ((node or {}).get("metadata", {}).get("labels") or {}).get(_ZONE, "")
+        if zone != self._proxy.config.zone:
+            self._proxy.config = dataclasses.replace(self._proxy.config, zone=zone)
+            self._dirty |= {service_key(service) for service in self._view.list(SERVICES)}
 
     def _damaged(self) -> None:
         log.warning("somebody changed the table %s; writing it anew", self._proxy.config.table)
