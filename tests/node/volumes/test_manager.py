@@ -21,6 +21,7 @@ async def setup(tmp_path):
     api = MiniApi(clock)
     manager = VolumeManager(api.client(), clock, AgentConfig(root=str(tmp_path)), dict)
     yield api, manager, tmp_path
+    await manager.sweep(set())  # as root there are mounts
     await manager.close()
 
 
@@ -48,6 +49,39 @@ async def test_a_config_map_follows_its_object(setup):
             break
         await asyncio.sleep(0.01)
     assert file.read_text() == "2"
+
+
+@pytest.mark.root
+async def test_secrets_lie_in_memory_and_are_gone_with_their_pod(setup):
+    api, manager, _ = setup
+    api.create("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"a": "MQ=="}})
+    pod = make_pod({"name": "v", "secret": {"secretName": "s"}}, mounts=[{"name": "v", "mountPath": "/v"}])
+    await manager.mount(pod)
+    await manager.mount(pod)
+    directory = (await sources(manager, pod))["/v"].source
+    kinds = [line.split()[2] for line in Path("/proc/mounts").read_text().splitlines() if directory in line]
+    assert kinds == ["tmpfs"] and (Path(directory) / "a").read_text() == "1"
+    await manager.unmount("u")
+    assert directory not in Path("/proc/mounts").read_text() and not os.path.exists(directory)
+
+
+async def test_no_change_is_missed_while_another_one_is_written(setup):
+    api, manager, _ = setup
+    for name in "ab":
+        api.create("configmaps", {"metadata": {"name": name, "namespace": "default"}, "data": {"n": "0"}})
+    volumes = [{"name": n, "configMap": {"name": n}} for n in "ab"]
+    pod = make_pod(*volumes, mounts=[{"name": n, "mountPath": f"/{n}"} for n in "ab"])
+    await manager.mount(pod)
+    found = await sources(manager, pod)
+    files = [Path(found[f"/{n}"].source) / "n" for n in "ab"]
+    for number in range(1, 60):
+        for name in "ab":
+            api.change("configmaps", name, {"data": {"n": str(number)}})
+            for _ in range(number):  # the second change comes at another moment of the first one's writing
+                await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while [f.read_text() for f in files] != [str(number)] * 2:
+                await asyncio.sleep(0.002)
 
 
 async def test_a_missing_object_is_named_and_may_come_later(setup):

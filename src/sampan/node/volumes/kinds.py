@@ -22,13 +22,19 @@ _CHECKS = {
 }
 
 
+def in_memory(directory: str, size: int | None = None) -> None:
+    """A directory of at most `size` bytes that is never on a disk. Blocking."""
+    os.makedirs(directory, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # a plain directory serves where tmpfs may not be mounted
+        mounting.tmpfs(directory, size)
+
+
 def empty_dir(directory: str, source: Object, group: int | None) -> None:
     """A fresh directory for the pod's life; in memory when it says so. Blocking."""
-    os.makedirs(directory, exist_ok=True)
     if source.get("medium") == "Memory":
-        size = quantity.value(source["sizeLimit"]) if source.get("sizeLimit") else None
-        with contextlib.suppress(PermissionError):  # a plain directory serves where tmpfs may not be mounted
-            mounting.tmpfs(directory, size)
+        in_memory(directory, quantity.value(source["sizeLimit"]) if source.get("sizeLimit") else None)
+    else:
+        os.makedirs(directory, exist_ok=True)
     os.chmod(directory, 0o777)
     give_group(directory, group)
 

@@ -43,7 +43,10 @@ class VolumeManager:
         self._pods: dict[str, Object] = {}
         self._paths: dict[str, dict[str, str]] = {}  # pod uid -> volume name -> path on the node
         self._timers: dict[str, Any] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # refreshes under way
+        self._stale: set[str] = set()  # pods whose refresh under way may have read what is old by now
+        self._locks: dict[str, asyncio.Lock] = {}  # one set-up of a pod at a time
+        self._writing: dict[str, asyncio.Future[None]] = {}  # threads cannot be cancelled
 
     # Places
 
@@ -63,6 +66,10 @@ class VolumeManager:
         """All volumes of the pod, once; what they show follows its sources until `unmount`. Raises VolumeError."""
         uid = pod["metadata"]["uid"]
         self._pods[uid] = pod
+        async with self._locks.setdefault(uid, asyncio.Lock()):
+            await self._mount(pod, uid)
+
+    async def _mount(self, pod: Object, uid: str) -> None:
         paths: dict[str, str] = {}
         renewal: float | None = None
         for volume in pod["spec"].get("volumes") or ():
@@ -96,12 +103,23 @@ class VolumeManager:
                 self._refresh_soon(uid)
 
     def _refresh_soon(self, uid: str) -> None:
-        if uid in self._pods and uid not in self._tasks:
-            task = asyncio.get_running_loop().create_task(self._refresh(uid))
-            self._tasks[uid] = task
-            task.add_done_callback(lambda _: self._tasks.pop(uid, None))
+        if uid in self._tasks:
+            self._stale.add(uid)
+        elif uid in self._pods:
+            self._tasks[uid] = asyncio.get_running_loop().create_task(self._refresh(uid))
 
     async def _refresh(self, uid: str) -> None:
+        """Until nothing has changed while the files were written."""
+        try:
+            while True:
+                self._stale.discard(uid)
+                await self._look(uid)
+                if uid not in self._stale:
+                    return
+        finally:
+            self._tasks.pop(uid, None)  # at once: a change from here on begins a new refresh
+
+    async def _look(self, uid: str) -> None:
         try:
             await self.mount(self._pods[uid])
         except VolumeError as error:  # the files stay as they are; the next change tries again
@@ -151,7 +169,14 @@ class VolumeManager:
         plugin = {"configMap": "configmap", "downwardAPI": "downward-api"}.get(kind, kind)
         directory = self._volume_dir(pod, plugin, volume["name"])
         stamp = f"{self._clock.now():.6f}".replace(".", "_")
-        await asyncio.to_thread(atomic.write, directory, files, stamp, _group(pod))
+
+        def write() -> None:
+            if kind != "configMap":  # Secrets and tokens never lie on the node's disk
+                kinds.in_memory(directory)
+            atomic.write(directory, files, stamp, _group(pod))
+
+        self._writing[meta["uid"]] = writing = asyncio.ensure_future(asyncio.to_thread(write))
+        await asyncio.shield(writing)
         return directory, renewal
 
     async def _claim(self, pod: Object, name: str, group: int | None) -> str:
@@ -265,6 +290,10 @@ class VolumeManager:
             task.cancel()
         self._sources.forget(pod_uid)
         self._tokens.forget(pod_uid)
+        self._locks.pop(pod_uid, None)
+        writing = self._writing.pop(pod_uid, None)
+        if writing:
+            await asyncio.wait({writing})
         await asyncio.to_thread(_remove_pod_dir, self._pod_dir(pod_uid))
 
     async def remove_logs(self, pod: Object) -> None:

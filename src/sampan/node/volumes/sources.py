@@ -34,13 +34,14 @@ class Sources:
             self._complete[key] = asyncio.Event()
             self._tasks[key] = asyncio.get_running_loop().create_task(self._follow(key))
             resource, namespace, name = key
+            found: Object | None = None
             try:
-                self._known[key] = await self._client.get(resource, name, namespace)
+                found = await self._client.get(resource, name, namespace)
             except ApiError as error:
                 if error.code != 404:
                     self._drop(key)
                     raise
-                self._known.setdefault(key, None)
+            self._known.setdefault(key, found)  # what the watch has told meanwhile is newer
             self._complete[key].set()
         else:
             await self._complete[key].wait()
