@@ -1,4 +1,5 @@
 import base64
+import hashlib
 
 import jwt
 import pytest
@@ -35,6 +36,9 @@ def request(token="", **more):
 def test_certificate_token_file_and_nobody(authenticator):
     peer = {"cn": "jane", "o": ["dev"], "der": b""}
     assert authenticator.authenticate(request(peer=peer)) == User("jane", ("dev", "system:authenticated"))
+    digest = hashlib.sha256(b"certificate").hexdigest()
+    user = authenticator.authenticate(request(peer=peer | {"der": b"certificate"}))
+    assert user.extra == {"authentication.kubernetes.io/credential-id": (f"X509SHA256={digest}",)}
     alice = User("alice", ("dev", "ops", "system:authenticated"), "u1")
     assert authenticator.authenticate(request("t0k")) == alice
     assert authenticator.authenticate(request("t1k")).groups == ("system:authenticated",)

@@ -29,6 +29,7 @@ _REMEMBERED = 10.0  # seconds a good token is not checked again
 _CACHE_LIMIT = 10_000
 _BOOTSTRAP = re.compile(r"^([a-z0-9]{6})\.([a-z0-9]{16})$")
 _BOOTSTRAP_GROUP = re.compile(r"^system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]$")
+_CREDENTIAL = "authentication.kubernetes.io/credential-id"
 _PROTOCOL = "base64url.bearer.authorization.k8s.io."  # a browser's WebSocket can send no Authorization header
 
 
@@ -52,7 +53,7 @@ class Authenticator:
         self._static = {self._digest(token): user for token, user in (static or {}).items()}
         self._anonymous = anonymous
         self._good: dict[bytes, tuple[float, User]] = {}
-        self._peers: dict[tuple[str, tuple[str, ...]], User] = {}
+        self._peers: dict[tuple[str, tuple[str, ...], bytes], User] = {}
 
     def authenticate(self, request: Request) -> User:
         """The user, with system:authenticated among its groups. Raises 401 for a token that is no good."""
@@ -68,13 +69,15 @@ class Authenticator:
         return ANONYMOUS
 
     def _peer(self, peer: Mapping[str, Any]) -> User | None:
-        """TLS has checked the certificate already; its CN is the user, O the groups."""
-        key: tuple[str, tuple[str, ...]] = (str(peer.get("cn") or ""), tuple(peer.get("o") or ()))
-        user = self._peers.get(key)
-        if user is None and key[0]:
+        """TLS has checked the certificate already; its CN is the user, O the groups, its digest the credential."""
+        der: bytes = peer.get("der") or b""
+        name, groups = str(peer.get("cn") or ""), tuple(peer.get("o") or ())
+        user = self._peers.get((name, groups, der))
+        if user is None and name:
             if len(self._peers) > _CACHE_LIMIT:
                 self._peers.clear()
-            user = self._peers[key] = authenticated(User(key[0], key[1]))
+            extra = {_CREDENTIAL: (f"X509SHA256={hashlib.sha256(der).hexdigest()}",)} if der else {}
+            user = self._peers[name, groups, der] = authenticated(User(name, groups, extra=extra))
         return user
 
     def _bearer(self, token: str) -> User:
