@@ -73,8 +73,11 @@ def reconcile(ds: Object, view: View, now: float) -> Plan:
     fleet.carry_out(plan)
     live = {f"{meta.name(ds)}-{meta.labels(p).get(_HASH, '')}" for p in claimed.mine}
     plan.then(*history.surplus(past, live, ds["spec"].get("revisionHistoryLimit", 10)))
-    if not fleet.changing:
-        plan.then(*status_patch(_RESOURCE, ds, fleet.status()))
+    status = status_patch(_RESOURCE, ds, fleet.status())
+    if fleet.changing:
+        plan.rescue = [*status]  # else the result of what is done wakes the next look, which tells
+    else:
+        plan.then(*status)
     wait = pods.next_available(claimed.mine, ds["spec"].get("minReadySeconds", 0), now)
     return plan.requeue(wait) if wait is not None else plan
 

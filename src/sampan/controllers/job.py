@@ -64,10 +64,10 @@ def reconcile(job: Object, view: View, now: float) -> Plan:
     run = _Run(job, claimed.mine, now)
     run.judge()
     run.manage(plan)
-    status = run.status(plan)
-    plan.then(*status_patch(_RESOURCE, job, status))
-    plan.then(*(_released(p) for p in run.countable))
-    return plan
+    status = status_patch(_RESOURCE, job, run.status(plan))
+    released = [_released(p) for p in run.countable]
+    plan.rescue = [*status, *released]  # new pods that are refused keep nobody from counting the old ones
+    return plan.then(*status).then(*released)
 
 
 def _released(pod: Object) -> Patch:

@@ -52,7 +52,10 @@ def reconcile(ss: Object, view: View, now: float) -> Plan:
     run.decide(plan)
     live = {meta.labels(p).get(_REVISION, "") for p in claimed.mine} | {meta.name(run.current)}
     plan.then(*history.surplus(past, live, ss["spec"].get("revisionHistoryLimit", 10)))
-    plan.then(*status_patch(_RESOURCE, ss, run.status()))
+    plan.rescue = [
+        *status_patch(_RESOURCE, ss, run.status())
+    ]  # pods that are refused leave the rest to be told
+    plan.then(*plan.rescue)
     wait = pods.next_available(claimed.mine, ss["spec"].get("minReadySeconds", 0), now)
     return plan.requeue(wait) if wait is not None else plan
 

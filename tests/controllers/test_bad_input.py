@@ -1,0 +1,120 @@
+"""What cannot be done is told with its cause, tried again ever more slowly, and done as soon as it can be."""
+
+import pytest
+
+from sampan.api import meta
+from sampan.testing import Cluster
+
+HOUR = 3600
+STRICT = {"metadata": {"name": "strict", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+APP = {"app": "a"}
+TEMPLATE = {"metadata": {"labels": APP}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+SET = {"selector": {"matchLabels": APP}, "template": TEMPLATE}
+ONCE = {"template": {"spec": TEMPLATE["spec"] | {"restartPolicy": "Never"}}}
+
+
+async def failures(cluster):
+    return {f.name: f.failed for f in cluster.plane.runner.figures()}
+
+
+@pytest.mark.parametrize(
+    "resource, spec, controller, told",
+    [
+        ("replicasets.apps", SET, "replicaset-controller", "ReplicaFailure"),
+        (
+            "replicationcontrollers",
+            {"selector": APP, "template": TEMPLATE},
+            "replication-controller",
+            "ReplicaFailure",
+        ),
+        ("statefulsets.apps", SET | {"serviceName": "a"}, "statefulset-controller", "updateRevision"),
+        ("daemonsets.apps", SET, "daemon-set-controller", "numberUnavailable"),
+        ("jobs.batch", ONCE, "job-controller", "startTime"),
+    ],
+)
+async def test_pods_that_admission_refuses(resource, spec, controller, told):
+    async with Cluster(nodes=1) as cluster:
+        await cluster.client.create("namespaces", STRICT)
+        await cluster.settle()
+        await cluster.client.create(resource, {"metadata": {"name": "x"}, "spec": spec}, "strict")
+        await cluster.advance(HOUR)
+        tries = (await failures(cluster))[controller]
+        assert 5 < tries < 35
+        await cluster.advance(HOUR)
+        assert (await failures(cluster))[controller] - tries < 15
+        events = await cluster.list("events", "strict", fields="reason=FailedCreate")
+        assert events and all("violates PodSecurity" in e["message"] for e in events)
+        assert told in str((await cluster.get(resource, "x", "strict"))["status"])
+        relaxed = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
+        await cluster.client.patch("namespaces", "strict", relaxed)
+        await cluster.advance(1100)
+        assert await cluster.list("pods", "strict")
+
+
+async def test_a_deployment_repeats_what_its_replica_set_could_not_do():
+    async with Cluster(nodes=1) as cluster:
+        await cluster.client.create(
+            "resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}}, "default"
+        )
+        await cluster.settle()
+        spec = SET | {"replicas": 3, "progressDeadlineSeconds": 60}
+        await cluster.client.create("deployments.apps", {"metadata": {"name": "d"}, "spec": spec}, "default")
+        await cluster.advance(120)
+        deployment = await cluster.get("deployments", "d")
+        assert "exceeded quota: q" in meta.condition(deployment, "ReplicaFailure")["message"]
+        assert meta.condition(deployment, "Progressing")["reason"] == "ProgressDeadlineExceeded"
+        assert deployment["status"]["availableReplicas"] == 1
+        await cluster.client.delete("resourcequotas", "q", "default")
+        await cluster.advance(1100)
+        deployment = await cluster.get("deployments", "d")
+        assert deployment["status"]["availableReplicas"] == 3
+        assert not meta.condition(deployment, "ReplicaFailure")
+
+
+async def test_a_job_whose_pods_are_refused_still_meets_its_deadline():
+    async with Cluster(nodes=1) as cluster:
+        await cluster.client.create("namespaces", STRICT)
+        await cluster.settle()
+        spec = ONCE | {"activeDeadlineSeconds": 60}
+        await cluster.client.create("jobs.batch", {"metadata": {"name": "j"}, "spec": spec}, "strict")
+        await cluster.advance(120)
+        job = await cluster.get("jobs", "j", "strict")
+        assert meta.condition(job, "Failed")["reason"] == "DeadlineExceeded"
+
+
+async def test_an_autoscaler_of_nothing_says_so():
+    async with Cluster(nodes=0) as cluster:
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"}
+        spec = {"maxReplicas": 3, "scaleTargetRef": target}
+        await cluster.client.create(
+            "horizontalpodautoscalers.autoscaling", {"metadata": {"name": "h"}, "spec": spec}, "default"
+        )
+        await cluster.advance(60)
+        condition = meta.condition(await cluster.get("hpa", "h"), "AbleToScale")
+        assert (condition["status"], condition["reason"]) == ("False", "FailedGetScale")
+        assert "none" in condition["message"]
+
+
+async def test_a_budget_for_everything_and_one_for_nothing():
+    async with Cluster(nodes=1) as cluster:
+        await cluster.client.create("replicasets.apps", {"metadata": {"name": "r"}, "spec": SET}, "default")
+        for name, selector in (("all", {}), ("none", {"matchLabels": {"no": "one"}})):
+            spec = {"maxUnavailable": 1, "selector": selector}
+            await cluster.client.create(
+                "poddisruptionbudgets.policy", {"metadata": {"name": name}, "spec": spec}, "default"
+            )
+        await cluster.advance(5)
+        status = {n: (await cluster.get("pdb", n))["status"] for n in ("all", "none")}
+        assert (status["all"]["expectedPods"], status["all"]["disruptionsAllowed"]) == (1, 1)
+        assert (status["none"]["expectedPods"], status["none"]["disruptionsAllowed"]) == (0, 0)
+
+
+async def test_a_clock_that_jumps_over_forty_days_starts_one_job():
+    async with Cluster(nodes=0) as cluster:
+        spec = {"schedule": "*/10 * * * *", "jobTemplate": {"spec": ONCE}, "suspend": True}
+        await cluster.client.create("cronjobs.batch", {"metadata": {"name": "c"}, "spec": spec}, "default")
+        await cluster.advance(40 * 86400)
+        await cluster.client.patch("cronjobs.batch", "c", {"spec": {"suspend": False}}, "default")
+        await cluster.settle()
+        assert len(await cluster.list("jobs")) == 1
+        assert await cluster.list("events", fields="reason=TooManyMissedTimes")
