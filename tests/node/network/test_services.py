@@ -115,6 +115,13 @@ def test_a_local_policy_without_local_endpoints_drops():
     assert Element(4, ruleset.DROPPED, KEY) in found
 
 
+@pytest.mark.parametrize("label", ["service-proxy-name", "headless"])
+def test_services_of_others_are_left_alone(label):
+    theirs = service("web")
+    theirs["metadata"]["labels"] = {f"service.kubernetes.io/{label}": "x"}
+    assert entries(theirs, [slice_of("web", endpoint("10.1.0.1"))], NODE, {}) == {}
+
+
 def test_zone_hints_apply_only_when_every_endpoint_has_one():
     here = endpoint("10.1.0.1") | {"hints": {"forZones": [{"name": "z1"}]}}
     there = endpoint("10.1.0.2") | {"hints": {"forZones": [{"name": "z2"}]}}

@@ -20,6 +20,8 @@ Object = Mapping[str, Any]
 _PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
 _FAMILY = {"IPv4": 4, "IPv6": 6}
 SERVICE_NAME = "kubernetes.io/service-name"
+# Well-known labels: another proxy implements this Service, or its users look endpoints up themselves.
+_NOT_OURS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"}
 
 
 class Element(NamedTuple):
@@ -88,10 +90,12 @@ def slice_service(item: Object) -> str:
 
 
 def entries(service: Object, slices: Sequence[Object], config: Config, old: Mapping[Element, Any]) -> Entries:
-    """The elements of one Service; none for a headless one or an ExternalName."""
+    """The elements of one Service; none for a headless one, an ExternalName, or one with a label that says: not you."""
     spec = service.get("spec") or {}
     result: Entries = {}
     if spec.get("type") == "ExternalName" or spec.get("clusterIP") in (None, "", "None"):
+        return result
+    if _NOT_OURS & (service["metadata"].get("labels") or {}).keys():
         return result
     for port in spec.get("ports") or ():
         if port.get("protocol", "TCP") not in _PROTOCOLS:
