@@ -12,6 +12,7 @@ import pytest
 from harness import Cluster, Kubectl, eventually
 from traffic import (
     ADMIN,
+    INSIDE,
     REFUSED,
     SILENT,
     UDP,
@@ -210,6 +211,41 @@ def test_affinity_moves_on_when_the_endpoint_goes(net: Net, kubectl: Kubectl, se
     kubectl(f"delete pod {first} --wait=false")
     other = "sticky-2" if first == "sticky-1" else "sticky-1"
     prober.reaches(address, 80, [other])
+
+
+def test_endpoints_in_the_nodes_network(net: Net, kubectl: Kubectl, service: Make) -> None:
+    """Servers that use their node's address, with every kind of way to them."""
+    container = {"command": ["python3", "-u", "-c", INSIDE, "serve", "NAME", "18180", "18153"], "ports": []}
+    for number in (1, 2):
+        own = container | {"command": [w.replace("NAME", f"native-{number}") for w in container["command"]]}
+        own["readinessProbe"] = {"tcpSocket": {"port": 18180}, "periodSeconds": 1}
+        kubectl.apply(
+            server_pod(
+                f"native-{number}", f"node-{number}", {"app": "native"}, container=own, hostNetwork=True
+            )
+        )
+    kubectl.wait("pod/native-1 pod/native-2")
+    names = ("native-1", "native-2")
+    ports = [
+        {"name": "http", "port": 80, "targetPort": 18180},
+        {"name": "dns", "port": 53, "targetPort": 18153, "protocol": "UDP"},
+    ]
+    made = service(*ports, type="LoadBalancer", selector={"app": "native"})
+    places = [
+        (made["spec"]["clusterIP"], 80),
+        (balancer(made), 80),
+        *((ip, node_port(made)) for ip in node_ips(kubectl)),
+    ]
+    for prober in (*net.everywhere, net.prober("host-1")):
+        for address, port in places:
+            prober.reaches(address, port, names)
+        prober.reaches(made["spec"]["clusterIP"], 53, names, "UDP")
+    local = net.service("local", ports[:1], selector={"app": "native"}, internalTrafficPolicy="Local")[
+        "spec"
+    ]["clusterIP"]
+    for number in (1, 2):
+        for name in (f"client-{number}", f"host-{number}"):
+            net.prober(name).reaches(local, 80, [f"native-{number}"])
 
 
 def test_traffic_distribution(net: Net, kubectl: Kubectl, service: Make) -> None:
