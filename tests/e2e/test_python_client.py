@@ -9,7 +9,7 @@ import pytest
 from harness import Cluster, Kubectl, eventually, pod
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
-from kubernetes.stream import stream
+from kubernetes.stream import portforward, stream
 
 
 @pytest.fixture
@@ -188,3 +188,16 @@ def test_errors_are_statuses(core: client.CoreV1Api, space: str) -> None:
         core.create_namespaced_pod(space, {"metadata": {"name": "x"}, "spec": {"containers": []}})
     assert refused.value.status == 422
     assert '"field":"spec.containers"' in refused.value.body.replace(" ", "")
+
+
+def test_port_forward_over_websocket_channels(core: client.CoreV1Api, kubectl: Kubectl, space: str) -> None:
+    serve = (
+        "import socket; s = socket.create_server(('', 7000)); c, _ = s.accept(); c.sendall(c.recv(99)[::-1])"
+    )
+    core.create_namespaced_pod(space, pod("echo", {"containers": [{"command": ["python3", "-c", serve]}]}))
+    kubectl("wait --for=condition=Ready pod/echo")
+    forward = portforward(core.connect_get_namespaced_pod_portforward, "echo", space, ports="7000")
+    with forward.socket(7000) as tunnel:
+        tunnel.sendall(b"drawer")
+        assert tunnel.recv(99) == b"reward"
+    assert forward.error(7000) is None

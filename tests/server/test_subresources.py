@@ -118,7 +118,7 @@ async def test_logs_and_exec_are_asked_of_the_pods_node(ready):
         "line\n",
     )
     await ready.response("GET", f"{PODS}/p/exec?command=ls&command=-l&stdout=1&stdin=true&tty=0")
-    await ready.response("POST", f"{PODS}/p/portforward?port=80")
+    await ready.response("POST", f"{PODS}/p/portforward?ports=80")
     assert nodes.asked == [
         ("n", "GET", "/containerLogs/d/p/c", {"tailLines": ["3"], "follow": ["true"]}),
         ("n", "GET", "/exec/d/p/c", {"command": ["ls", "-l"], "input": ["1"], "output": ["1"]}),

@@ -30,6 +30,8 @@ _PART = 1 << 20  # bytes sent at once
 def backup(arguments: argparse.Namespace) -> int:
     client, name = _client(arguments)
     target = Path(arguments.file)
+    if not target.absolute().parent.is_dir():
+        raise SampanError(f"there is no directory {target.parent}")
     making = target.with_name(f"{target.name}.tmp")
     try:
         reader = asyncio.run(_fetch(client, making, compressed=target.suffix == ".gz"))

@@ -55,7 +55,9 @@ def stop(arguments: argparse.Namespace) -> int:
 
     paths = _paths(arguments)
     if stop_cluster(paths):
-        print(f"cluster {paths.name} is stopped; its data stay in {paths.data}\n  Bring it back: sampan up")
+        print(
+            f"cluster {paths.name} is stopped; its data stay in {paths.data}\n  Bring it back: {_again(arguments)}"
+        )
     else:
         print(f"cluster {paths.name} was not running")
     return 0
@@ -71,7 +73,7 @@ def status(arguments: argparse.Namespace) -> int:
         how = "stopped"
         if supervision.crashed(paths):
             how = "not running: its supervisor was killed, and all processes with it"
-        print(f"cluster {config.name}: {how} (data in {paths.data})\n  Bring it back: sampan up")
+        print(f"cluster {config.name}: {how} (data in {paths.data})\n  Bring it back: {_again(arguments)}")
         return 3
     answer = supervision.ask(paths, "status")
     plane = answer["control_plane"]
@@ -102,6 +104,13 @@ def logs(arguments: argparse.Namespace) -> int:
 def version(arguments: argparse.Namespace) -> int:
     print(f"sampan {__version__}")
     return 0
+
+
+def _again(arguments: argparse.Namespace) -> str:
+    """The `up` of the cluster that a command was about."""
+    given = {"--name": arguments.name, "--data-dir": arguments.data_dir, "--kubeconfig": arguments.kubeconfig}
+    words = [f"{flag} {value}" for flag, value in given.items() if value and value != "default"]
+    return " ".join([called(), "up", *words])
 
 
 def _paths(arguments: argparse.Namespace) -> Paths:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         description="A complete Kubernetes in Python: one command, and a cluster stands on this machine.",
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--name", default="default", help="which cluster (default: %(default)s)")
+    common.add_argument("--name", type=_name, default="default", help="which cluster (default: %(default)s)")
     common.add_argument("--data-dir", metavar="DIR", help="where the cluster keeps its data")
     common.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, else ~/.kube/config")
     commands = top.add_subparsers(dest="verb", metavar="COMMAND", required=True)
@@ -57,18 +60,39 @@ def parser() -> argparse.ArgumentParser:
     )
     restore.add_argument("file", metavar="FILE")
     restore.add_argument("--yes", action="store_true", help="do not ask")
+    completion = commands.add_parser("completion", help="print a completion script for bash or zsh")
+    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion.set_defaults(command="completion:completion")
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command="lifecycle:version")
     return top
 
 
+def _name(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name: up to 32 of a-z, 0-9 and - inside")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 1 to 65535")
+    return int(text)
+
+
 def _up(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--nodes", type=int, metavar="N", help="how many nodes (default: 1; 0 is the control plane alone)"
+        "--nodes", type=_count, metavar="N", help="how many nodes (default: 1; 0 is the control plane alone)"
     )
     sub.add_argument(
         "--port",
-        type=int,
+        type=_port,
         default=0,
         help="port of the API (default: 6443, or a free one; kept from then on)",
     )
@@ -159,22 +183,34 @@ def _image(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. A failure is a sentence and a hint, never a traceback."""
-    arguments = parser().parse_args(argv)
+    grammar, words = parser(), sys.argv[1:] if argv is None else argv
+    if not words:
+        grammar.print_help()
+        return 0
+    arguments = grammar.parse_args(words)
     module, function = arguments.command.split(":")
     try:
         return getattr(importlib.import_module(f"sampan.cli.{module}"), function)(arguments) or 0
     except SampanError as error:
-        print(f"sampan: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
-        return 1
+        return _failed(error.message, error.hint)
     except PermissionError as error:
-        print(f"sampan: {error}", file=sys.stderr)
-        print("  The cluster may belong to another user: run as the one who made it.", file=sys.stderr)
-        return 1
+        return _failed(str(error), "The cluster may belong to another user: run as the one who made it.")
+    except BrokenPipeError:  # `sampan logs | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _failed(str(error), "Make room on the disk and try again." if full else "")
     except KeyboardInterrupt:
-        print("sampan: interrupted", file=sys.stderr)
+        _failed("interrupted", "")
         return 130
+
+
+def _failed(message: str, hint: str) -> int:
+    print(f"sampan: {message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -50,6 +50,13 @@ def entries(context: str, server: str, ca: bytes, cert: bytes, key: bytes) -> di
 
 def check(path: Path) -> None:
     """Raises SampanError when this file could not be merged into, before anything depends on it."""
+    hint = "Choose a file with --kubeconfig or $KUBECONFIG."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SampanError(f"cannot make {path.parent} for the kubeconfig: {error.strerror}", hint) from None
+    if not os.access(path.parent, os.W_OK):
+        raise SampanError(f"cannot write a kubeconfig into {path.parent}", hint)
     _read(path)
 
 

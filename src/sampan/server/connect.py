@@ -77,7 +77,7 @@ async def stream(call: Call) -> Response:
         raise bad_request(f"pod {info.name} does not have a host assigned")
     await call.server.admit(call, "CONNECT", None, pod)
     if info.subresource == "portforward":
-        ports = [("port", p) for p in info.query.get("port", ())]
+        ports = [("port", p) for p in info.query.get("ports", ())]
         return await _ask(call, node, call.request.method, f"/portForward/{where}", urlencode(ports))
     params = [("command", c) for c in info.query.get("command", ())] if info.subresource == "exec" else []
     for key, name in (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")):
@@ -233,4 +233,5 @@ async def _forward(call: Call, scheme: str, host: str, port: int) -> Response:
         answer = await forward(scheme, host, port, request)
         return await proxied.through(answer, outside.removesuffix(path), hosts)
     except OSError as error:
-        raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from None
+        why = f"dial tcp {authority}: connect: {(error.strerror or str(error)).lower()}"
+        raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {why}") from None
