@@ -197,7 +197,9 @@ def test_port_forward_over_websocket_channels(core: client.CoreV1Api, kubectl: K
     core.create_namespaced_pod(space, pod("echo", {"containers": [{"command": ["python3", "-c", serve]}]}))
     kubectl("wait --for=condition=Ready pod/echo")
     forward = portforward(core.connect_get_namespaced_pod_portforward, "echo", space, ports="7000")
-    with forward.socket(7000) as tunnel:
-        tunnel.sendall(b"drawer")
-        assert tunnel.recv(99) == b"reward"
+    tunnel = forward.socket(7000)
+    tunnel.setblocking(True)
+    tunnel.sendall(b"drawer")
+    assert tunnel.recv(99) == b"reward"
+    tunnel.close()
     assert forward.error(7000) is None
