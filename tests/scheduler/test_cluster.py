@@ -68,6 +68,19 @@ async def test_a_resource_that_an_administrator_advertises_is_allocatable_and_pr
         assert FOO not in (await cluster.get("nodes", "node-1"))["status"]["allocatable"]
 
 
+async def test_a_victim_without_grace_leaves_its_place_at_once():
+    async with Cluster(nodes=1) as cluster:
+        await priorities(cluster, low=1, high=1000)
+        big = [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "3"}}}]
+        low = pod("low", priorityClassName="low", containers=big, terminationGracePeriodSeconds=0)
+        low["metadata"]["annotations"] = {"sampan.dev/simulate": "stop=5s"}
+        await make(cluster, low)
+        await make(cluster, pod("high", priorityClassName="high", containers=big))
+        await cluster.advance(1)
+        assert [meta.name(p) for p in await cluster.list("pods")] == ["high"]
+        assert (await cluster.get("pods", "high"))["status"]["phase"] == "Running"
+
+
 async def test_who_never_preempts_waits():
     async with Cluster(nodes=1) as cluster:
         await priorities(cluster, low=1)

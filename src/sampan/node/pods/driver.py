@@ -135,8 +135,8 @@ class PodDriver:
         self.evict(reason, f"Pod was rejected: {message}")
 
     def holds_resources(self) -> bool:
-        """Until its last phase a pod has what it asked for."""
-        return self.pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        """Until its last phase, or until it is gone from the API, a pod has what it asked for."""
+        return not self.gone and self.pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
     def requests(self) -> Mapping[str, int]:
         """What the pod asks for, see `totals.requests`."""
