@@ -306,3 +306,19 @@ def test_finished_jobs_go_after_their_ttl():
     w.now += 60
     w.settle()
     assert w.list("jobs.batch") == []
+
+
+def test_pods_of_a_namespace_go_before_anything_else():
+    w = World(*namespace.rules())
+    w.put("namespaces", {"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}})
+    w.put("configmaps", {"metadata": {"name": "a", "namespace": "x"}})
+    w.put("pods", {"metadata": {"name": "p", "namespace": "x", "finalizers": ["test/hold"]}, "spec": {}})
+    w.change("namespaces", "x", {"metadata": {"deletionTimestamp": rfc3339(START)}}, "")
+    w.settle()
+    assert meta.deleted(w.get("pods", "p", "x")) and not meta.deleted(w.get("configmaps", "a", "x"))
+    assert meta.condition(w.get("namespaces", "x"), "NamespaceContentRemaining")["message"] == (
+        "Some resources are remaining: pods. has 1 resource instances"
+    )
+    w.objects["pods"].pop(("x", "p"))
+    w.settle()
+    assert w.get("configmaps", "a", "x") is None

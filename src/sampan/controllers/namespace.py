@@ -1,6 +1,7 @@
 """Namespace: what its deletion means. Everything in it goes first, custom resources included; then it does.
 
-Source: API reference Namespace v1 (status.conditions), "Automatic deletion": conditions say what still remains.
+Pods are the first to go: what protects them (network policies, say) stays as long as they run. Source: API reference
+Namespace v1 (status.conditions), "Automatic deletion": conditions say what still remains; KEP-5080 (ordered deletion).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     if "kubernetes" not in finalizers:
         return plan
     name = meta.name(namespace)
-    contents = view.contents(name)
+    everything = view.contents(name)
+    contents = [(r, o) for r, o in everything if r == "pods"] or everything
     plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, now)))
     doomed = [
         Delete(r, meta.name(o), name, uid=meta.uid(o), propagation="Background")
