@@ -99,7 +99,23 @@ async def test_a_budget_may_refuse_an_eviction(ready):
     assert (await ready.call("POST", f"{PODS}/p/eviction", {"metadata": {"name": "p"}}))[0] == 201
     spent = await ready.ok("GET", f"{BUDGETS}/b")
     assert (spent["status"]["disruptionsAllowed"], list(spent["status"]["disruptedPods"])) == (0, ["p"])
-    assert (await ready.ok("GET", f"{PODS}/p"))["metadata"]["deletionTimestamp"]
+    gone = await ready.ok("GET", f"{PODS}/p")
+    assert gone["metadata"]["deletionTimestamp"]
+    told = [c for c in gone["status"]["conditions"] if c["type"] == "DisruptionTarget"]
+    assert [(c["status"], c["reason"]) for c in told] == [("True", "EvictionByEvictionAPI")]
+
+
+@pytest.mark.parametrize("revision, code", [("now", 201), ("1", 409)])
+async def test_an_eviction_of_a_certain_revision(ready, revision, code):
+    await _pod(ready)
+    await _bind(ready)
+    current = (await ready.ok("GET", f"{PODS}/p"))["metadata"]["resourceVersion"]
+    wanted = {"preconditions": {"resourceVersion": current if revision == "now" else revision}}
+    body = {"metadata": {"name": "p"}, "deleteOptions": wanted}
+    assert (await ready.call("POST", f"{PODS}/p/eviction", body))[0] == code
+    after = (await ready.ok("GET", f"{PODS}/p"))["metadata"]
+    assert ("deletionTimestamp" in after) == (code == 201)
+    assert (after["resourceVersion"] == current) == (code == 409)
 
 
 async def test_a_pod_without_a_node_has_an_empty_log_and_no_exec(ready):

@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 
-from sampan.api import selectors
+from sampan.api import meta, selectors
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, internal, not_found
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
 from sampan.server import decode, delete, negotiate, objects, respond
 from sampan.server.call import Call
-from sampan.server.options import delete_options, write_options
+from sampan.server.options import DeleteOptions, delete_options, write_options
 from sampan.store.protocol import Conflict, Item
 
 Object = dict[str, Any]
@@ -21,6 +21,12 @@ Object = dict[str, Any]
 EVICTION = Resource("policy", "v1", "Eviction", "evictions", True)
 _BUDGETS = "poddisruptionbudgets.policy"
 _RETRIES = 20
+_DISRUPTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "EvictionByEvictionAPI",
+    "message": "Eviction API: evicting",
+}
 
 
 async def evict(call: Call) -> Response:
@@ -38,6 +44,8 @@ async def evict(call: Call) -> Response:
     pod = orjson.loads(item.value)
     if _counts(pod):
         await _spend(call, pod, dry_run)
+    if not dry_run:
+        await _announce(call, wanted)
     wanted.dry_run = dry_run
     info.subresource = ""
     await delete.delete_object(call, info.name, wanted)
@@ -85,6 +93,31 @@ async def _spend(call: Call, pod: Object, dry_run: bool) -> None:
         except Conflict:
             continue
     raise _too_many("Cannot evict pod as it would violate the pod's disruption budget.", "")
+
+
+async def _announce(call: Call, wanted: DeleteOptions) -> None:
+    """The pod is told why it goes (KEP-3329): Jobs may forgive it. A precondition on its revision moves along."""
+    store, registry = call.server.store, call.server.registry
+    key, row = f"{call.info.namespace}/{call.info.name}", registry.get("pods")
+    for _ in range(_RETRIES):
+        item = store.get("pods", key)
+        if item is None or row is None:
+            return
+        pod = orjson.loads(item.value)
+        asked = wanted.uid or pod["metadata"]["uid"], wanted.resource_version or str(item.revision)
+        if meta.deleted(pod) or asked != (pod["metadata"]["uid"], str(item.revision)):
+            return  # the deletion says what is wrong
+        status = pod.setdefault("status", {})
+        status["conditions"] = meta.set_condition(
+            status.get("conditions"), _DISRUPTED, call.server.clock.now()
+        )
+        try:
+            item = await store.put("pods", key, objects.to_draft(registry, row, pod), item.revision)
+        except Conflict:
+            continue
+        if wanted.resource_version:
+            wanted.resource_version = str(item.revision)
+        return
 
 
 def _matching(call: Call, pod: Object) -> list[tuple[Item, Object]]:
