@@ -80,14 +80,14 @@ class Channel:
         """Hand a request to a fresh fork. Raises ZygoteError."""
         memory = os.memfd_create("request")
         try:
-            os.write(memory, json.dumps({"op": op, **body}).encode())
+            os.write(memory, json.dumps(body).encode())
             until = self._clock.monotonic() + _PATIENCE
             while True:
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 sock.setblocking(False)
                 try:
                     connect_unix(sock, self._path)
-                    socket.send_fds(sock, [b"r"], [memory])
+                    socket.send_fds(sock, [op.encode()], [memory])
                     return Connection(sock)
                 except OSError as error:
                     sock.close()

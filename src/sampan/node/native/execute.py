@@ -14,7 +14,7 @@ import signal
 import socket
 
 from sampan.node.native import cgroups, process, syscalls, terminal, users
-from sampan.node.native.shim import close_above, describe
+from sampan.node.native.starter import close_above, describe
 
 _ALL = (
     syscalls.CLONE_NEWNS

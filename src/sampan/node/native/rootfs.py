@@ -113,7 +113,7 @@ class Root:
 
 
 def build(spec: dict, joined: Callable[[], None], own_users: int = -1) -> None:
-    """Make the root that `spec` describes (see shim.py) and move into it; the caller has a new mount namespace.
+    """Make the root that `spec` describes (see starter.py) and move into it; the caller has a new mount namespace.
 
     `own_users`: a descriptor of the pod's user namespace, when it has one; ids of layers and volumes are mapped to it.
 

@@ -291,7 +291,7 @@ class NativeRuntime:
         return status
 
     def _spec(self, directory: str, config: ContainerConfig, sandbox: Sandbox) -> dict[str, Any]:
-        """What the shim is told; see shim.serve()."""
+        """What the shim is told; see starter.serve()."""
         pod = sandbox.config
         surroundings = {name: f"{sandbox.directory}/{name}" for name in sandbox.own}
         group = self._pod_cgroup(pod)

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 
-from sampan.node.native import cgroups, shim, syscalls, users
+from sampan.node.native import cgroups, starter, syscalls, users
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 1
@@ -31,9 +31,9 @@ def serve(connection: socket.socket, request: dict) -> None:
         if init:
             _record(request, init)
             os.write(recorded[1], b"x")
-        shim.reply(connection, {})
+        starter.reply(connection, {})
     except (OSError, ValueError) as error:
-        shim.reply(connection, {"error": shim.describe(error)})
+        starter.reply(connection, {"error": starter.describe(error)})
     os._exit(0)
 
 
@@ -41,7 +41,7 @@ def _record(request: dict, init: int) -> None:
     record = {
         "init": init,
         "init_start": syscalls.start_ticks(init) if init else 0,
-        "boot": shim.BOOT_ID,
+        "boot": starter.BOOT_ID,
         "config": request["config"],
         "created_at": request["created_at"],
         "ip": request.get("ip", ""),
@@ -105,7 +105,7 @@ def _make_for_users(request: dict, recorded: tuple[int, int]) -> int:
             theirs.send(json.dumps({"pid": pid}).encode())
             theirs.recv(1)  # until they are kept
         except (OSError, ValueError) as error:
-            theirs.send(json.dumps({"error": shim.describe(error)}).encode())
+            theirs.send(json.dumps({"error": starter.describe(error)}).encode())
         finally:
             os._exit(0)
     theirs.close()

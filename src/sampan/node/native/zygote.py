@@ -15,10 +15,9 @@ import socket
 import sys
 import traceback
 
-from sampan.node.native import execute, sandbox, shim, syscalls
+from sampan.node.native import execute, sandbox, shim, starter, syscalls
 
 _HANDLERS = {
-    "container": shim.serve,
     "exec": execute.serve,
     "sandbox": sandbox.serve,
     "dial": execute.dial,
@@ -46,7 +45,7 @@ def listen(path: str) -> socket.socket:
 def serve(path: str) -> None:
     """Fork for ever. Our children reap themselves (SIGCHLD ignored); when we die they are process 1's."""
     syscalls.set_name("sampan-zygote")
-    shim.prepare()
+    starter.prepare()
     server = listen(path)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -66,12 +65,15 @@ def _handle(connection: socket.socket) -> None:
     """In the fork. Never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _, fds, _, _ = socket.recv_fds(connection, 64, 4)
+        op, fds, _, _ = socket.recv_fds(connection, 64, 4)
         if not fds:
             os._exit(0)
-        request = json.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
-        os.close(fds[0])
-        _HANDLERS[request.pop("op")](connection, request)
+        if op == b"container":
+            shim.serve(connection, fds[0])
+        else:
+            request = starter.read_request(fds[0])
+            os.close(fds[0])
+            _HANDLERS[op.decode()](connection, request)
     except BaseException:
         text = traceback.format_exc()
         os.write(2, text.encode(errors="replace"))
