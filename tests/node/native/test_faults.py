@@ -73,3 +73,14 @@ async def test_who_makes_a_sandbox_may_be_killed_at_any_moment(pods):
         with contextlib.suppress(RuntimeFailure):
             await making
         await pods.runtime.remove_sandbox(f"m{number}")
+
+
+async def test_a_sandbox_goes_while_a_container_of_it_starts(pods):
+    for number in range(10):
+        await pods.sandbox(f"g{number}")
+        start = asyncio.create_task(pods.start("sleep", "100", sandbox=f"g{number}"))
+        await asyncio.sleep(number * 0.0005)
+        start.cancel()
+        await pods.runtime.remove_sandbox(f"g{number}")
+        with contextlib.suppress(RuntimeFailure, asyncio.CancelledError):
+            await start

@@ -5,6 +5,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -163,14 +164,18 @@ def test_a_failure_to_start_is_told(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_ordinary_user_runs_pods(tmp_path):
+@pytest.fixture
+def open_directory():
+    """One that others reach: pytest's own lie below a directory that each of its sessions makes 0700."""
+    with tempfile.TemporaryDirectory(prefix="sampan-user-") as path:
+        yield path
+
+
+def test_an_ordinary_user_runs_pods(open_directory):
     """The same node inside a user namespace with a single id: no group, no other user, all else as for root."""
     python = "/usr/bin/python3"
     nobody = pwd.getpwnam("nobody")
-    os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)
-    for above in tmp_path.parents:  # pytest makes them 0700
-        if above.stat().st_uid == os.getuid() and above.name.startswith("pytest-"):
-            above.chmod(0o711)
+    os.chown(open_directory, nobody.pw_uid, nobody.pw_gid)
     probe = [
         python,
         "-c",
@@ -186,7 +191,7 @@ def test_an_ordinary_user_runs_pods(tmp_path):
             )
     script = Path(__file__).with_name("rootless_pod.py").read_text()
     result = subprocess.run(
-        ["unshare", "-Urnm", python, "-", SOURCE, str(tmp_path)],
+        ["unshare", "-Urnm", python, "-", SOURCE, open_directory],
         user=nobody.pw_uid,
         group=nobody.pw_gid,
         extra_groups=[],

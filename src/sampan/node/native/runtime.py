@@ -77,7 +77,7 @@ class NativeRuntime:
         self._ended: dict[str, asyncio.Event] = {}
         self._watched: dict[str, int] = {}
         self._boot = ""
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._under_way: dict[asyncio.Task[Any], str] = {}  # -> sandbox whose container it starts
         self._starting = asyncio.Semaphore(_AT_ONCE)
 
     # -- life of the agent
@@ -144,15 +144,15 @@ class NativeRuntime:
         for id_ in list(self._watched):
             self._unwatch(id_)
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _to_the_end(self, work: Coroutine[Any, Any, _T], sandbox: str = "") -> _T:
         """What was asked for is done also when the caller no longer waits: nothing is left half known."""
         task = asyncio.get_running_loop().create_task(work)
-        self._under_way.add(task)
+        self._under_way[task] = sandbox
         task.add_done_callback(self._over)
         return await asyncio.shield(task)
 
     def _over(self, task: asyncio.Task[Any]) -> None:
-        self._under_way.discard(task)
+        del self._under_way[task]
         if not task.cancelled():
             task.exception()  # whoever still waits for it sees it; nobody else has to
 
@@ -207,6 +207,9 @@ class NativeRuntime:
         if sandbox is None:
             return
         sandbox.ready = False
+        starting = [task for task, of in self._under_way.items() if of == sandbox_id]
+        if starting:  # else they would make their groups anew below one that we have removed
+            await asyncio.wait(starting)
         inside = [id_ for id_, one in self._containers.items() if one.config.sandbox == sandbox_id]
         await asyncio.gather(*(self.stop_container(id_, 0) for id_ in inside))
         if self._network is not None and not sandbox.config.host_network:
@@ -252,7 +255,7 @@ class NativeRuntime:
     # -- containers
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
-        return await self._to_the_end(self._start_container(config))
+        return await self._to_the_end(self._start_container(config), config.sandbox)
 
     async def _start_container(self, config: ContainerConfig) -> ContainerStatus:
         sandbox = self._sandboxes.get(config.sandbox)
