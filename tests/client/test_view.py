@@ -180,3 +180,13 @@ async def test_everything_includes_what_is_defined_later(client, clock, ids, ser
     await clock.settle()
     assert view.contents("harbour") == []
     await view.stop()
+
+
+async def test_who_set_which_field_is_not_shown(view, client, clock):
+    await view.start()
+    written = pod("a")
+    written["metadata"]["managedFields"] = [{"manager": "x", "fieldsV1": {"f:spec": {}}}]
+    await client.create("pods", written)
+    await clock.settle()
+    shown = view.get("pods", "a", "default")
+    assert shown["spec"] == {} and "managedFields" not in shown["metadata"]

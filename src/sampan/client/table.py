@@ -20,6 +20,7 @@ Index = Callable[[Object], "str | Iterable[str] | None"]
 ObjectKey = tuple[str, str]  # (namespace, name)
 
 _TOMBSTONES = 10_000
+_SHARED = 4096
 
 
 class Entry:
@@ -41,11 +42,14 @@ class Entry:
         if references:
             self.references = tuple(dict.fromkeys(ref["uid"] for ref in references))
             self.owner = next((ref["uid"] for ref in references if ref.get("controller")), "")
-        self.indexed = tuple([_values(index(obj)) for index in indexes.values()]) if indexes else ()
+        self.indexed = _shared(tuple([_values(index(obj)) for index in indexes.values()])) if indexes else ()
 
     def shown(self, obj: Object) -> Object:
-        """What of the object the view shows."""
-        return obj
+        """What of the object the view shows: not who set which field, which is a third of what a pod takes."""
+        meta = obj["metadata"]
+        if "managedFields" not in meta:
+            return obj
+        return {**obj, "metadata": {k: v for k, v in meta.items() if k != "managedFields"}}
 
 
 class MetadataEntry(Entry):
@@ -55,6 +59,16 @@ class MetadataEntry(Entry):
 
     def shown(self, obj: Object) -> Object:
         return {"apiVersion": obj.get("apiVersion"), "kind": obj.get("kind"), "metadata": obj["metadata"]}
+
+
+_indexed: dict[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]] = {}
+
+
+def _shared(values: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """Thousands of objects are found under the same values, such as the name of their node."""
+    if len(_indexed) > _SHARED:
+        _indexed.clear()
+    return _indexed.setdefault(values, values)
 
 
 _NO_LABELS: Mapping[str, str] = {}
@@ -70,7 +84,7 @@ class Decoder:
     """Decoded objects of all tables; those decoded first lose that form first, but never their bytes."""
 
     def __init__(self, size: int) -> None:
-        """`size` is in bytes of JSON; the decoded form takes about four times as much."""
+        """`size` is in bytes of JSON; the decoded form takes three to four times as much."""
         self._size = size
         self._left = size
         self._kept: OrderedDict[Entry, None] = OrderedDict()

@@ -74,7 +74,7 @@ class CachedView:
         ids: Ids | None = None,
         indexes: Mapping[str, Mapping[str, Index]] = DEFAULT_INDEXES,
         scopes: Mapping[str, Scope] | None = None,
-        decoded: int = 4 << 20,
+        decoded: int = 2 << 20,
     ) -> None:
         self.fetched: Mapping[tuple[str, str, str], Any] = {}
         self._client = client
