@@ -2,6 +2,7 @@
 
 import pytest
 
+from sampan.scheduler.budget import Budget
 from sampan.scheduler.schedule import schedule
 from sampan.scheduler.snapshot import Snapshot
 
@@ -229,6 +230,28 @@ def test_preemption_takes_the_fewest_and_least_important():
     assert schedule(pod("equal", cpu="3", priority=1), s).victims is None
     never = schedule(pod("n", cpu="2", priority=10, preemptionPolicy="Never"), s)
     assert never.message.endswith("preemption: not eligible due to preemptionPolicy=Never.")
+
+
+@pytest.mark.parametrize(
+    "allowed, gone, where, victim",
+    [
+        (0, {}, "b", "other"),  # the budget is kept, though the other pod is more important
+        (1, {}, "a", "guarded"),
+        (0, {"guarded": "2026-01-01T00:00:00Z"}, "a", "guarded"),  # was let go before
+    ],
+)
+def test_preemption_breaks_a_budget_only_as_a_last_resort(allowed, gone, where, victim):
+    guarded = pod("guarded", cpu="4", labels={"app": "x"}, priority=1)
+    s = cluster(node("a"), node("b"), placed=[("a", guarded), ("b", pod("other", cpu="4", priority=5))])
+    status = {"disruptionsAllowed": allowed, "disruptedPods": gone}
+    spec = {"selector": {"matchLabels": {"app": "x"}}}
+    budget = {"metadata": {"name": "b", "namespace": "default"}, "spec": spec, "status": status}
+    s.budgets["default", "b"] = Budget(budget)
+    d = schedule(pod("big", cpu="4", priority=10), s)
+    assert (d.victims.node, [v.name for v in d.victims.pods]) == (where, [victim])
+    s.remove_pod("default/other")
+    s.set_pod(pod("own", cpu="4", priority=10), "b")
+    assert [v.name for v in schedule(pod("big", cpu="4", priority=10), s).victims.pods] == ["guarded"]
 
 
 def test_room_kept_for_a_nominated_pod():

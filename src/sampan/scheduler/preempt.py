@@ -1,6 +1,7 @@
 """Preemption: which pods of lower priority must go so that this one fits, and on which node that costs least.
 
-Source: "Pod Priority and Preemption". Victims are spared again, the most important first, as long as the pod still fits.
+Source: "Pod Priority and Preemption". Victims are spared again as long as the pod still fits: first those that a
+PodDisruptionBudget protects, then the most important. A budget is broken only where every other way is closed.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def find_victims(pod: Object, info: PodInfo, snapshot: Snapshot, nodes: Iterable
         looked += 1
         if looked > _CANDIDATES:
             break
-        victims = _minimal(info, snapshot, int(at), lower)
+        protected = _protected(lower, snapshot) if snapshot.budgets else set()
+        victims = _minimal(info, snapshot, int(at), lower, protected)
         if victims:
-            cost = _cost(victims)
+            cost = _cost(victims, protected)
             if best is None or cost < best[0]:
                 best = (cost, Victims(snapshot.names[at], victims))
     return best[1] if best else None
@@ -52,15 +54,36 @@ def _on(pod: Object, snapshot: Snapshot) -> Iterable[Placed]:
     return () if at is None else snapshot.on_node[at].values()
 
 
-def _cost(victims: list[Placed]) -> tuple[float, ...]:
-    """Lowest highest priority, then lowest sum, then fewest."""
+def _important_first(placed: Placed) -> tuple[int, str, str]:
+    return (-placed.info.priority, placed.started or "~", placed.key)
+
+
+def _protected(lower: list[Placed], snapshot: Snapshot) -> set[str]:
+    """Keys of the pods whose loss would break a budget, once those before them had been lost."""
+    left = {key: budget.allowed for key, budget in snapshot.budgets.items()}
+    found = set()
+    for placed in sorted(lower, key=_important_first):
+        for key, budget in snapshot.budgets.items():
+            if not budget.covers(placed.namespace, placed.name, placed.info.labels):
+                continue
+            left[key] -= 1
+            if left[key] < 0:
+                found.add(placed.key)
+    return found
+
+
+def _cost(victims: list[Placed], protected: set[str]) -> tuple[float, ...]:
+    """Fewest broken budgets, then lowest highest priority, then lowest sum, then fewest."""
     priorities = [v.info.priority for v in victims]
-    return (max(priorities), sum(priorities), len(victims))
+    broken = sum(v.key in protected for v in victims)
+    return (broken, max(priorities), sum(priorities), len(victims))
 
 
-def _minimal(info: PodInfo, snapshot: Snapshot, at: int, lower: list[Placed]) -> list[Placed]:
+def _minimal(
+    info: PodInfo, snapshot: Snapshot, at: int, lower: list[Placed], protected: set[str]
+) -> list[Placed]:
     """Takes all of lower priority away, puts back whom it can. The snapshot is as before when it returns."""
-    ordered = sorted(lower, key=lambda p: (-p.info.priority, p.started or "~", p.key))
+    ordered = sorted(lower, key=lambda p: (p.key not in protected, _important_first(p)))
     for placed in ordered:
         snapshot.lift(placed)
     victims = []

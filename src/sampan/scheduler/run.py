@@ -20,6 +20,7 @@ from sampan.client.events import EventRecorder
 from sampan.client.plan import Event
 from sampan.client.view import CachedView
 
+from .budget import Budget
 from .queue import Entry, Queue
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .schedule import Decision
     from .snapshot import Snapshot
 
+_BUDGETS = "poddisruptionbudgets.policy"
 RESOURCES = (
     "pods",
     "nodes",
@@ -34,6 +36,7 @@ RESOURCES = (
     "persistentvolumeclaims",
     "persistentvolumes",
     "storageclasses.storage.k8s.io",
+    _BUDGETS,
 )
 _BINDINGS = 64  # on their way at once
 _SLICE, _SLICE_PODS = 0.004, 32  # seconds and pods between which other tasks get their turn
@@ -123,6 +126,8 @@ class Scheduler:
                 self._queue.wake()
         elif resource == "namespaces":
             self.snapshot.set_namespace(meta.name(new or old or {}), meta.labels(new) if new else None)
+        elif resource == _BUDGETS:
+            self._budget_changed(new or old or {}, new)
         elif resource in RESOURCES:
             self._storage_changed(resource, new or old or {}, new)
 
@@ -141,6 +146,14 @@ class Scheduler:
         else:
             table[key] = new
             self._queue.wake()
+
+    def _budget_changed(self, obj: Object, new: Object | None) -> None:
+        assert self.snapshot is not None
+        key = (meta.namespace(obj), meta.name(obj))
+        if new is None:
+            self.snapshot.budgets.pop(key, None)
+        else:
+            self.snapshot.budgets[key] = Budget(new)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         assert self.snapshot is not None

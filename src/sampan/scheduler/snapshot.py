@@ -12,6 +12,7 @@ import numpy as np
 
 from sampan.api import meta, quantity
 
+from .budget import Budget
 from .podinfo import Infos, Labels, Object, PodInfo, Term
 
 Array = Any  # numpy.ndarray; its element types are told in comments
@@ -53,6 +54,7 @@ class Snapshot:
         self.claims: dict[tuple[str, str], Object] = {}
         self.volumes: dict[str, Object] = {}
         self.classes: dict[str, Object] = {}
+        self.budgets: dict[tuple[str, str], Budget] = {}
         self.nominated: dict[str, tuple[PodInfo, str]] = {}
         self.caches: dict[Any, Any] = {}  # emptied with every `version`
         self._counts: dict[Term, Array] = {}

@@ -1,0 +1,25 @@
+"""PodDisruptionBudgets as the scheduler sees them: whose loss it should avoid when it makes room ("Pod Priority and Preemption")."""
+
+from __future__ import annotations
+
+from sampan.api import meta, selectors
+
+from .podinfo import Labels, Object
+
+
+class Budget:
+    """What a PodDisruptionBudget allows now. Pods it has let go already cost nothing more."""
+
+    __slots__ = ("_gone", "_namespace", "_selector", "allowed")
+
+    def __init__(self, obj: Object) -> None:
+        status = obj.get("status", {})
+        self.allowed: int = status.get("disruptionsAllowed", 0)
+        self._gone = status.get("disruptedPods") or {}
+        self._namespace = meta.namespace(obj)
+        self._selector = selectors.from_object(obj["spec"].get("selector"))
+
+    def covers(self, namespace: str, name: str, labels: Labels) -> bool:
+        if namespace != self._namespace or name in self._gone:
+            return False
+        return bool(self._selector.matches(dict(labels)))
