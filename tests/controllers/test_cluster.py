@@ -209,6 +209,26 @@ async def test_jobs_and_cronjobs_run_to_their_end():
         assert len(pods) == 4 * 3 and not any(meta.finalizers(p) for p in pods)
 
 
+async def test_a_job_made_by_hand_from_a_cronjob_holds_nothing_up():
+    async with Cluster(nodes=1) as cluster:
+        run = {"template": template({}, restartPolicy="Never")}
+        run["template"]["metadata"] = {}
+        cron = {"schedule": "*/10 * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": run}}
+        made = await cluster.client.create(
+            "cronjobs.batch", {"metadata": {"name": "c"}, "spec": cron}, "default"
+        )
+        hand = {
+            "name": "hand",
+            "annotations": {"cronjob.kubernetes.io/instantiate": "manual"},
+            "ownerReferences": [meta.owner_ref(made, controller=True)],
+        }
+        await cluster.client.create("jobs.batch", {"metadata": hand, "spec": run}, "default")
+        await cluster.advance(1)
+        assert "active" not in (await cluster.client.get("cronjobs.batch", "c", "default")).get("status", {})
+        await cluster.advance(600)
+        assert len(await names(cluster, "jobs.batch")) == 2
+
+
 async def test_an_autoscaler_without_metrics_still_keeps_its_bounds():
     async with Cluster(nodes=1) as cluster:
         await cluster.client.create("deployments.apps", workload("Deployment", replicas=1), "default")

@@ -202,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _failed(str(error), "Make room on the disk and try again." if full else "")
     except KeyboardInterrupt:
-        _failed("interrupted", "")
+        begun = arguments.verb == "up"
+        _failed("interrupted", "Go on with `sampan up`, or undo it with `sampan down`." if begun else "")
         return 130
 
 

@@ -135,7 +135,7 @@ def _start(
         text = f"Missed scheduled time to start a job: {stamp(due)}"
         plan.events.append(Event(cron, "Warning", "MissSchedule", text))
         return
-    active = [j for j in mine if not jobs.finished(j)]
+    active = [j for j in mine if not jobs.finished(j) and not _by_hand(j)]
     policy = spec.get("concurrencyPolicy", "Allow")
     if policy == "Forbid" and active:
         text = "Not starting job because prior execution is running and concurrency policy is Forbid"
@@ -173,10 +173,15 @@ def _local(due: float, zone: str | None) -> str:
     return text.replace("+00:00", "Z")
 
 
+def _by_hand(job: Object) -> bool:
+    """From `kubectl create job --from=cronjob/...`: it counts for the history, not for the concurrency policy."""
+    return meta.annotations(job).get("cronjob.kubernetes.io/instantiate") == "manual"
+
+
 def _status(plan: Plan, cron: Object, mine: list[Object]) -> Object:
     """Active Jobs, and the last success; tells of Jobs that ended since."""
     old = cron.get("status", {})
-    running = [j for j in mine if not jobs.finished(j)]
+    running = [j for j in mine if not jobs.finished(j) and not _by_hand(j)]
     status = {k: v for k, v in old.items() if k != "active"}
     if running:
         status["active"] = [meta.object_ref(j) for j in running]

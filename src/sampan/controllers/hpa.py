@@ -98,9 +98,10 @@ class Autoscaler:
         if not sizes:
             text = f"the HPA was unable to compute the replica count: {problem}"
             bad = ("ScalingActive", "False", "FailedGetResourceMetric", text)
-            plan.events.append(
-                Event(hpa, "Warning", "FailedComputeMetricsReplicas", f"invalid metrics: {problem}")
-            )
+            count = len(hpa["spec"].get("metrics") or ())
+            text = f"invalid metrics ({count} invalid out of {count}), first error is: {problem}"
+            plan.events.append(Event(hpa, "Warning", "FailedGetResourceMetric", problem))
+            plan.events.append(Event(hpa, "Warning", "FailedComputeMetricsReplicas", text))
             return self._done(plan, hpa, now, [able, bad], current, current, metrics)
         advised, name = max(sizes)
         text = f"the HPA was able to successfully calculate a replica count from {name}"

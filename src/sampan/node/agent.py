@@ -111,7 +111,7 @@ class Agent:
             await self.static.load()
             self._spawn(self._forever(self.static.run))
         self._use_range(await self.heartbeat.register(node))
-        self.events.record(self.heartbeat.node, "Normal", "Starting", "Starting kubelet.")
+        self._announce()
         loops = [self.manager.run, self.heartbeat.leases, self.heartbeat.statuses]
         if self.config.watch_node:
             loops.append(self._watch_node)
@@ -121,6 +121,14 @@ class Agent:
         for loop in loops:
             self._spawn(self._forever(loop))
         self._images_changed()
+
+    def _announce(self) -> None:
+        """The events by which `kubectl describe node` tells when a node came."""
+        known = self.heartbeat.node
+        self.events.record(known, "Normal", "Starting", "Starting kubelet.")
+        states = ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady")
+        for state in states:
+            self.events.record(known, "Normal", state, f"Node {self.name} status is now: {state}")
 
     async def _forever(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A node does not go quiet because one of its loops met something unforeseen."""
