@@ -22,10 +22,12 @@ def _path(*steps: str) -> Callable[[Object], str]:
     def value(obj: Object) -> str:
         found: Any = obj
         for step in steps:
-            if not isinstance(found, dict):
+            if type(found) is not dict:
                 return ""
             found = found.get(step)
-        if isinstance(found, bool):
+        if type(found) is str:
+            return found
+        if type(found) is bool:
             return "true" if found else "false"
         return "" if found is None else str(found)
 

@@ -67,14 +67,15 @@ def _volume_name(uid: str) -> str:
 
 def _mount_token(spec: Object, fresh: str) -> None:
     """`fresh` names the volume, if it is not there yet."""
-    present = {v.get("name", "") for v in spec.get("volumes") or ()}
-    volume = next((n for n in sorted(present) if n.startswith(_VOLUME + "-")), "")
+    volumes = spec.get("volumes")
+    present = sorted({v.get("name", "") for v in volumes}) if volumes else []
+    volume = next((n for n in present if n.startswith(_VOLUME + "-")), "")
     needed = False
     name = volume or fresh
     for field in ("initContainers", "containers"):
         for container in spec.get(field) or ():
             mounts = container.get("volumeMounts") or []
-            if any(m.get("mountPath") == MOUNT_PATH for m in mounts):
+            if mounts and any(m.get("mountPath") == MOUNT_PATH for m in mounts):
                 continue
             container["volumeMounts"] = [*mounts, {"name": name, "readOnly": True, "mountPath": MOUNT_PATH}]
             needed = True
