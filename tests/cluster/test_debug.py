@@ -86,14 +86,14 @@ async def test_metrics_tell_of_controllers_and_of_the_loop():
     fired = asyncio.Event()
     clock.call_later(0.0, fired.set)
     await fired.wait()
-    text = debug.Figures(None, clock)()
+    text = debug.Figures(None, None, clock)()
     assert "sampan_loop_lag_seconds_count 1.0" in text
     assert "process_resident_memory_bytes" in text
     async with Cluster(nodes=1) as cluster:
         status, body = await ask(cluster, "/metrics")
         assert status == 200
         assert 'workqueue_adds_total{name="deployment-controller"}' in body.decode()
-        assert "sampan_loop_lag" not in debug.Figures(None, VirtualClock())()
+        assert "sampan_loop_lag" not in debug.Figures(None, None, VirtualClock())()
 
 
 async def test_late_timers_are_counted():

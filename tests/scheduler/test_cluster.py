@@ -3,6 +3,7 @@
 import pytest
 
 from sampan.api import meta
+from sampan.client.client import read_body
 from sampan.testing import Cluster
 
 FOO = "example.com/foo"
@@ -195,3 +196,17 @@ async def test_pods_of_another_scheduler_are_left_alone():
         await make(cluster, pod("p", schedulerName="mine"))
         await cluster.advance(60)
         assert not await node_of(cluster, "p") and await why(cluster, "p") == ("", "")
+
+
+async def test_figures_for_prometheus():
+    async with Cluster(nodes=1) as cluster:
+        await make(cluster, pod("p"), pod("q", nodeSelector={"disk": "ssd"}))
+        response = await cluster.client.request("GET", "/metrics")
+        text = (await read_body(response)).decode()
+        for line in (
+            'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1.0',
+            'scheduler_schedule_attempts_total{profile="default-scheduler",result="unschedulable"}',
+            'scheduler_pending_pods{queue="active"} 0.0',
+            'scheduler_pending_pods{queue="unschedulable"} 1.0',
+        ):
+            assert line in text

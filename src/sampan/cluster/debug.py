@@ -86,8 +86,8 @@ def _first(query: Query, key: str) -> str:
 class Figures:
     """The text of what prometheus scrapes beyond the server's own: controllers, the event loop, the process."""
 
-    def __init__(self, runner: Runner | None, clock: Clock) -> None:
-        self._runner, self._clock = runner, clock
+    def __init__(self, runner: Runner | None, scheduler: Scheduler | None, clock: Clock) -> None:
+        self._runner, self._scheduler, self._clock = runner, scheduler, clock
         self._registry: Any = None
 
     def __call__(self) -> str:
@@ -98,9 +98,33 @@ class Figures:
             ProcessCollector(registry=self._registry)
             if self._runner is not None:
                 self._registry.register(Collector(self._runner.figures))
+            if self._scheduler is not None:
+                self._registry.register(_Scheduling(self._scheduler))
             if isinstance(self._clock, RealClock):
                 self._registry.register(_Lag(self._clock))
         return generate_latest(self._registry).decode()
+
+
+class _Scheduling:
+    """Names are kube-scheduler's."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def collect(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+        one = self._scheduler
+        waiting = GaugeMetricFamily("scheduler_pending_pods", "Pods that wait for a node", labels=["queue"])
+        for queue, number in zip(("active", "unschedulable"), one.pending, strict=True):
+            waiting.add_metric([queue], number)
+        labels = ["result", "profile"]
+        tried = CounterMetricFamily("scheduler_schedule_attempts", "Decisions by result", labels=labels)
+        for result, number in one.attempts.items():
+            tried.add_metric([result, one.name], number)
+        times = SummaryMetricFamily("scheduler_scheduling_algorithm_duration_seconds", "Time in decisions")
+        times.add_metric([], sum(one.attempts.values()), one.deciding)
+        return (waiting, tried, times)
 
 
 class _Lag:

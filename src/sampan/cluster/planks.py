@@ -144,7 +144,7 @@ class ControlPlane:
             )
             await self.scheduler.start()
         self.server.documents[debug.STORY] = debug.StoryTeller(self.registry, self.runner, self.scheduler)
-        self.server.metrics.sources.append(debug.Figures(self.runner, self.clock))
+        self.server.metrics.sources.append(debug.Figures(self.runner, self.scheduler, self.clock))
 
     def _effects(self) -> dict[str, Effect]:
         found = {**self.options.volume_effects, "apiservice": self.server.aggregator.check}

@@ -41,6 +41,11 @@ class Queue:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def sizes(self) -> tuple[int, int]:
+        """(ready, resting); one that is being bound is neither."""
+        resting = sum(e.resting for e in self._entries.values())
+        return len(self._heap), resting
+
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 

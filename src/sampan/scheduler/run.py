@@ -76,6 +76,8 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_BINDINGS)
         self._bound_claims: dict[tuple[str, str], asyncio.Event] = {}
+        self.attempts = {"scheduled": 0, "unschedulable": 0, "error": 0}
+        self.deciding = 0.0  # seconds spent in decisions
         self.decisions: OrderedDict[str, Decision] = OrderedDict()
         self.snapshot: Snapshot | None = None
         self._schedule: Any = None
@@ -107,6 +109,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing is ready to be decided and no binding is on its way."""
         return not self._go.is_set() and len(self._tasks) <= 1
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """(pods that will be tried at once, pods that rest until something changes)."""
+        return self._queue.sizes()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -193,6 +200,7 @@ class Scheduler:
                 try:
                     self._decide(entry)
                 except Exception:
+                    self.attempts["error"] += 1
                     log.exception("scheduling %s", entry.key)
                     self._queue.retry(entry)
                 done += 1
@@ -207,7 +215,10 @@ class Scheduler:
         if pod is None or pod["spec"].get("nodeName") or meta.deleted(pod):
             self._queue.discard(entry.key)
             return
+        began = self._clock.monotonic()
         decision = self._schedule(pod, self.snapshot, self._ids.choice)
+        self.deciding += self._clock.monotonic() - began
+        self.attempts["scheduled" if decision.node else "unschedulable"] += 1
         decision.time = self._clock.now()
         self.decisions[entry.key] = decision
         if len(self.decisions) > _KEPT:
