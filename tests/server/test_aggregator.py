@@ -68,16 +68,16 @@ async def ask(cluster, method, path, *, user=ADMIN, headers=None, body=b"", quer
     return answer.status, orjson.loads(data) if data[:1] in (b"{", b"[") else data.decode()
 
 
-async def register(cluster, backing=True):
+async def register(cluster, backing=True, group="wardle.example.com", version="v1alpha1"):
     spec = {
-        "group": "wardle.example.com",
-        "version": "v1alpha1",
+        "group": group,
+        "version": version,
         "service": {"namespace": "default", "name": "sample-api", "port": 7443},
         "insecureSkipTLSVerify": True,
         "groupPriorityMinimum": 2000,
         "versionPriority": 200,
     }
-    metadata = {"name": "v1alpha1.wardle.example.com"}
+    metadata = {"name": f"{version}.{group}"}
     await cluster.client.create("apiservices.apiregistration.k8s.io", {"metadata": metadata, "spec": spec})
     if backing:
         await back(cluster)
@@ -211,6 +211,17 @@ async def test_conditions_of_others_are_kept(cluster):
     await cluster.advance(31)
     live = await cluster.client.get("apiservices.apiregistration.k8s.io", "v1alpha1.wardle.example.com")
     assert mine in live["status"]["conditions"] and (await available(cluster))[0] == "False"
+
+
+async def test_only_metrics_can_be_taken_over(cluster):
+    await cluster.settle()
+    await cluster.client.delete("apiservices.apiregistration.k8s.io", "v1.apps")
+    await register(cluster, group="apps", version="v1")
+    assert (await ask(cluster, "GET", "/apis/apps/v1"))[1]["groupVersion"] == "apps/v1"
+    assert (await ask(cluster, "GET", "/apis/metrics.k8s.io/v1beta1"))[0] == 200
+    await register(cluster, backing=False, group="metrics.k8s.io", version="v1beta1")
+    # Whoever is there now speaks of flunders: it does not count as available.
+    assert (await ask(cluster, "GET", "/apis/metrics.k8s.io/v1beta1"))[0] == 503
 
 
 async def test_every_group_version_has_an_apiservice(cluster):

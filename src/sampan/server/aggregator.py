@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from sampan.client.messages import Request, Response, User
-from sampan.server import respond
+from sampan.server import respond, usage
 from sampan.server.backends import NoBackend, endpoint
 from sampan.server.lookup import Derived
 from sampan.server.route import RequestInfo
@@ -75,11 +75,19 @@ class Aggregator:
         return found
 
     def of_path(self, info: RequestInfo) -> Object | None:
-        """The APIService that serves a path of the form /apis/GROUP/VERSION..., if one does."""
+        """The APIService that serves a path of the form /apis/GROUP/VERSION..., if one does.
+
+        What is served here stays here, but for metrics.k8s.io: whoever installs an add-on for it wants that one.
+        """
         if info.is_resource:
-            return self.given().get((info.group, info.version))
-        parts = info.path.strip("/").split("/")
-        return self.given().get((parts[1], parts[2])) if len(parts) == 3 and parts[0] == "apis" else None
+            key = (info.group, info.version)
+        else:
+            parts = info.path.strip("/").split("/")
+            if len(parts) != 3 or parts[0] != "apis":
+                return None
+            key = (parts[1], parts[2])
+        own = key[0] != usage.GROUP and key[1] in self._server.registry.versions(key[0])
+        return None if own else self.given().get(key)
 
     # Requests
 
