@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+from sampan.base.clock import VirtualClock
+from sampan.store.durable import DurableStore
+
 CMS = "/api/v1/namespaces/d/configmaps"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/d/deployments"
 TEMPLATE = {
@@ -202,3 +205,19 @@ async def test_a_job_selects_its_own_pods(ready):
     uid = made["metadata"]["uid"]
     assert made["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
     assert made["spec"]["template"]["metadata"]["labels"]["job-name"] == "j"
+
+
+async def test_who_is_refused_sees_what_was_in_the_way(make_api, tmp_path):
+    """A refusal may rest on a write that is on its way to disk; whoever then reads again must find it."""
+    store = DurableStore(tmp_path / "s", VirtualClock(), on_fatal=pytest.fail)
+    api, path = make_api(store), "/api/v1/namespaces"
+    made = await api.ok("POST", path, {"metadata": {"name": "d"}})
+    for number in range(20):
+        wanted = {**made, "metadata": {**made["metadata"], "labels": {"n": str(number)}}}
+        first = asyncio.ensure_future(api.call("PUT", f"{path}/d", wanted))
+        await asyncio.sleep(0)
+        assert (await api.call("PUT", f"{path}/d", wanted))[0] == 409
+        made = await api.ok("GET", f"{path}/d")
+        assert made["metadata"]["labels"]["n"] == str(number)
+        assert (await first)[0] == 200
+    await store.close()

@@ -13,7 +13,7 @@ from sampan.store.durable import DurableStore
 from sampan.store.frames import Corrupt
 from sampan.store.log import StoreFailed
 from sampan.store.open import open_store
-from sampan.store.protocol import Compacted, Draft
+from sampan.store.protocol import Compacted, Conflict, Draft
 
 HEAD = b'{"metadata":{"resourceVersion":"'
 LEASES = "leases.coordination.k8s.io"
@@ -204,3 +204,16 @@ async def test_readers_see_nothing_that_is_not_on_disk(reopen):
     assert store.get("pods", "a/1") is None and not watch.take()
     item = await writing
     assert store.get("pods", "a/1") is item and watch.take()[0].item is item
+
+
+async def test_what_a_conflict_rests_on_can_be_seen_once_the_store_has_settled(reopen):
+    store = await reopen()
+    first = await store.put("pods", "a/1", draft(), 0)
+    writing = asyncio.ensure_future(store.put("pods", "a/1", draft(), first.revision))
+    await asyncio.sleep(0)
+    with pytest.raises(Conflict):
+        await store.put("pods", "a/1", draft(), first.revision)
+    assert store.get("pods", "a/1") is first
+    await store.settled()
+    assert store.get("pods", "a/1") is await writing
+    await store.settled()

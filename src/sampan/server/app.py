@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 log = logging.getLogger("sampan.server")
 
+_BY_WHAT_IS_THERE = (404, 409)  # refusals of a write that another one, maybe not durable yet, has caused
 _TOO_DEEP = "json: exceeded max depth"
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
@@ -153,6 +154,8 @@ class Server:
         try:
             return await self._serve(request, info)
         except ApiError as error:
+            if error.code in _BY_WHAT_IS_THERE and request.method not in ("GET", "HEAD"):
+                await self.store.settled()  # who reads again now sees why
             return respond.refusal(error)
         except RecursionError:
             return respond.refusal(bad_request(_TOO_DEEP))

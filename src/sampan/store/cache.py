@@ -197,6 +197,10 @@ class VersionedStore:
         await self._write(found, change)
         return change
 
+    async def settled(self) -> None:
+        if self._queue:
+            await asyncio.wait({self._queue[-1].done})
+
     async def close(self) -> None:
         await self._log.close()
 

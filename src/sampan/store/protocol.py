@@ -163,6 +163,10 @@ class Store(Protocol):
         """Changes on their way to disk, not visible yet; only for deciding a write (quota, allocation)."""
         ...
 
+    async def settled(self) -> None:
+        """Return when all that was written up to now can be seen: a refusal may rest on a write still on its way."""
+        ...
+
     def bucket_revision(self, bucket: str) -> int:
         """A number that grows with every visible change of the bucket: caches of what it holds compare it."""
         ...
