@@ -2,6 +2,7 @@ import ipaddress
 import json
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -75,6 +76,19 @@ def test_the_kind_of_network_stays(paths, wish, said):
     decided(paths)
     with pytest.raises(SampanError, match=f"was made with --.*={said} and stays so"):
         decided(paths, **wish)
+
+
+def test_clusters_with_data_elsewhere_and_at_the_same_time_do_not_share_addresses(tmp_path):
+    def made(number):
+        data = tmp_path / f"elsewhere-{number}" / "data"
+        data.mkdir(parents=True)
+        name = f"c{number}"
+        return up._decide(Paths(name, data, tmp_path / "run" / name, tmp_path / "images"), Wishes())
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(made, range(8)))
+    for name in ("port", "fabric", "pod_cidr", "service_cidr", "load_balancer_cidr"):
+        assert len({getattr(config, name) for config in found}) == 8, name
 
 
 def test_a_taken_port_is_told_when_it_was_asked_for(paths):

@@ -247,7 +247,8 @@ def test_audit_and_static_tokens(fresh: Cluster, tmp_path: Path) -> None:
     fresh.up("--nodes=0", f"--token-auth-file={tokens}", f"--audit-policy-file={policy}")
     kubectl = fresh.kubectl()
     assert "jane" in kubectl("--token=s3cret auth whoami", env={"KUBECONFIG": str(bare(fresh, tmp_path))})
-    lines = eventually(lambda: (fresh.data / "logs" / "audit.log").read_text().splitlines(), "a record")
+    log = fresh.data / "logs" / "audit.log"
+    lines = eventually(lambda: log.exists() and log.read_text().splitlines(), "a record")
     assert json.loads(lines[-1])["user"]["username"] == "jane"
     assert "jane" in fresh.sampan("logs audit")
 

@@ -70,6 +70,11 @@ class Paths:
         return self.data / "logs"
 
     @property
+    def reserved(self) -> Path:
+        """The addresses this cluster has chosen, for others that choose theirs, wherever their data are."""
+        return self.run / "reserved.json"
+
+    @property
     def supervisor_socket(self) -> Path:
         return self.run / "supervisor.sock"
 

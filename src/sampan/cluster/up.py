@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,7 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
         except SampanError:
             if new:
                 shutil.rmtree(paths.data)
+                shutil.rmtree(paths.run, ignore_errors=True)
             raise
         _start(paths, config, progress)
     supervision.ask(paths, "wait-ready", timeout=60)
@@ -80,6 +81,8 @@ def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
     for node in config.nodes:
         credentials.ensure_node(config, paths.pki, node.name, config.fabric_addresses(node.index))
     configs.save(config, paths.config)
+    make_private(paths.run)
+    configs.save(config, paths.reserved)  # a reboot takes it away
     return config
 
 
@@ -130,6 +133,17 @@ def exclusive(paths: Paths) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One chooses addresses at a time: the lock is on the directory itself, so that nothing needs to be removed."""
+    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
     """The stored configuration with the wishes applied, or a new one."""
     if paths.config.exists():
@@ -142,11 +156,13 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
     else:
         rootless = not is_root()
         config = ClusterConfig(paths.name, run=str(paths.run), images=str(paths.images), rootless=rootless)
-        config.port = _port(wishes.port)
-        config.fabric = _fabric_network(paths)
-        _choose_ranges(config, paths)
-        _choose_ipv6(config, wishes.ip_family or "ipv4")
         config.pod_network = wishes.pod_network or "auto"
+        _choose_ipv6(config, wishes.ip_family or "ipv4")
+        with _alone(make_private(paths.run).parent):
+            config.port = _port(wishes.port, {other.port for other in _neighbours(paths)})
+            config.fabric = _fabric_network(paths)
+            _choose_ranges(config, paths)
+            configs.save(config, paths.reserved)
     for name in ("ip_family", "pod_network"):
         if getattr(wishes, name) not in (None, getattr(config, name)):
             flag = name.replace("_", "-")
@@ -212,21 +228,23 @@ def add_node(config: ClusterConfig, name: str) -> NodeConfig:
     return node
 
 
-def _port(wanted: int) -> int:
-    """The one asked for or none; without a wish the usual one, or any."""
+def _port(wanted: int, others: Collection[int]) -> int:
+    """The one asked for or none; without a wish the usual one if no other cluster has it, or any."""
     if wanted:
         if not ports.free(wanted):
             raise ports.taken(wanted)
         return wanted
-    return ports.free(DEFAULT_PORT) or ports.free(0)
+    return (DEFAULT_PORT not in others and ports.free(DEFAULT_PORT)) or ports.free(0)
 
 
 def _neighbours(paths: Paths) -> list[ClusterConfig]:
-    """The other clusters in this place, as far as their configuration can be read."""
+    """The other clusters in this place, and those that run or are about to, as far as their configuration can be read."""
+    files = [*paths.data.parent.glob("*/cluster.json"), *paths.run.parent.glob("*/reserved.json")]
     found = []
-    for file in paths.data.parent.glob("*/cluster.json"):
-        with suppress(SampanError):
-            found.append(configs.load(file))
+    for file in files:
+        if file not in (paths.config, paths.reserved):
+            with suppress(SampanError):
+                found.append(configs.load(file))
     return found
 
 
