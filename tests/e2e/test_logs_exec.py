@@ -228,6 +228,17 @@ def test_run_interactively(kubectl: Kubectl) -> None:
     kubectl.wait("pod/once", "delete")
 
 
+def test_what_it_says_at_once_is_seen(kubectl: Kubectl) -> None:
+    """The container is faster than kubectl: it speaks, or even ends, before anybody is attached."""
+    for number in range(5):
+        name = f"quick-{number}"
+        out = kubectl(f"run {name} --image=localhost/host -i --rm --restart=Never --quiet -- echo here")
+        assert "here\n" in out
+    slow = "sh -c 'echo prompt; read answer; echo \"got $answer\"'"
+    out = kubectl(f"run slow --image=localhost/host -i --rm --restart=Never --quiet -- {slow}", input="it\n")
+    assert "prompt\n" in out and "got it\n" in out
+
+
 # Port-forward, cp, debug
 
 
