@@ -105,11 +105,11 @@ async def until(client: Client, resource: str, namespace: str, done: Callable[[i
     """Returns as soon as a watch has shown a number of objects that is enough."""
     names: set[str] = set()
     async for batch in client.events(resource, namespace, initial=True):
-        for kind, _, value in batch:
-            if kind == "BOOKMARK":
+        for event in batch:
+            if event.kind == "BOOKMARK":
                 continue
-            name = json.loads(value)["metadata"]["name"]
-            names.discard(name) if kind == "DELETED" else names.add(name)
+            name = json.loads(event.value)["metadata"]["name"]
+            names.discard(name) if event.kind == "DELETED" else names.add(name)
         if done(len(names)):
             return
 
@@ -159,7 +159,7 @@ async def fill(client: Client, namespace: str) -> None:
 async def delete_namespace(client: Client, name: str) -> None:
     await client.delete("namespaces", name)
     async for batch in client.events("namespaces", "", fields=f"metadata.name={name}", initial=True):
-        if any(kind == "DELETED" for kind, _, _ in batch):
+        if any(event.kind == "DELETED" for event in batch):
             return
 
 
