@@ -86,6 +86,13 @@ class Node:
             return response.body.decode()
         return b"".join([chunk async for chunk in response.body]).decode()
 
+    async def follow(self, seen):
+        """Add what the log says to the list `seen`, until the container's end."""
+        api = KubeletApi(self.agent, clock=self.clock)
+        response = await api.handle(Request("GET", "/containerLogs/default/p/c", "follow=true"))
+        async for chunk in response.body:
+            seen += chunk.decode().split()
+
 
 @pytest.fixture
 async def node(tmp_path):
@@ -159,19 +166,24 @@ async def test_the_agent_may_be_restarted_under_a_running_pod(node):
     await node.until(lambda: node.agent.manager.drivers)
     assert node.api.get("pods", "p") == before
 
-    follower = asyncio.get_running_loop().create_task(node.log("follow=true"))
-    await asyncio.sleep(0.05)
+    seen: list[str] = []
+    follower = asyncio.get_running_loop().create_task(node.follow(seen))
+    await node.until(lambda: seen)
     node.api.delete("pods", "p")
     await node.until(lambda: node.api.get("pods", "p") is None)
-    assert (await follower).splitlines() == ["one", "bye"]
+    await follower
+    assert seen == ["one", "bye"]
 
 
 async def test_a_pre_stop_hook_comes_before_the_signal(node):
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /proc/1/fd/1"]}}}
-    node.pod("trap 'echo term; exit 0' TERM; while true; do sleep 0.05; done", container={"lifecycle": hook})
+    script = "trap 'echo term; exit 0' TERM; echo up; while true; do sleep 0.05; done"
+    node.pod(script, container={"lifecycle": hook})
     await node.until(lambda: node.status()["phase"] == "Running")
-    follower = asyncio.get_running_loop().create_task(node.log("follow=true"))
-    await asyncio.sleep(0.1)
+    seen: list[str] = []
+    follower = asyncio.get_running_loop().create_task(node.follow(seen))
+    await node.until(lambda: seen)
     node.api.delete("pods", "p")
     await node.until(lambda: node.api.get("pods", "p") is None)
-    assert (await follower).split() == ["hook", "term"]
+    await follower
+    assert seen == ["up", "hook", "term"]
