@@ -67,6 +67,8 @@ def test_ip_versions_of_a_cluster(paths, family, versions):
         assert ipaddress.ip_address(address) in ipaddress.ip_network(service_cidr)
     assert config.fabric_addresses(0)[0] == config.server_address, "nodes have IPv4 in any case"
     assert config.advertised == config.node_addresses(0)[0]
+    first = ipaddress.ip_network(config.service_cidrs[0])
+    assert config.dns_ip == config.dns_ips[0] and ipaddress.ip_address(config.api_service_ip) in first
 
 
 @pytest.mark.parametrize(

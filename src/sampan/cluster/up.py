@@ -157,11 +157,11 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         rootless = not is_root()
         config = ClusterConfig(paths.name, run=str(paths.run), images=str(paths.images), rootless=rootless)
         config.pod_network = wishes.pod_network or "auto"
-        _choose_ipv6(config, wishes.ip_family or "ipv4")
         with _alone(make_private(paths.run).parent):
             config.port = _port(wishes.port, {other.port for other in _neighbours(paths)})
             config.fabric = _fabric_network(paths)
             _choose_ranges(config, paths)
+            _choose_ipv6(config, wishes.ip_family or "ipv4")
             configs.save(config, paths.reserved)
     for name in ("ip_family", "pod_network"):
         if getattr(wishes, name) not in (None, getattr(config, name)):
