@@ -2,5 +2,5 @@
 
     pods, nodes  ->  Snapshot (arrays)  ->  filters  ->  scores  ->  Decision  ->  binding
 
-NumPy is imported when the scheduler starts, not when this package is imported.
+NumPy is imported when the first node comes: a cluster without nodes does without.
 """

@@ -7,7 +7,9 @@ A chosen node is assumed at once, so that the next decision knows of it while th
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,11 @@ from sampan.client.plan import Event
 from sampan.client.view import CachedView
 
 from .budget import Budget
+from .decision import NO_NODES, Decision
 from .queue import Entry, Queue
 
 if TYPE_CHECKING:
     from .preempt import Victims
-    from .schedule import Decision
     from .snapshot import Snapshot
 
 _BUDGETS = "poddisruptionbudgets.policy"
@@ -44,6 +46,7 @@ _VOLUMES = 600.0  # seconds that claims may take to be bound
 _KEPT = 1000  # decisions remembered for `sampan story`
 _BOUND = "pv.kubernetes.io/bind-completed"
 _SELECTED = "volume.kubernetes.io/selected-node"
+_ARRAYS = "sampan.scheduler.schedule"  # the module that needs NumPy
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +82,14 @@ class Scheduler:
         self.attempts = {"scheduled": 0, "unschedulable": 0, "error": 0}
         self.deciding = 0.0  # seconds spent in decisions
         self.decisions: OrderedDict[str, Decision] = OrderedDict()
-        self.snapshot: Snapshot | None = None
+        self.snapshot: Snapshot | None = None  # until there is a node
         self._schedule: Any = None
 
     async def start(self) -> None:
-        """Imports NumPy, takes in what is there, and begins."""
-        from .schedule import schedule
-        from .snapshot import Snapshot
-
-        self._schedule, self.snapshot = schedule, Snapshot()
+        """Takes in what is there, and begins."""
         if self._own_view:
             await self.view.start()
-        for resource in ("nodes", *(r for r in RESOURCES if r != "nodes")):
+        for resource in ("nodes", "pods"):
             for obj in self.view.list(resource):
                 self._changed(resource, None, obj)
         self.view.subscribe(self._changed)
@@ -123,9 +122,11 @@ class Scheduler:
     # What the watches say
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:
-        assert self.snapshot is not None
         if resource == "pods":
             self._pod_changed(old, new)
+        elif self.snapshot is None:
+            if resource == "nodes":
+                self._go.set()
         elif resource == "nodes":
             if new is None:
                 self.snapshot.remove_node(meta.name(old or {}))
@@ -163,40 +164,65 @@ class Scheduler:
             self.snapshot.budgets[key] = Budget(new)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        assert self.snapshot is not None
         pod = new or old or {}
         key = meta.key(pod)
-        node = pod["spec"].get("nodeName")
-        if new is None or _finished(new):
+        ended = new is None or _finished(new)
+        if ended or pod["spec"].get("nodeName"):
             self._queue.discard(key)
             self._assumed.pop(key, None)
-            self.snapshot.nominated.pop(key, None)
-            if self.snapshot.remove_pod(key):
-                self._queue.wake()
-        elif node:
-            self._queue.discard(key)
-            self._assumed.pop(key, None)
-            self.snapshot.nominated.pop(key, None)
-            self.snapshot.set_pod(new, node)
-            if old is None or not old["spec"].get("nodeName") or meta.labels(old) != meta.labels(new):
-                self._queue.wake()  # may be the neighbour that an affinity waits for
-        elif key in self._assumed or new["spec"].get("schedulerName", self.name) != self.name:
+            if self.snapshot is not None:
+                self._placed(self.snapshot, key, old, None if ended else new)
+        elif key in self._assumed or pod["spec"].get("schedulerName", self.name) != self.name:
             return
-        elif meta.deleted(new) or new["spec"].get("schedulingGates"):
+        elif meta.deleted(pod) or pod["spec"].get("schedulingGates"):
             self._queue.discard(key)
-        elif key not in self._queue or old is None or _asks(old) != _asks(new):
+        elif key not in self._queue or old is None or _asks(old) != _asks(pod):
             self._queue.add(
-                key, new["spec"].get("priority") or 0, new["metadata"].get("creationTimestamp", "")
+                key, pod["spec"].get("priority") or 0, pod["metadata"].get("creationTimestamp", "")
             )
 
+    def _placed(self, snapshot: Snapshot, key: str, old: Object | None, new: Object | None) -> None:
+        """A pod has a node, or (`new` is None) needs none any more."""
+        snapshot.nominated.pop(key, None)
+        if new is None:
+            if snapshot.remove_pod(key):
+                self._queue.wake()
+            return
+        snapshot.set_pod(new, new["spec"]["nodeName"])
+        if old is None or not old["spec"].get("nodeName") or meta.labels(old) != meta.labels(new):
+            self._queue.wake()  # may be the neighbour that an affinity waits for
+
     # Deciding
+
+    async def _load(self) -> None:
+        """Imports NumPy (in a thread: 100 ms, 11 MB) and takes in what is there.
+
+        Nothing was decided for a node before, so nothing is assumed, and the view knows all there is to know.
+        """
+        if _ARRAYS not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, _ARRAYS)
+        from .schedule import schedule
+        from .snapshot import Snapshot
+
+        self._schedule, self.snapshot = schedule, Snapshot()
+        for resource in ("nodes", *(r for r in RESOURCES if r not in ("nodes", "pods"))):
+            for obj in self.view.list(resource):
+                self._changed(resource, None, obj)
+        for pod in self.view.list("pods"):  # those that wait are in the queue
+            if pod["spec"].get("nodeName") and not _finished(pod):
+                self.snapshot.set_pod(pod, pod["spec"]["nodeName"])
 
     async def _run(self) -> None:
         while True:
             await self._go.wait()
             self._go.clear()
             began, done = self._clock.monotonic(), 0
-            while (entry := self._queue.pop()) is not None:
+            while True:
+                if self.snapshot is None and self.view.list("nodes"):
+                    await self._load()
+                entry = self._queue.pop()
+                if entry is None:
+                    break
                 try:
                     self._decide(entry)
                 except Exception:
@@ -209,28 +235,30 @@ class Scheduler:
                     began, done = self._clock.monotonic(), 0
 
     def _decide(self, entry: Entry) -> None:
-        assert self.snapshot is not None
         namespace, name = meta.split_key(entry.key)
         pod = self.view.get("pods", name, namespace)
         if pod is None or pod["spec"].get("nodeName") or meta.deleted(pod):
             self._queue.discard(entry.key)
             return
         began = self._clock.monotonic()
-        decision = self._schedule(pod, self.snapshot, self._ids.choice)
+        if self.snapshot is None:
+            decision = Decision(message=NO_NODES)
+        else:
+            decision = self._schedule(pod, self.snapshot, self._ids.choice)
         self.deciding += self._clock.monotonic() - began
         self.attempts["scheduled" if decision.node else "unschedulable"] += 1
         decision.time = self._clock.now()
         self.decisions[entry.key] = decision
         if len(self.decisions) > _KEPT:
             self.decisions.popitem(last=False)
-        if decision.node:
+        if self.snapshot is not None and decision.node:
             self.snapshot.set_pod(pod, decision.node)
             self.snapshot.nominated.pop(entry.key, None)
             self._assumed[entry.key] = decision.node
             self._spawn(self._bind(entry, pod, decision))
         else:
             self._queue.rest(entry)
-            if decision.victims:
+            if self.snapshot is not None and decision.victims:
                 self.snapshot.nominated[entry.key] = (self.snapshot.info(pod), decision.victims.node)
             self._spawn(self._refused(pod, decision))
 

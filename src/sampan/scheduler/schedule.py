@@ -7,52 +7,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from sampan.api import meta
 
 from . import filters, scores, volumes
+from .decision import NO_NODES, Decision
 from .filters import Refusals
 from .podinfo import Object, PodInfo
-from .preempt import Victims, find_victims
+from .preempt import find_victims
 from .snapshot import Snapshot
 
 _NEVER = "preemption: not eligible due to preemptionPolicy=Never."
 
 
-@dataclass
-class Decision:
-    """`node` is empty when no node will do; then `message` says why, `victims` whom to remove so that one will.
-
-    `claims` wait for the pod's node to be known: each with the volume chosen for it, or None for one to be made.
-    """
-
-    node: str = ""
-    message: str = ""
-    score: float = 0.0
-    victims: Victims | None = None
-    claims: list[tuple[Object, Object | None]] = field(default_factory=list)
-    refusals: Refusals | None = None
-    time: float = 0.0  # when it was made; the shell says
-    _names: tuple[str, ...] = ()
-
-    def refused(self) -> dict[str, tuple[str, ...]]:
-        """For every node that was refused, why."""
-        if self.refusals is None:
-            return {}
-        return {
-            name: self.refusals.reasons[code][0]
-            for name, code in zip(self._names, self.refusals.code, strict=False)
-            if code
-        }
-
-
 def schedule(pod: Object, snapshot: Snapshot, choice: Callable[[int], int] = lambda _: 0) -> Decision:
     """`choice(n)` breaks ties among n equally good nodes (`base.ids.Ids.choice`)."""
     if not snapshot.size:
-        return Decision(message="no nodes available to schedule pods")
+        return Decision(message=NO_NODES)
     info, key = snapshot.info(pod), meta.key(pod)
     needs = volumes.needs(info, snapshot) if info.claims else volumes.Needs()
     if needs.refusal:

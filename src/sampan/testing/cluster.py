@@ -18,6 +18,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 import yaml
 
+import sampan.scheduler.schedule  # noqa: F401  NumPy with it, so that no virtual moment waits for a thread that imports it
 from sampan.base import pki
 from sampan.base.clock import VirtualClock, rfc3339_micro
 from sampan.base.ids import Ids
