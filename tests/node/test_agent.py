@@ -96,6 +96,60 @@ async def test_a_missing_image_says_so(world):
     assert world.status()["phase"] == "Running"
 
 
+def _with_volume(reference, policy="IfNotPresent", **more):
+    """A pod of two containers, the second of which mounts an image volume."""
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    return {
+        "containers": [
+            {"name": "c", "image": "nginx:1"},
+            {"name": "reader", "image": "nginx:1", "volumeMounts": mounts},
+        ],
+        "volumes": [{"name": "v", "image": {"reference": reference, "pullPolicy": policy}}],
+        **more,
+    }
+
+
+async def test_an_image_volume_is_pulled_for_who_mounts_it(world):
+    world.pod(**_with_volume("data:1"))
+    await world.clock.advance(0)
+    assert world.status()["phase"] == "Running"
+    pulls = [text for reason, text in world.api.events("p") if reason == "Pulling"]
+    assert pulls == ['Pulling image "nginx:1"', 'Pulling image "data:1"']
+    assert world.container("reader")["volumeMounts"] == [{"name": "v", "mountPath": "/v"}]
+
+
+async def test_a_missing_image_volume_keeps_only_those_waiting_who_mount_it(world):
+    world.pod(**_with_volume("missing:1"))
+    await world.clock.advance(0.5)
+    assert world.container("reader")["state"]["waiting"]["reason"] == "ErrImagePull"
+    assert "running" in world.container("c")["state"]
+    await world.clock.advance(1)
+    waiting = world.container("reader")["state"]["waiting"]
+    assert waiting["reason"] == "ImagePullBackOff"
+    assert waiting["message"].startswith('Back-off pulling image "missing:1": ErrImagePull: ')
+    events = world.api.events("p")
+    assert ("BackOff", 'Back-off pulling image "missing:1"') in events
+    assert ("Failed", "Error: ErrImagePull") in events
+
+
+async def test_an_image_volume_that_must_be_there_already(world):
+    world.pod(**_with_volume("data:1", "Never"))
+    await world.clock.advance(0)
+    waiting = world.container("reader")["state"]["waiting"]
+    assert waiting["reason"] == "ErrImageNeverPull"
+    assert waiting["message"] == 'Container image "data:1" is not present with pull policy of Never'
+    await world.node.agent.kit.images.pull("data:1")
+    await world.clock.advance(10)
+    assert "running" in world.container("reader")["state"]
+
+
+async def test_an_image_volume_nobody_mounts_holds_nobody_up(world):
+    volumes = [{"name": "v", "image": {"reference": "missing:1", "pullPolicy": "Always"}}]
+    world.pod(volumes=volumes)
+    await world.clock.advance(0)
+    assert world.status()["phase"] == "Running"
+
+
 async def test_a_missing_config_map_says_so_and_recovers(world):
     env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "a"}}}]
     world.pod(containers=[{"name": "c", "image": "nginx:1", "env": env}])

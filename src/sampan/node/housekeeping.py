@@ -214,6 +214,7 @@ def _images_of(driver: PodDriver) -> set[str]:
     names = {c.get("image", "") for c in all_containers(driver.pod)}
     for status in driver.world.containers.values():
         names |= {status.config.image.ref, status.config.image.id}
+        names |= {mount.image for mount in status.config.mounts if mount.image}
     return names
 
 

@@ -50,13 +50,16 @@ class Images(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A bind mount of a node's path into a container."""
+    """A bind mount of a node's path into a container; with an `image`, of a path in that."""
 
     source: str
     target: str
     readonly: bool = False
     recursive_readonly: bool = False
     propagation: str = "None"  # None | HostToContainer | Bidirectional
+    image: str = ""  # its id, for an image volume; `layers` and `trees` are as in Image
+    layers: Sequence[str] = ()
+    trees: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

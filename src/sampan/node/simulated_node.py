@@ -14,7 +14,7 @@ from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.pods.addresses import AddressPool
 from sampan.node.pods.podspec import find_container
-from sampan.node.runtime import Mount
+from sampan.node.runtime import Image, Mount
 from sampan.node.simulated import SimulatedImages, SimulatedRuntime, behaviour, seconds
 
 Object = dict[str, Any]
@@ -146,7 +146,12 @@ class SimulatedVolumes:
         pass
 
     async def mounts(
-        self, pod: Object, container: Object, env: Mapping[str, str], ips: Sequence[str]
+        self,
+        pod: Object,
+        container: Object,
+        env: Mapping[str, str],
+        ips: Sequence[str],
+        images: Mapping[str, Image],
     ) -> list[Mount]:
         return []
 

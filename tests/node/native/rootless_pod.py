@@ -16,7 +16,7 @@ from sampan.base.clock import RealClock  # noqa: E402
 from sampan.node.images import host  # noqa: E402
 from sampan.node.images.store import Store  # noqa: E402
 from sampan.node.native.runtime import NativeRuntime  # noqa: E402
-from sampan.node.runtime import ContainerConfig, RuntimeFailure, SandboxConfig  # noqa: E402
+from sampan.node.runtime import ContainerConfig, Mount, RuntimeFailure, SandboxConfig  # noqa: E402
 
 SCRIPT = """
 id -u; hostname; grep Seccomp: /proc/self/status
@@ -67,6 +67,11 @@ async def main(runtime):
     while (await runtime.status("white")).state != "exited":
         await asyncio.sleep(0.02)
     print("whiteout", *output("white"))
+    volume = Mount("d", "/image", True, True, image="sha256:1", layers=layers[:2])
+    await start("volume", "sh", "-c", "ls /image; touch /image/x 2>/dev/null || echo kept", mounts=[volume])
+    while (await runtime.status("volume")).state != "exited":
+        await asyncio.sleep(0.02)
+    print("volume", *output("volume"))
     try:
         await start("user", "id", uid=1000)
     except RuntimeFailure:

@@ -204,4 +204,4 @@ def test_an_ordinary_user_runs_pods(open_directory):
     assert result.returncode == 0, result.stderr + result.stdout
     lines = result.stdout.splitlines()
     assert lines[:5] == ["0", "pod", "Seccomp:\t2", "cow", "42"]
-    assert lines[5:] == ["exec 3", "whiteout b", "StartError", "left 0"]
+    assert lines[5:] == ["exec 3", "whiteout b", "volume b kept", "StartError", "left 0"]

@@ -68,6 +68,17 @@ async def test_files_of_volumes_are_rooted_on_the_disk(own, tmp_path):
     assert (volume / "after").stat().st_uid == 0
 
 
+async def test_files_of_image_volumes_are_rooted_too(own, tmp_path):
+    layers = [tmp_path / "upper", tmp_path / "lower"]
+    for layer in layers:
+        layer.mkdir(mode=0o755)
+        (layer / "name").write_text(layer.name)
+    mount = Mount("", "/image", True, True, image="sha256:1", layers=list(map(str, layers)))
+    script = "stat -c %u /image/name; cat /image/name; touch /image/x 2>/dev/null || echo :no"
+    _, out = await own.run(script, sandbox="u", mounts=[mount])
+    assert out.split() == ["0", "upper:no"]
+
+
 async def test_the_root_may_be_written_by_its_root(own):
     status, out = await own.run(
         "touch /new /usr/new && stat -c %u /new /usr/new; mkdir /d; chown 5:5 /d; stat -c %u /d", sandbox="u"

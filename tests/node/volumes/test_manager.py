@@ -12,6 +12,7 @@ from mini_api import MiniApi
 from sampan.base.clock import RealClock
 from sampan.node.config import AgentConfig
 from sampan.node.pods.problems import VolumeError
+from sampan.node.runtime import Image
 from sampan.node.volumes.manager import VolumeManager
 
 
@@ -33,7 +34,7 @@ def make_pod(*volumes, mounts=()):
 
 async def sources(manager, pod):
     container = pod["spec"]["containers"][0]
-    return {m.target: m for m in await manager.mounts(pod, container, {"V": "x"}, ["10.0.0.1"])}
+    return {m.target: m for m in await manager.mounts(pod, container, {"V": "x"}, ["10.0.0.1"], {})}
 
 
 async def test_a_config_map_follows_its_object(setup):
@@ -177,3 +178,16 @@ async def test_a_token_is_requested_for_the_pod(setup):
     )
     await manager.mount(pod)
     assert (Path((await sources(manager, pod))["/t"].source) / "token").read_text() == "t"
+
+
+async def test_an_image_volume_is_a_read_only_part_of_its_image(setup):
+    _, manager, _ = setup
+    mount = {"name": "v", "mountPath": "/v", "subPathExpr": "models/$(V)"}
+    pod = make_pod({"name": "v", "image": {"reference": "data:1"}}, mounts=[mount])
+    await manager.mount(pod)
+    images = {"v": Image("data:1", "sha256:1", "", ("/upper", "/lower"), {})}
+    found = (await manager.mounts(pod, pod["spec"]["containers"][0], {"V": "x"}, [], images))[0]
+    assert (found.source, found.target, found.readonly) == ("models/x", "/v", True)
+    assert (found.image, found.layers) == ("sha256:1", ("/upper", "/lower"))
+    with pytest.raises(VolumeError, match='must not be absolute or contain ".."'):
+        await manager.mounts(pod, pod["spec"]["containers"][0], {"V": ".."}, [], images)

@@ -46,6 +46,10 @@ _PROPAGATION = {"HostToContainer": MS_SLAVE, "Bidirectional": MS_SHARED}
 _OVERLAY_MAGIC_DEVICE = "overlay"
 
 
+class VolumeError(Exception):
+    """A volume of the container cannot be had as it is wanted; there is no container then."""
+
+
 class Root:
     """A directory being made into a container's root; `path()` gives safe names for mount(2) inside it."""
 
@@ -137,7 +141,9 @@ def build(spec: dict, joined: Callable[[], None], own_users: int = -1) -> None:
     _dev(root, spec)
     joined()
     _sys(root, spec)
-    for volume, tree in zip(spec["mounts"], volumes, strict=True):
+    for index, (volume, tree) in enumerate(zip(spec["mounts"], volumes, strict=True)):
+        if volume.get("image"):
+            tree = _image_volume(volume, f"{upper}/volume{index}", own_users, spec)
         _attach(root, volume, tree)
     if spec.get("cwd"):
         _working_directory(root, spec)
@@ -220,12 +226,39 @@ def _tree(root: Root, source: str, at: str, upper: str, work: str, spec: dict) -
         os.close(fd)
 
 
+def _image_volume(volume: dict, place: str, own_users: int, spec: dict) -> int:
+    """An image's files as a tree to attach (KEP-4639): put together as for a root, and never written or executed."""
+    target = f"{place}/root"
+    os.makedirs(target, mode=0o700)
+    layers = _mapped(volume["layers"], f"{place}/lower", own_users)
+    _overlay(layers, target, f"{place}/upper", f"{place}/work", spec)
+    inside = Root(target)
+    for index, (source, at) in enumerate(volume.get("trees") or ()):
+        (lower,) = _mapped([source], f"{place}/lower{index}-", own_users)
+        _tree(inside, lower, at, f"{place}/tree{index}", f"{place}/work{index}", spec)
+    part = volume["source"]
+    try:
+        found = inside.open(part or ".")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise VolumeError(
+            f'failed to mount image volume on {volume["target"]}: subPath "{part}": {reason}'
+        ) from None
+    tree = syscalls.open_tree(f"/proc/self/fd/{found}")
+    syscalls.mount_setattr(tree, syscalls.ATTR_NOEXEC | syscalls.ATTR_NOSUID, recursive=True)
+    os.close(found)
+    os.close(inside.fd)
+    return tree
+
+
 def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 def _detach(volume: dict, own_users: int) -> int | None:
     """Copy the mount before propagation is cut, so that Bidirectional volumes stay peers of the node's."""
+    if volume.get("image"):
+        return None  # not on the node: see _image_volume
     if own_users >= 0:
         return users.idmapped(volume["source"], own_users)
     try:
@@ -239,7 +272,8 @@ def _detach(volume: dict, own_users: int) -> int | None:
 def _attach(root: Root, volume: dict, tree: int | None) -> None:
     """Put a volume in its place with its flags. MountVolume semantics: API reference, VolumeMount."""
     source, path = volume["source"], volume["target"]
-    fd = root.directory(path) if os.path.isdir(source) else root.file(path)
+    is_directory = os.path.isdir(source if tree is None else f"/proc/self/fd/{tree}")
+    fd = root.directory(path) if is_directory else root.file(path)
     try:
         if tree is None:
             mount(source, f"/proc/self/fd/{fd}", None, MS_BIND | MS_REC)

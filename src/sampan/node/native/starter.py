@@ -18,6 +18,8 @@ from sampan.node.native import cgroups, process, rootfs, syscalls, terminal, use
 from sampan.node.native.ending import finish
 
 _START_ERROR = 128  # the exit code of a container whose command never ran
+_MOST_LAYERS = 240  # descriptors go to the shim in one message (SCM_MAX_FD is 253)
+_OF_VOLUME = "\0"  # begins the message of a container that could not be created, for what a volume lacks
 BOOT_ID = ""
 INPUT, OUTPUT, ERRORS, TERMINAL, LISTENER, LOCK = "i", "o", "e", "t", "l", "k"
 
@@ -78,9 +80,13 @@ def serve(connection: socket.socket, request: int, shim: socket.socket) -> None:
         reply(connection, {"error": str(error)})
         os._exit(0)
     try:
-        locks = hold_layers(spec["layers"])
+        locks = hold_layers(_all_layers(spec))
         child = _Child(spec)
         child.start(program)
+    except rootfs.VolumeError as error:
+        finish(directory, spec.get("cgroup") or "", spec["pid"] == "own", {"code": _START_ERROR})
+        reply(connection, {"error": str(error)})
+        os._exit(0)
     except (OSError, ValueError, process.StartError) as error:
         message = describe(error)
         end = {"code": _START_ERROR, "signal": 0, "reason": "StartError", "message": message}
@@ -105,6 +111,17 @@ def describe(error: BaseException) -> str:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror.lower()}"
     return str(error)
+
+
+def _all_layers(spec: dict) -> list[str]:
+    """Of the container's image and of its image volumes, each once. Raises ValueError when they are too many to hold."""
+    volumes = (layer for volume in spec["mounts"] for layer in volume.get("layers") or ())
+    layers = list(dict.fromkeys([*spec["layers"], *volumes]))
+    if len(layers) > _MOST_LAYERS:
+        raise ValueError(
+            f"{len(layers)} layers of images and image volumes: at most {_MOST_LAYERS} can be used"
+        )
+    return layers
 
 
 def hold_layers(layers: list[str]) -> list[int]:
@@ -190,6 +207,8 @@ class _Child:
         os.close(error_read)
         if message or problem is not None:
             _await_end(self.pid)
+            if message.startswith(_OF_VOLUME):
+                raise rootfs.VolumeError(message.removeprefix(_OF_VOLUME))
             raise process.StartError(message) if message else problem  # type: ignore[misc]
 
     def _record_and_limit(self) -> list[str]:
@@ -285,7 +304,8 @@ def _first_process(
         close_above(2, errors)
         process.run(spec, list(spec["args"]), program, die_with_parent=True)
     except BaseException as error:
-        os.write(errors, describe(error).encode()[:65000] or b"unknown error")
+        kind = _OF_VOLUME if isinstance(error, rootfs.VolumeError) else ""
+        os.write(errors, f"{kind}{describe(error)}".encode()[:65000] or b"unknown error")
     finally:
         os._exit(127)
 

@@ -307,7 +307,8 @@ class PodDriver:
         try:
             await starting.start_container(self, container, action)
         except NotStarted as error:
-            fail(self.world.of(action.name), error.reason, error.message, self.kit.clock.now())
+            now = self.kit.clock.now()
+            fail(self.world.of(action.name), error.reason, error.message, now, error.image)
 
     async def _stop(self, action: StopContainer) -> None:
         await starting.stop_container(self, action)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
-from sampan.node.runtime import Images, Mount, Runtime
+from sampan.node.runtime import Image, Images, Mount, Runtime
 
 Object = dict[str, Any]
 
@@ -22,9 +22,14 @@ class Volumes(Protocol):
         ...
 
     async def mounts(
-        self, pod: Object, container: Object, env: Mapping[str, str], ips: Sequence[str]
+        self,
+        pod: Object,
+        container: Object,
+        env: Mapping[str, str],
+        ips: Sequence[str],
+        images: Mapping[str, Image],
     ) -> list[Mount]:
-        """The bind mounts of one container. Raises VolumeError."""
+        """The mounts of one container; `images` are those of its image volumes, by name. Raises VolumeError."""
         ...
 
     async def unmount(self, pod_uid: str) -> None: ...

@@ -351,7 +351,8 @@ def _waiting(pod: Object, container: Object, world: World, now: float) -> Object
 
 def _problem(container: Object, problem: Any, now: float) -> Object:
     if problem.reason == "ErrImagePull" and now >= problem.at + _SETTLES:
-        text = f'Back-off pulling image "{container.get("image", "")}": ErrImagePull: {problem.message}'
+        image = problem.image or container.get("image", "")
+        text = f'Back-off pulling image "{image}": ErrImagePull: {problem.message}'
         return {"reason": "ImagePullBackOff", "message": text}
     return {"reason": problem.reason, "message": problem.message}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 
 class NotStarted(Exception):
-    """Why a container waits: `reason` and `message` of its waiting state."""
+    """Why a container waits: `reason` and `message` of its waiting state. `image`: of a volume, if it is about that."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, image: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.image = image
 
 
 class ConfigProblem(Exception):

@@ -1,4 +1,4 @@
-"""Getting a container's image, by its pull policy, with the events people look for when it fails."""
+"""Getting the images of containers and image volumes, by their pull policy, with the events people look for when it fails."""
 
 from __future__ import annotations
 
@@ -23,54 +23,78 @@ _REFERENCE = re.compile(
 )
 
 
-def default_policy(container: Object) -> str:
-    """The server defaults imagePullPolicy; this is for static pods."""
-    policy = container.get("imagePullPolicy")
+def default_policy(policy: str | None, ref: str) -> str:
+    """The server defaults pull policies; this is for static pods."""
     if policy:
         return policy
-    image = container.get("image", "")
-    tag = image.rpartition("/")[2]
-    return "Always" if "@" not in image and (":" not in tag or tag.endswith(":latest")) else "IfNotPresent"
+    tag = ref.rpartition("/")[2]
+    return "Always" if "@" not in ref and (":" not in tag or tag.endswith(":latest")) else "IfNotPresent"
 
 
 async def ensure_image(driver: PodDriver, container: Object) -> Image:
-    """The image, present on this machine. Raises NotStarted with the reason a waiting container shows."""
-    kit, name, ref = driver.kit, container["name"], container.get("image", "")
+    """A container's image, present on this machine. Raises NotStarted with the reason a waiting container shows."""
+    name = container["name"]
+    try:
+        return await _ensure(driver, container.get("image", ""), container.get("imagePullPolicy"), name)
+    except NotStarted as error:
+        driver.record("Warning", "Failed", f"Error: {error.reason}", name)
+        raise
+
+
+async def ensure_volumes(driver: PodDriver, container: Object) -> dict[str, Image]:
+    """The images of the image volumes a container mounts, by volume name (KEP-4639). Raises NotStarted.
+
+    What nobody mounts keeps nobody waiting. Their events are the pod's: a volume is no container's own.
+    """
+    mounted = {mount["name"] for mount in container.get("volumeMounts") or ()}
+    found = {}
+    for volume in driver.pod["spec"].get("volumes") or ():
+        source = volume.get("image")
+        if source is None or volume["name"] not in mounted:
+            continue
+        ref = source.get("reference", "")
+        try:
+            found[volume["name"]] = await _ensure(driver, ref, source.get("pullPolicy"))
+        except NotStarted as error:
+            driver.record("Warning", "Failed", f"Error: {error.reason}", container["name"])
+            raise NotStarted(error.reason, error.message, ref) from error
+    return found
+
+
+async def _ensure(driver: PodDriver, ref: str, policy: str | None, about: str = "") -> Image:
+    """`about`: the container that the events are about, "" for the pod."""
+    kit = driver.kit
     if not _REFERENCE.fullmatch(ref):
         text = f'Failed to apply default image tag "{ref}": couldn\'t parse image name "{ref}": invalid reference format'
-        driver.record("Warning", "InspectFailed", text, name)
-        driver.record("Warning", "Failed", "Error: InvalidImageName", name)
+        driver.record("Warning", "InspectFailed", text, about)
         raise NotStarted("InvalidImageName", text)
-    policy = default_policy(container)
+    policy = default_policy(policy, ref)
     if policy != "Always":
         image = await kit.images.find(ref)
         if image is not None:
             text = f'Container image "{ref}" already present on machine and can be accessed by the pod'
-            driver.record("Normal", "Pulled", text, name)
+            driver.record("Normal", "Pulled", text, about)
             return image
         if policy == "Never":
             text = f'Container image "{ref}" is not present with pull policy of Never'
-            driver.record("Warning", "ErrImageNeverPull", text, name)
-            driver.record("Warning", "Failed", "Error: ErrImageNeverPull", name)
+            driver.record("Warning", "ErrImageNeverPull", text, about)
             raise NotStarted("ErrImageNeverPull", text)
-    return await _pull(driver, container, ref)
+    return await _pull(driver, ref, about)
 
 
-async def _pull(driver: PodDriver, container: Object, ref: str) -> Image:
-    kit, name = driver.kit, container["name"]
-    driver.record("Normal", "Pulling", f'Pulling image "{ref}"', name)
+async def _pull(driver: PodDriver, ref: str, about: str) -> Image:
+    kit = driver.kit
+    driver.record("Normal", "Pulling", f'Pulling image "{ref}"', about)
     begun = kit.clock.monotonic()
     try:
         image = await kit.images.pull(ref, await _credentials(driver))
     except ImageError as error:
-        text = f'Failed to pull image "{ref}": {error.message}'
-        driver.record("Warning", "Failed", text, name)
-        driver.record("Warning", "Failed", f"Error: {error.reason}", name)
+        driver.record("Warning", "Failed", f'Failed to pull image "{ref}": {error.message}', about)
         raise NotStarted(error.reason, error.message) from error
     kit.images_changed()
     took = _took(kit.clock.monotonic() - begun)
     text = f'Successfully pulled image "{ref}" in {took} ({took} including waiting). Image size: {image.size} bytes.'
-    driver.record("Normal", "Pulled", text, name)
+    driver.record("Normal", "Pulled", text, about)
     return image
 
 

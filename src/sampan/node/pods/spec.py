@@ -63,11 +63,15 @@ async def container_config(
     pod: Object,
     container: Object,
     image: Image,
+    volumes: Mapping[str, Image],
     sandbox: SandboxStatus,
     ips: Sequence[str],
     attempt: int,
 ) -> ContainerConfig:
-    """Raises ConfigProblem or VolumeError, whose text is what the user has to know."""
+    """`volumes`: the images of its image volumes, by name.
+
+    Raises ConfigProblem or VolumeError, whose text is what the user has to know.
+    """
     meta, name = pod["metadata"], container["name"]
     found = {ref: await kit.lookup(ref[0], meta["namespace"], ref[1]) for ref in env.references(container)}
     allocatable = kit.node().get("status", {}).get("allocatable", {})
@@ -78,7 +82,7 @@ async def container_config(
     image_user = image.config.get("User") or ""
     identity = await _identity(image, security.wanted_user(pod, container, image_user))
     secure = security.merge(pod, container, identity, image_user, f"{kit.config.root}/seccomp")
-    mounts = await kit.volumes.mounts(pod, container, variables, ips)
+    mounts = await kit.volumes.mounts(pod, container, variables, ips, volumes)
     return ContainerConfig(
         id=(kit.ids.uid() + kit.ids.uid()).replace("-", ""),
         sandbox=sandbox.config.id,

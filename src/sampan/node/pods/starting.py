@@ -113,13 +113,14 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
     kit, world, name = driver.kit, driver.world, action.name
     facts = world.of(name)
     driver.soft.add(action.key)
+    volumes = await pulling.ensure_volumes(driver, container)
     image = await pulling.ensure_image(driver, container)
     sandbox = world.sandbox
     if sandbox is None or deleting(driver.pod):
         return
     try:
         config = await spec.container_config(
-            kit, driver.pod, container, image, sandbox, world.ips, action.attempt
+            kit, driver.pod, container, image, volumes, sandbox, world.ips, action.attempt
         )
     except (ConfigProblem, VolumeError) as error:
         reason = getattr(error, "reason", "CreateContainerConfigError")

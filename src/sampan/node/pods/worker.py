@@ -206,9 +206,9 @@ def _start(pod: Object, container: Object, world: World, now: float, out: Step) 
             if settled > now:
                 out.wake_at(settled)
             else:
-                image = container.get("image", "")
-                text = f'Back-off pulling image "{image}"'
-                out.notes.append(Note(f"pull:{name}:{problem.at}", "Normal", "BackOff", text, name))
+                text = f'Back-off pulling image "{problem.image or container.get("image", "")}"'
+                about = "" if problem.image else name
+                out.notes.append(Note(f"pull:{name}:{problem.at}", "Normal", "BackOff", text, about))
                 out.notes.append(
                     Note(f"pullerr:{name}:{problem.at}", "Warning", "Failed", "Error: ImagePullBackOff", name)
                 )

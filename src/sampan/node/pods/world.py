@@ -19,12 +19,16 @@ VOLUME_LIMIT = 122.0
 
 @dataclass(slots=True)
 class Problem:
-    """Why a container (or the pod's surroundings) could not be started, and when it is tried again."""
+    """Why a container (or the pod's surroundings) could not be started, and when it is tried again.
+
+    image: the reference of the image volume it is about; "" when it is about something else.
+    """
 
     reason: str
     message: str
     at: float
     retry_at: float
+    image: str = ""
 
 
 @dataclass(slots=True)
@@ -100,10 +104,10 @@ class World:
         return latest.config.attempt + 1 if latest else 0
 
 
-def fail(facts: Facts, reason: str, message: str, now: float) -> None:
+def fail(facts: Facts, reason: str, message: str, now: float, image: str = "") -> None:
     """Record that a start failed; the next try comes after a doubling delay."""
     facts.delay = min(max(facts.delay * 2, PULL_DELAY), RESTART_LIMIT)
-    facts.problem = Problem(reason, message, now, now + facts.delay)
+    facts.problem = Problem(reason, message, now, now + facts.delay, image)
 
 
 def fail_pod(world: World, reason: str, message: str, now: float) -> None:

@@ -17,7 +17,7 @@ from sampan.node.config import AgentConfig
 from sampan.node.pods import env as environment
 from sampan.node.pods.problems import ConfigProblem, VolumeError
 from sampan.node.pods.spec import kernel_hostname
-from sampan.node.runtime import Mount
+from sampan.node.runtime import Image, Mount
 from sampan.node.volumes import atomic, kinds, mounting, payload, podfiles
 from sampan.node.volumes.sources import Sources
 from sampan.node.volumes.tokens import Tokens
@@ -133,6 +133,11 @@ class VolumeManager:
             return await self._write_payload(pod, volume)
         if "hostPath" in volume:
             return await asyncio.to_thread(kinds.host_path, volume["hostPath"]), None
+        if "image" in volume:
+            return (
+                "",
+                None,
+            )  # nothing on the node: each container that mounts it has the layers laid over each other
         group = _group(pod)
         if "persistentVolumeClaim" in volume:
             return await self._claim(pod, volume["persistentVolumeClaim"]["claimName"], group), None
@@ -195,13 +200,21 @@ class VolumeManager:
     # Into containers
 
     async def mounts(
-        self, pod: Object, container: Object, env: Mapping[str, str], ips: Sequence[str]
+        self,
+        pod: Object,
+        container: Object,
+        env: Mapping[str, str],
+        ips: Sequence[str],
+        images: Mapping[str, Image],
     ) -> list[Mount]:
-        """The bind mounts of one container, volumes first, then the files every container gets."""
+        """The mounts of one container, volumes first, then the files every container gets."""
         uid, name = pod["metadata"]["uid"], container["name"]
         paths = self._paths.get(uid, {})
         result = []
         for index, wanted in enumerate(container.get("volumeMounts") or ()):
+            if wanted["name"] in images:
+                result.append(_of_image(images[wanted["name"]], wanted, _sub_path(wanted, env)))
+                continue
             root = paths.get(wanted["name"])
             if root is None:
                 raise VolumeError(f'volume "{wanted["name"]}" is not set up')
@@ -218,12 +231,8 @@ class VolumeManager:
     async def _one(
         self, uid: str, container: str, index: int, root: str, wanted: Object, env: Mapping[str, str]
     ) -> Mount:
-        source, part = root, wanted.get("subPath") or ""
-        if wanted.get("subPathExpr"):
-            part = environment.expand(wanted["subPathExpr"], env)
+        source, part = root, _sub_path(wanted, env)
         if part:
-            if part.startswith("/") or ".." in part.split("/"):
-                raise VolumeError(f'subPath "{part}" must not be absolute or contain ".."')
             place = f"{self._pod_dir(uid)}/volume-subpaths/{wanted['name']}/{container}/{index}"
             source = await asyncio.to_thread(mounting.hold, root, part, place)
         readonly = bool(wanted.get("readOnly"))
@@ -327,6 +336,29 @@ def _listed(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _sub_path(wanted: Object, env: Mapping[str, str]) -> str:
+    """The part of a volume that is mounted, "" for all of it. Raises VolumeError."""
+    part = wanted.get("subPath") or ""
+    if wanted.get("subPathExpr"):
+        part = environment.expand(wanted["subPathExpr"], env)
+    if part.startswith("/") or ".." in part.split("/"):
+        raise VolumeError(f'subPath "{part}" must not be absolute or contain ".."')
+    return part
+
+
+def _of_image(image: Image, wanted: Object, part: str) -> Mount:
+    """An image volume is read-only, whatever the mount says (KEP-4639)."""
+    return Mount(
+        source=part,
+        target=wanted["mountPath"],
+        readonly=True,
+        recursive_readonly=True,
+        image=image.id,
+        layers=image.layers,
+        trees=image.trees,
+    )
 
 
 def _group(pod: Object) -> int | None:
