@@ -169,3 +169,21 @@ async def test_a_probe_that_hangs_has_failed():
     assert driver.seen == [(2.0, "liveness", False)]
     assert driver.events == ["Liveness probe failed: dial tcp 10.0.0.1:80: i/o timeout"]
     await prober.close()
+
+
+async def test_looks_are_counted_until_the_pod_is_gone():
+    clock = VirtualClock()
+    driver = Driver(clock, {"name": "c", "readinessProbe": {"periodSeconds": 1, "failureThreshold": 1}})
+    answers = [False, False, True]
+
+    async def check(*_):
+        return (answers.pop(0) if len(answers) > 1 else answers[0]), "seen"
+
+    prober = ProbeManager(None, clock, check)
+    prober.sync(driver, {"c": "id"}, False)
+    await clock.advance(3)
+    (looks,) = prober.looks()
+    assert looks.results == {("c", "Readiness", "failed"): 2, ("c", "Readiness", "successful"): 2}
+    prober.stop(driver)
+    assert prober.looks() == []
+    await prober.close()

@@ -13,6 +13,7 @@ from typing import Any
 from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.node import checks
+from sampan.node.pods.kit import ProbeLooks
 from sampan.node.pods.podspec import find_container
 from sampan.node.runtime import Runtime
 
@@ -31,6 +32,7 @@ class ProbeManager:
         self._tasks: dict[
             str, dict[tuple[str, str], asyncio.Task[None]]
         ] = {}  # pod uid -> (container id, kind)
+        self._looks: dict[str, ProbeLooks] = {}  # pod uid -> how often each probe said what
 
     def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
         """Probe exactly these containers; of a pod that ends only readiness is of interest."""
@@ -54,8 +56,13 @@ class ProbeManager:
                 self._tasks.setdefault(driver.uid, tasks)[key] = task
 
     def stop(self, driver: Any) -> None:
+        self._looks.pop(driver.uid, None)
         for task in self._tasks.pop(driver.uid, {}).values():
             task.cancel()
+
+    def looks(self) -> list[ProbeLooks]:
+        """What the probes of each pod have seen so far, over all attempts of its containers."""
+        return list(self._looks.values())
 
     async def _run(
         self, driver: Any, name: str, container: Object, probe: Object, container_id: str, kind: str
@@ -71,6 +78,8 @@ class ProbeManager:
             ok, seen = await self._look(driver, container, container_id, probe)
             streak = streak + 1 if ok is last else 1
             last = ok
+            looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
+            looks.results[name, _TITLES[kind], "successful" if ok else "failed"] += 1
             if not ok:
                 driver.record("Warning", "Unhealthy", f"{_TITLES[kind]} probe failed: {seen}", name)
             elif seen.startswith(checks.REDIRECTED):

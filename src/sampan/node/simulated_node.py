@@ -13,6 +13,7 @@ from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.pods.addresses import AddressPool
+from sampan.node.pods.kit import ProbeLooks
 from sampan.node.pods.podspec import find_container
 from sampan.node.runtime import Image, Mount
 from sampan.node.simulated import SimulatedImages, SimulatedRuntime, behaviour, seconds
@@ -186,6 +187,7 @@ class SimulatedProber:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: dict[str, set[str]] = {}  # pod uid -> ids of probed containers
+        self._looks: dict[str, ProbeLooks] = {}  # pod uid -> what they answered
 
     def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
         if not containers:
@@ -198,6 +200,10 @@ class SimulatedProber:
 
     def stop(self, driver: Any) -> None:
         self._seen.pop(driver.uid, None)
+        self._looks.pop(driver.uid, None)
+
+    def looks(self) -> Sequence[ProbeLooks]:
+        return list(self._looks.values())
 
     def force(self, driver: Any, container: str, kind: str, ok: bool) -> None:
         for status in driver.world.running():
@@ -224,6 +230,12 @@ class SimulatedProber:
 
     def _later(self, delay: float, driver: Any, *answer: Any) -> None:
         if delay > 0:
-            self._clock.call_later(delay, driver.probed, *answer)
+            self._clock.call_later(delay, self._tell, driver, *answer)
         else:
-            driver.probed(*answer)
+            self._tell(driver, *answer)
+
+    def _tell(self, driver: Any, name: str, container_id: str, kind: str, ok: bool) -> None:
+        if driver.uid in self._seen:
+            looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
+            looks.results[name, kind.capitalize(), "successful" if ok else "failed"] += 1
+        driver.probed(name, container_id, kind, ok)

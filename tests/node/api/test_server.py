@@ -81,6 +81,16 @@ async def test_counters_of_containers_as_dashboards_ask_for_them(world, served):
     assert line.endswith(b" 8388608") and b'container="c"' in line and b'pod="p"' in line
 
 
+async def test_results_of_probes_as_monitoring_asks_for_them(world, served):
+    probe = {"tcpSocket": {"port": 80}}
+    pod = world.pod(containers=[{"name": "c", "image": "nginx:1", "readinessProbe": probe}])
+    await world.clock.advance(0)
+    text = await get(served, "/metrics/probes", "admin", ("system:masters",))
+    of = f'namespace="default",pod="p",pod_uid="{pod["metadata"]["uid"]}"'
+    labels = f'container="c",{of},probe_type="Readiness",result="successful"'
+    assert f"prober_probe_total{{{labels}}} 1\n".encode() in text
+
+
 async def test_a_command_is_run_and_its_output_returned(world):
     world.pod()
     await world.clock.advance(0)

@@ -1,7 +1,7 @@
 """The kubelet's HTTPS API: which path does what. Only the API server's certificate is let in.
 
 Paths as kubelet serves them: /containerLogs, /exec, /attach, /run, /portForward, /pods, /stats/summary, /metrics,
-/metrics/resource, /metrics/cadvisor, /logs, /healthz.
+/metrics/resource, /metrics/cadvisor, /metrics/probes, /logs, /healthz.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class KubeletApi:
                 return text(200, await stats.resource_metrics(self._agent, self._clock.now()), _METRICS)
             case ["metrics", "cadvisor"]:
                 return text(200, await stats.container_metrics(self._agent, self._clock.now()), _METRICS)
+            case ["metrics", "probes"]:
+                return text(200, stats.probe_metrics(self._agent), _METRICS)
             case ["metrics"]:
                 return text(200, stats.metrics(self._agent), _METRICS)
             case ["shutdown"]:

@@ -1,4 +1,4 @@
-"""What pods and node use, in kubelet's forms: /stats/summary, /metrics/resource, /metrics."""
+"""What pods and node use, in kubelet's forms: /stats/summary and the pages below /metrics."""
 
 from __future__ import annotations
 
@@ -128,6 +128,18 @@ def metrics(agent: Agent) -> bytes:
         "# TYPE kubelet_running_containers gauge",
         *(f'kubelet_running_containers{{container_state="{state}"}} {states[state]}' for state in _STATES),
     ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def probe_metrics(agent: Agent) -> bytes:
+    """/metrics/probes: how often each probe of a container that is here had which result."""
+    lines = ["# TYPE prober_probe_total counter"]
+    for looks in agent.kit.prober.looks():
+        meta = looks.metadata
+        of = f'namespace="{meta["namespace"]}",pod="{meta["name"]}",pod_uid="{meta["uid"]}"'
+        for (container, kind, result), count in sorted(looks.results.items()):
+            labels = f'container="{container}",{of},probe_type="{kind}",result="{result}"'
+            lines.append(f"prober_probe_total{{{labels}}} {count}")
     return ("\n".join(lines) + "\n").encode()
 
 

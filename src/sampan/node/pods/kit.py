@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,6 +58,14 @@ class Volumes(Protocol):
     ) -> str: ...
 
 
+@dataclass(slots=True)
+class ProbeLooks:
+    """How often the probes of one pod, whose metadata this is, had which result: (container, probe type, result)."""
+
+    metadata: Object
+    results: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+
 class Prober(Protocol):
     """Runs probes and reports to drivers: `driver.probed(name, container_id, kind, ok)`."""
 
@@ -65,6 +74,10 @@ class Prober(Protocol):
         ...
 
     def stop(self, driver: Any) -> None: ...
+
+    def looks(self) -> Sequence[ProbeLooks]:
+        """What the probes of each pod that has any have seen."""
+        ...
 
 
 class Recorder(Protocol):
