@@ -45,6 +45,11 @@ def eventually(look: Callable[[], T], what: str = "", seconds: float = 45) -> T:
         time.sleep(0.1)
 
 
+def within(netns: str) -> list[str]:
+    """What comes before a command that is to run in another network namespace; "" is this one."""
+    return ["nsenter", f"--net={netns}"] if netns else []
+
+
 class Stream:
     """A kubectl that goes on (logs -f, get --watch, port-forward): its lines so far."""
 
@@ -79,8 +84,9 @@ class Stream:
 class Kubectl:
     """kubectl with one kubeconfig and namespace: `kubectl("get pods -o wide")` is what a person types."""
 
-    def __init__(self, kubeconfig: str | Path, namespace: str = "default") -> None:
+    def __init__(self, kubeconfig: str | Path, namespace: str = "default", *, netns: str = "") -> None:
         self.namespace = namespace
+        self.netns = netns
         self.environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
 
     def run(
@@ -136,7 +142,7 @@ class Kubectl:
         subprocess.Popen(self._arguments(command), env=self.environment, **quiet)
 
     def _arguments(self, command: str) -> list[str]:
-        return ["kubectl", f"--namespace={self.namespace}", *shlex.split(command)]
+        return [*within(self.netns), "kubectl", f"--namespace={self.namespace}", *shlex.split(command)]
 
     # What most tests ask for
 
@@ -237,10 +243,13 @@ def deployment(
 
 
 class Cluster:
-    """A cluster of this test run, made and ended with the `sampan` command."""
+    """A cluster of this test run, made and ended with the `sampan` command; `netns` may play its machine."""
 
-    def __init__(self, name: str, directory: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, directory: Path, environment: dict[str, str] | None = None, *, netns: str = ""
+    ) -> None:
         self.name = name
+        self.netns = netns
         self.data = directory / "data"
         self.kubeconfig = directory / "kubeconfig"
         self.environment = os.environ | (environment or {})
@@ -256,7 +265,7 @@ class Cluster:
         verb = [head, tail.pop(0)] if head in ("node", "image") else [head]
         which = [f"--name={self.name}", f"--data-dir={self.data}", f"--kubeconfig={self.kubeconfig}"]
         return subprocess.run(
-            [str(ROOT / "sampan"), *verb, *which, *tail],
+            [*within(self.netns), str(ROOT / "sampan"), *verb, *which, *tail],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -268,7 +277,7 @@ class Cluster:
         return self.sampan(f"up {' '.join(flags)}")
 
     def kubectl(self, namespace: str = "default") -> Kubectl:
-        return Kubectl(self.kubeconfig, namespace)
+        return Kubectl(self.kubeconfig, namespace, netns=self.netns)
 
     def processes(self, of: str) -> list[int]:
         """Pids of this cluster's own processes whose command line has the word `of`, e.g. sampan.cluster.agent."""

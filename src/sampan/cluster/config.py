@@ -108,6 +108,11 @@ class ClusterConfig:
     def fabrics(self) -> list[str]:
         return [network for network in (self.fabric, self.fabric6) if network]
 
+    @property
+    def fabric_versions(self) -> tuple[int, ...]:
+        """IP versions in which nodes send packets through the host."""
+        return (4, 6) if self.fabric6 else (4,)
+
     def _of_families(self, four: str, six: str) -> list[str]:
         return {"ipv4": [four], "ipv6": [six], "dual": [four, six]}[self.ip_family]
 

@@ -29,6 +29,7 @@ from sampan.cluster.planks import ControlPlane, Options
 from sampan.controllers import Timing
 from sampan.node.network import fabric
 from sampan.node.network.controller import ProxyController
+from sampan.node.network.passage_keeper import PassageKeeper
 from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.rootless import RootlessNetwork
 from sampan.node.network.routes import NodeRoutes
@@ -106,7 +107,7 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
 
 async def _host_network(
     plane: ControlPlane, config: ClusterConfig
-) -> list[ProxyController | RootlessNetwork]:
+) -> list[ProxyController | RootlessNetwork | PassageKeeper]:
     """Service addresses and pods are reachable from the host too; a user namespace also needs its way out and in."""
     resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
     view = CachedView(plane.client(agent="kube-proxy"), resources, clock=plane.clock, ids=plane.ids)
@@ -121,12 +122,16 @@ async def _host_network(
         loopback=True,
     )
     routes = NodeRoutes(fabric.host_link(config.name), sources=config.fabric_addresses(0))
-    parts: list[ProxyController | RootlessNetwork] = []
-    parts.append(ProxyController(view, ServiceProxy(settings), plane.clock, routes))
+    proxy = ServiceProxy(settings)
+    parts: list[ProxyController | RootlessNetwork | PassageKeeper] = []
+    parts.append(ProxyController(view, proxy, plane.clock, routes))
     gateway = os.environ.get("SAMPAN_GATEWAY_FD")
     if gateway:
         address = config.server_address
         parts.append(RootlessNetwork(int(gateway), view, plane.clock, inside=inside, dns_address=address))
+    else:
+        link, versions = fabric.host_link(config.name), config.fabric_versions
+        parts.append(PassageKeeper(link, settings.table, versions, lambda: proxy.port))
     started = []
     for part in parts:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sampan.cluster import rootless
 from sampan.cluster.paths import default_data_root, is_root
+from sampan.node.network import obstacles
 
 _NETLINK_NETFILTER = 12
 
@@ -137,6 +138,20 @@ def _cgroups() -> Iterator[Finding]:
         yield Finding("cgroups", "ok", f"{kind} with cpu, memory and pids")
 
 
+def _forwarding() -> Iterator[Finding]:
+    """Of no concern to an ordinary user: nothing is forwarded by the host."""
+    if not is_root():
+        return
+    found = obstacles.find()
+    for obstacle in found:
+        cost = "nodes and pods reach nothing outside of this machine: no images, no internet"
+        yield Finding("forwarding", "lacking", f"{obstacle.what} drops", cost, obstacle.remedy)
+    if not found:
+        yield Finding(
+            "forwarding", "ok", "the host's firewall lets nodes reach the outside, or `up` sees to it"
+        )
+
+
 def _disk() -> Iterator[Finding]:
     root = default_data_root()
     while not root.exists():
@@ -149,4 +164,12 @@ def _disk() -> Iterator[Finding]:
     )
 
 
-_CHECKS: list[Callable[[], Iterator[Finding]]] = [_python, _kubectl, _user, _kernel, _cgroups, _disk]
+_CHECKS: list[Callable[[], Iterator[Finding]]] = [
+    _python,
+    _kubectl,
+    _user,
+    _kernel,
+    _forwarding,
+    _cgroups,
+    _disk,
+]

@@ -25,6 +25,7 @@ from sampan.cluster import credentials, kubeconfig, ports, supervision
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
 from sampan.cluster.paths import Paths, is_root, make_private
+from sampan.node.network import fabric, obstacles
 
 DEFAULT_PORT = 6443
 Progress = Callable[[str], None]
@@ -64,6 +65,7 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
     supervision.ask(paths, "wait-ready", timeout=60)
     progress(f"the API answers at https://127.0.0.1:{config.port}")
     kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
+    _warn_of_obstacles(config, progress)
     wanted = [node.name for node in config.nodes if not node.stopped]
     if wanted:
         asyncio.run(_wait_for_nodes(paths, config, wanted, progress))
@@ -97,6 +99,14 @@ def _start(paths: Paths, config: ClusterConfig, progress: Progress) -> None:
     progress("starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else ""))
     sweep(paths)
     supervision.start(paths)
+
+
+def _warn_of_obstacles(config: ClusterConfig, progress: Progress) -> None:
+    """A cluster is of use without the world outside, so this is no error."""
+    if config.rootless:
+        return
+    for obstacle in obstacles.find(fabric.host_link(config.name), config.fabric_versions):
+        progress(f"warning: {obstacle.what} drops what nodes send out; let it through: {obstacle.remedy}")
 
 
 def admin_kubeconfig(config: ClusterConfig, paths: Paths) -> dict[str, object]:

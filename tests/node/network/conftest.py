@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sampan.node.network import fabric, namespace, node, routes
+from sampan.node.network import fabric, namespace, node, routes, rtnetlink
 from sampan.node.network.pod import PodNetwork
 from sampan.node.runtime import SandboxConfig
 
@@ -21,6 +21,17 @@ sys.path.insert(0, os.path.dirname(__file__))  # for network_objects
 
 def sandbox(name: str, ip: str = "") -> SandboxConfig:
     return SandboxConfig(name, f"uid-{name}", name, "default", 0, name, ip=ip)
+
+
+@pytest.fixture
+def host(tmp_path):
+    """The path of an empty network namespace that stands for the machine's own."""
+    path = str(tmp_path / "host")
+    namespace.create(path)
+    with rtnetlink.connect(path) as nl:
+        nl.run(rtnetlink.set_link(1))
+    yield path
+    namespace.remove(path)
 
 
 class Server:

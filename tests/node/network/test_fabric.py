@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
+from looking import look
 
-from sampan.node.network import fabric, namespace, rtnetlink
+from sampan.node.network import fabric, namespace
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def host(tmp_path):
-    path = str(tmp_path / "host")
-    namespace.create(path)
-    with rtnetlink.connect(path) as nl:
-        nl.run(rtnetlink.set_link(1))
-    yield path
-    namespace.remove(path)
-
-
-def look(netns, command):
-    arguments = ["nsenter", f"--net={netns}", *command.split()]
-    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
 
 
 def everything(netns):

@@ -193,6 +193,11 @@ def redirect(port: int) -> bytes:
     return _expression("redir", be32(1, _register(port)))
 
 
+def counter() -> bytes:
+    """Counts the packets that come here."""
+    return _expression("counter")
+
+
 def masquerade() -> bytes:
     """The source becomes this machine's address, with a port chosen wholly at random (NF_NAT_RANGE 0x10)."""
     return _expression("masq", be32(1, 0x10))

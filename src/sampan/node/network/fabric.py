@@ -16,7 +16,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from sampan.node.network import namespace, nftables, rtnetlink
+from sampan.node.network import namespace, nftables, passage, rtnetlink
 from sampan.node.network.expressions import FAMILIES
 from sampan.node.network.netlink import ROUTE, NetlinkSocket
 from sampan.node.network.routes import metric_of
@@ -25,7 +25,7 @@ HOST_PORT = "host"
 _BRIDGE = "fabric"
 _NODE_LINK = "eth0"
 _NOWHERE_MAC = "02:00:00:00:00:01"
-_HOST_PREFIX = "sampan"
+_HOST_PREFIX = "sampan"  # of every cluster's interface
 # Service addresses and the pool of load balancers; see `cluster.config`.
 SERVICE_CIDRS = ("10.96.0.0/16", "10.97.255.0/24")
 
@@ -72,6 +72,8 @@ def destroy(path: str, cluster: str, *, host: namespace.Netns | None = None) -> 
     for family in FAMILIES:
         with contextlib.suppress(OSError):
             nftables.drop_table(family, host_table(cluster), host)
+    with contextlib.suppress(OSError):
+        passage.remove(host_table(cluster), host)
     if not others:
         _restore_settings(path, host)
 
@@ -119,6 +121,8 @@ def join_host(
 ) -> None:
     """Makes the host (the caller's namespace) a leaf: an address on the fabric, forwarding, routes for `services`.
 
+    A firewall of the host that drops what is forwarded lets this through, see `passage`.
+
     Those routes only give local connections a source address and a way to the output hook, where they are sent on to
     a pod. `rootless`: there is no way out but the uplink, so the default route leads
     to lo, where the uplink picks connections up. What was changed on the host is noted beside the cluster's run
@@ -137,6 +141,9 @@ def join_host(
                 nl.run(rtnetlink.add_route(service_cidr, link=link, source=source, metric=metric_of(link)))
         if rootless:
             nl.run(rtnetlink.add_route("0.0.0.0/0", link=1, source=own[4]))
+    if not rootless:
+        with contextlib.suppress(OSError):  # nodes reach each other all the same
+            passage.settle(host_link(cluster), host_table(cluster), tuple(own), host)
 
 
 def _forwarding(host: namespace.Netns | None, six: bool) -> dict[str, str]:

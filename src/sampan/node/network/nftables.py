@@ -6,6 +6,7 @@ reported. What a rule says is in `expressions`.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import socket
 import struct
@@ -40,13 +41,15 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE = 0, 2, 3, 5, 6, 8
 _NEWSET, _DELSET, _NEWELEM, _GETELEM, _DELELEM = 9, 11, 12, 13, 14
-_GETSET = 10
+_GETCHAIN, _GETRULE, _GETSET = 4, 7, 10
 _SET_INTERVAL, _SET_MAP, _SET_TIMEOUT, _SET_EVAL, _SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x80
 _VERDICT_TYPE = 0xFFFFFF00
 _ELEMENTS_A_MESSAGE = 300  # an attribute's length is 16 bits
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER = 1 << 26
 _GROUP = 7  # NFNLGRP_NFTABLES
+_IP_FAMILIES = (1, 2, 10)  # inet, ip, ip6
+_COMMENT = 0  # kind of a note beside a rule
 
 # nft's type numbers, so that `nft list` can print keys; "mark" stands for any 32-bit number.
 PROTO, SERVICE, MARK = 12, 13, 19
@@ -78,6 +81,29 @@ class Chain:
     hook: int | None = None
     priority: int = 0
     kind: str = "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseChain:
+    """A chain as the kernel lists it; `family` is a number (1 inet, 2 ip, 10 ip6), `policy` a verdict's code."""
+
+    family: int
+    table: str
+    name: str
+    policy: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as the kernel lists it: `body` is its expressions, `data` what its author noted beside them."""
+
+    handle: int
+    body: bytes
+    data: bytes = b""
+
+    def says(self, *comments: str) -> bool:
+        """Whether it has one of these comments, as nft writes them or as iptables-restore does (an expression)."""
+        return any(c.encode() + b"\0" in part for c in comments for part in (self.data, self.body))
 
 
 class Transaction:
@@ -119,6 +145,15 @@ class Transaction:
     def add_rules(self, chain: Chain) -> None:
         for rule in chain.rules:
             self._add(_NEWRULE, CREATE | APPEND, text(2, chain.name), nested(4, rule))
+
+    def insert_rule(self, chain: str, rule: bytes, comment: str) -> None:
+        """Before all others of the chain; `nft` and `iptables` show the comment."""
+        noted = comment.encode() + b"\0"
+        body = text(2, chain) + nested(4, rule) + attribute(7, bytes((_COMMENT, len(noted))) + noted)
+        self._add(_NEWRULE, CREATE, body)
+
+    def delete_rule(self, chain: str, handle: int) -> None:
+        self._add(_DELRULE, 0, text(2, chain), be64(3, handle))
 
     def flush_chain(self, name: str) -> None:
         """Deletes the chain's rules."""
@@ -273,6 +308,37 @@ class NftSocket(NetlinkSocket):
                         value = found.get(2, b"")
                         result[attribute_dict(found[1])[1]] = attribute_dict(value).get(1, value)
         return result
+
+    def base_chains(self, hook: int) -> list[BaseChain]:
+        """Of all tables, in the order they were made; without those of the families arp, bridge and netdev."""
+        answers = self.ask(_SUBSYSTEM | _GETCHAIN, DUMP, struct.pack(">BBH", 0, 0, 0), "list chains")
+        found = []
+        for _, payload in answers:
+            chain = attribute_dict(payload[4:])
+            if (
+                payload[0] in _IP_FAMILIES
+                and 4 in chain
+                and attribute_dict(chain[4])[1] == struct.pack(">I", hook)
+            ):
+                policy = int.from_bytes(chain.get(5, b"\1"), "big")
+                found.append(BaseChain(payload[0], as_text(chain[1]), as_text(chain[3]), policy))
+        return found
+
+    def rules(self, family: int, table: str, chain: str = "") -> list[Rule]:
+        """Of a chain, or of the whole table; none when there is no such thing."""
+        body = struct.pack(">BBH", family, 0, 0) + text(1, table) + (text(2, chain) if chain else b"")
+        try:
+            answers = self.ask(_SUBSYSTEM | _GETRULE, DUMP, body, f"rules of {table}")
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return []
+            raise
+        found = []
+        for _, payload in answers:
+            rule = attribute_dict(payload[4:])
+            if not chain or as_text(rule[2]) == chain:
+                found.append(Rule(int.from_bytes(rule[3], "big"), rule.get(4, b""), rule.get(7, b"")))
+        return found
 
     def tables(self) -> set[tuple[int, str]]:
         """(family number, name) of every table."""

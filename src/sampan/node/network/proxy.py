@@ -45,6 +45,11 @@ class ServiceProxy:
         if damaged:
             self._watcher = DamageWatcher(self.config.table, self._nl.port, self._netns, damaged)
 
+    @property
+    def port(self) -> int:
+        """The number of the netlink socket that makes its changes, 0 before `start`."""
+        return self._nl.port if self._nl else 0
+
     def expect(self, wanted: Mapping[str, Entries]) -> None:
         """Before `start`: elements that shall be in the table from the first."""
         self._state.change(wanted)
