@@ -41,6 +41,7 @@ from sampan.server import (
     objects,
     patch,
     read,
+    recent,
     respond,
     route,
     subresources,
@@ -116,6 +117,7 @@ class Server:
         self.ids = ids
         self.config = config or Config()
         self.lookup = Lookup(store)
+        self.recent = recent.Recent()
         self.authorizer = Authorizer(self.lookup)
         self.authenticator: Authenticates | None = None
         self.admission: Admits | None = None

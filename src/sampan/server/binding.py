@@ -39,7 +39,7 @@ async def bind(call: Call) -> Response:
     call.row = pods
     info.name, info.subresource, info.verb = name, "binding", "update"
 
-    def transform(pod: Object, _: Object) -> Object:
+    def transform(pod: Object, _: Any) -> Object:
         return _bound(pod, binding, target["name"], call.server.clock.now())
 
     await write.update_object(call, transform, options)
@@ -58,8 +58,11 @@ def _check_target(target: Object, name: str) -> None:
 
 
 def _bound(pod: Object, binding: Object, node: str, now: float) -> Object:
-    """The pod on its node, its condition PodScheduled set and the binding's annotations and labels taken over."""
-    name, spec = pod["metadata"]["name"], pod.setdefault("spec", {})
+    """The pod on its node, its condition PodScheduled set and the binding's annotations and labels taken over.
+
+    A new map wherever something differs; the rest is shared with `pod`, which stays as it is.
+    """
+    name, spec = pod["metadata"]["name"], pod.get("spec") or {}
     own = binding["metadata"]
     if own.get("uid") and own["uid"] != pod["metadata"]["uid"]:
         raise conflict(
@@ -76,18 +79,18 @@ def _bound(pod: Object, binding: Object, node: str, now: float) -> Object:
         )
     if spec.get("schedulingGates"):
         raise conflict("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
-    spec["nodeName"] = node
+    metadata = dict(pod["metadata"])
     for field in ("annotations", "labels"):
         if own.get(field):
-            pod["metadata"][field] = {**(pod["metadata"].get(field) or {}), **own[field]}
-    status = pod.setdefault("status", {})
+            metadata[field] = {**(metadata.get(field) or {}), **own[field]}
     condition = {
         "type": "PodScheduled",
         "status": "True",
         "lastProbeTime": None,
         "lastTransitionTime": rfc3339(now),
     }
+    status = dict(pod.get("status") or {})
     others = [c for c in status.get("conditions") or [] if c.get("type") != "PodScheduled"]
     status["conditions"] = [*others, condition]
     status.pop("nominatedNodeName", None)
-    return pod
+    return {**pod, "metadata": metadata, "spec": {**spec, "nodeName": node}, "status": status}

@@ -35,7 +35,7 @@ async def patch(call: Call) -> Response:
     if media == APPLY:
         return await _apply(call, options)
     written = await write.update_object(
-        call, lambda scratch, old: _patched(call, media, scratch, old, options), options
+        call, lambda old, copy: _patched(call, media, copy(), old, options), options
     )
     return write.answer(call, written, 200)
 
@@ -184,7 +184,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
             api_version=row.api_version,
         )
 
-    def transform(_: Object, old: Object) -> Object:
+    def transform(old: Object, _: Any) -> Object:
         new = _finish_applied(call, merged(old), options)
         _check_identity(call, new)
         return new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api import selectors
@@ -136,7 +137,8 @@ async def _store(call: Call, change: Any, options: Any) -> Response:
     row, name = call.row, call.info.name
     path = _paths(row)[0]
 
-    def transform(new: Object, old: Object) -> Object:
+    def transform(old: Object, copy: Callable[[], Object]) -> Object:
+        new = copy()
         wanted = change(scale_of(row, old))
         replicas = (wanted.get("spec") or {}).get("replicas", 0)
         _check(wanted, name, replicas)

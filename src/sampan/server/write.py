@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -36,8 +37,8 @@ from sampan.server.strategies.base import has_status, prepare_create, prepare_pa
 from sampan.store.protocol import Conflict, Item
 
 Object = dict[str, Any]
-# (a copy of the old object that it may change, the old object) -> the object that is wanted
-Transform = Callable[[Object, Object], Object]
+# (the old object, which is shared, what gives a copy of it) -> the object that is wanted
+Transform = Callable[[Object, Callable[[], Object]], Object]
 
 _RETRIES = 100  # of an unconditional write whose base keeps moving
 _NAME_TRIES = 8  # of a generated name that is taken
@@ -144,6 +145,7 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
         item = await server.store.put(row.store_key, key, draft, 0)
     except Conflict as clash:
         raise _exists(row, meta["name"], clash.latest) from None
+    server.recent.keep(draft, item)
     server.written(row, item)
     return Written(obj, server.conversions.written(row, obj, item) if converts else item, created=True)
 
@@ -192,6 +194,9 @@ async def update_object(
 ) -> Written:
     """Read, transform, store; again when the base has moved and the writer did not insist on it.
 
+    What was there may be shared with others (`Recent`): nothing here changes it. What is wanted may share parts of it, since
+    neither changes any more when it is stored.
+
     `sent` is the body of a PUT, which needs no `transform`; `manage(old, new)` replaces the usual bookkeeping of
     managedFields (server-side apply).
     """
@@ -203,8 +208,9 @@ async def update_object(
         if latest is None:
             return await _update_missing(call, strategy, sent, options)
         seen = await server.conversions.item(row, latest) if conversion.by_webhook(row) else latest
-        old = objects.load(seen, row)
-        new = transform(objects.load(seen, row), old) if transform is not None else _wanted(sent or {})
+        old = server.recent.load(seen, row)
+        copy = partial(objects.load, seen, row)
+        new = transform(old, copy) if transform is not None else _wanted(sent or {})
         insists = _check_version(call, strategy, new, old, conditional=sent is not None)
         try:
             return await _replace(call, strategy, latest, old, new, options, manage)
@@ -322,6 +328,7 @@ async def _replace(
         else objects.to_draft(server.registry, row, new, final=True)
     )
     item = await server.store.put(row.store_key, key, draft, base.revision)
+    server.recent.keep(draft, item)
     server.written(row, item)
     return Written(new, server.conversions.written(row, new, item) if converts else item)
 
