@@ -334,3 +334,100 @@ async def test_an_end_that_is_announced_before_the_start_returns_is_not_lost(wor
     await world.clock.advance(2)
     assert world.status()["phase"] == "Failed"
     assert world.container()["state"]["terminated"]["exitCode"] == 5
+
+
+RULE = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}
+
+
+def _gang(first="exit=42 after=5s times=1", **more):
+    """A pod that never restarts anything, but for the exit code of one of its containers."""
+    simulate = "sampan.dev/simulate"
+    return {
+        "annotations": {
+            f"{simulate}.trigger": first,
+            f"{simulate}.init": "exit=0",
+            f"{simulate}.done": "exit=0",
+        },
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "init", "image": "nginx:1"}],
+        "containers": [
+            {"name": "trigger", "image": "nginx:1", "restartPolicy": "Never", "restartPolicyRules": [RULE]},
+            {"name": "worker", "image": "nginx:1"},
+            {"name": "done", "image": "nginx:1"},
+        ],
+        **more,
+    }
+
+
+async def test_an_exit_restarts_all_containers_in_place(world):
+    world.pod(**_gang())
+    await world.clock.advance(1)
+    assert world.condition("AllContainersRestarting")["status"] == "False"
+    address = world.status()["podIP"]
+    await world.clock.advance(5)
+    status = world.status()
+    assert (status["phase"], status["podIP"]) == ("Running", address)
+    assert {
+        n: world.container(n)["restartCount"] for n in ("init", "trigger", "worker", "done")
+    } == dict.fromkeys(("init", "trigger", "worker", "done"), 1)
+    assert (
+        "running" in world.container("worker")["state"] and "running" in world.container("trigger")["state"]
+    )
+    last = world.container("worker")["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"]) == (137, "RestartingAllContainers")
+    assert world.condition("AllContainersRestarting")["status"] == "False"
+    assert world.condition("Initialized")["status"] == "True"
+    assert len(await world.node.runtime.sandboxes()) == 1
+    await world.clock.advance(100)
+    assert world.container("worker")["restartCount"] == 1
+
+
+async def test_a_sidecar_that_keeps_restarting_all_backs_off(world):
+    side = {"name": "side", "image": "nginx:1", "restartPolicy": "Always", "restartPolicyRules": [RULE]}
+    annotations = {"sampan.dev/simulate.side": "exit=42 after=5s"}
+    init = {"name": "init", "image": "nginx:1", "command": ["true"]}
+    world.pod(annotations=annotations, restartPolicy="Never", initContainers=[init, side])
+    await world.clock.advance(6)
+    assert world.container("c")["restartCount"] == world.container("side")["restartCount"] == 1
+    await world.clock.advance(6)  # the second time the back-off holds it up
+    assert world.container("side")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    assert world.container("c")["state"]["waiting"]["reason"] in (
+        "CrashLoopBackOff",
+        "RestartingAllContainers",
+    )
+    assert world.status()["phase"] == "Running"
+    await world.clock.advance(10)
+    assert world.container("c")["restartCount"] == 2
+
+
+async def test_an_exit_no_rule_names_is_an_ordinary_end(world):
+    world.pod(**_gang("exit=1 after=5s"))
+    await world.clock.advance(6)
+    assert world.container("trigger")["state"]["terminated"]["exitCode"] == 1
+    assert "running" in world.container("worker")["state"]
+
+
+async def test_a_pod_that_is_deleted_while_it_restarts_is_gone(world):
+    world.pod(**_gang("exit=42 after=5s"))
+    await world.clock.advance(5)
+    world.api.delete("pods", "p")
+    await world.clock.advance(60)
+    assert world.api.get("pods", "p") is None
+    assert not await world.node.runtime.containers()
+
+
+async def test_a_new_agent_knows_that_the_restart_is_over(world):
+    gang = _gang()
+    gang["annotations"]["sampan.dev/simulate.init"] = "exit=0 start=1s"
+    world.pod(**gang)
+    await world.clock.advance(8)
+    assert world.container("trigger")["restartCount"] == 1
+    await world.node.stop()
+    await world.node.start()
+    await world.clock.advance(20)
+    assert {n: world.container(n)["restartCount"] for n in ("init", "trigger", "worker")} == {
+        "init": 1,
+        "trigger": 1,
+        "worker": 1,
+    }
+    assert world.container("worker")["lastState"]["terminated"]["reason"] == "RestartingAllContainers"

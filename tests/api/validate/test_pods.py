@@ -34,6 +34,9 @@ LABEL = "a lowercase RFC 1123 label must consist of lower case alphanumeric char
         (C + "securityContext", {"runAsUser": -1}, ["must be between 0 and 2147483647, inclusive"]),
         (C + "securityContext", {"privileged": True, "allowPrivilegeEscalation": False}, ["`privileged` to true"]),
         ("spec.restartPolicy", "Maybe", ['supported values: "Always", "OnFailure", "Never"']),
+        (C + "restartPolicyRules", [{"action": "Restart", "exitCodes": {"operator": "In"}}], ["spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used"]),
+        ("spec.initContainers", [{"name": "s", "image": "i", "restartPolicy": "Never", "restartPolicyRules": [{"action": "Stop"}]}], ['restartPolicyRules[0].action: Unsupported value: "Stop": supported values: "Restart", "RestartAllContainers"', "restartPolicyRules[0].exitCodes: Required value: must be specified"]),
+        ("spec.initContainers", [{"name": "s", "image": "i", "restartPolicy": "Never", "restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "Is", "values": [1] * 256}}]}], ['exitCodes.operator: Unsupported value: "Is": supported values: "In", "NotIn"', "exitCodes.values: Too many: 256: must have at most 255 items"]),
         ("spec.activeDeadlineSeconds", 0, ["must be between 1 and 2147483647, inclusive"]),
         ("spec.dnsPolicy", "None", ["must provide `dnsConfig` when `dnsPolicy` is None"]),
         ("spec.hostname", "a.b", ['spec.hostname: Invalid value: "a.b": must not contain dots']),
@@ -159,6 +162,14 @@ def test_what_has_ended_does_not_run_again(judge, put):
     ended = put(never, "status.containerStatuses", [{"name": "c", "state": {"terminated": {"exitCode": 0}}}])
     runs = put(never, "status.containerStatuses", [{"name": "c", "state": {"running": {}}}])
     assert judge.update("pods", ended, runs, "status") == []
+    rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}
+    init = [{"name": "i", "image": "i", "restartPolicy": "Never", "restartPolicyRules": [rule]}]
+    assert (
+        judge.update(
+            "pods", put(runs, "spec.initContainers", init), put(ended, "spec.initContainers", init), "status"
+        )
+        == []
+    )
     assert judge.update("pods", runs, ended, "status") == [
         "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
     ]

@@ -19,6 +19,7 @@ from sampan.api.validate.base import (
     port_number,
     required,
     texts,
+    too_many,
 )
 from sampan.api.validate.downward import field_ref, resource_ref
 from sampan.api.validate.probes import lifecycle, liveness, readiness
@@ -27,6 +28,7 @@ from sampan.api.validate.security import container_context
 from sampan.api.validate.volumes import local_path, no_back_steps
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
+_MOST_RULES, _MOST_CODES = 20, 255
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
 _ENV_FIELDS = (
@@ -159,6 +161,23 @@ def _restart_policy(errors: Errors, container: Object, path: str, *, init: bool)
         errors.append(
             required(f"{path}.restartPolicy", "must specify restartPolicy when restart rules are used")
         )
+    if rules and len(rules) > _MOST_RULES:
+        errors.append(too_many(f"{path}.restartPolicyRules", len(rules), _MOST_RULES))
+    for index, rule in enumerate(rules or ()):
+        _restart_rule(errors, rule, f"{path}.restartPolicyRules[{index}]")
+
+
+def _restart_rule(errors: Errors, rule: Object, path: str) -> None:
+    """KEP-5307, and KEP-5532 for the action on all containers."""
+    one_of(errors, f"{path}.action", rule.get("action", ""), ("Restart", "RestartAllContainers"))
+    codes = rule.get("exitCodes")
+    if codes is None:
+        errors.append(required(f"{path}.exitCodes", "must be specified"))
+        return
+    one_of(errors, f"{path}.exitCodes.operator", codes.get("operator", ""), ("In", "NotIn"))
+    values = codes.get("values") or ()
+    if len(values) > _MOST_CODES:
+        errors.append(too_many(f"{path}.exitCodes.values", len(values), _MOST_CODES))
 
 
 def _common(errors: Errors, container: Object, path: str, pod: Pod) -> None:

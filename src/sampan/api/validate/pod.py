@@ -412,10 +412,18 @@ def status(errors: Errors, new: Object, old: Object) -> None:
     if nominated:
         dns_subdomain(errors, "status.nominatedNodeName", nominated)
     policy = (new.get("spec") or NONE).get("restartPolicy")
-    if policy == "Always" or not (new.get("spec") or NONE).get("containers"):
+    spec = new.get("spec") or NONE
+    if policy == "Always" or not spec.get("containers") or _restarts_all(spec):
         return
     for field in ("containerStatuses",):
         _no_rising(errors, after.get(field) or (), before.get(field) or (), policy, f"status.{field}", new)
+
+
+def _restarts_all(spec: Object) -> bool:
+    """Whether a container's end may start all the others again (KEP-5532)."""
+    containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
+    rules = (rule for c in containers for rule in c.get("restartPolicyRules") or ())
+    return any(rule.get("action") == "RestartAllContainers" for rule in rules)
 
 
 def _no_rising(

@@ -59,6 +59,13 @@ class ResizeContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartAll:
+    """Kill what runs, then let the pod begin again (KEP-5532)."""
+
+    key: str = "restart-all"
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Wait until no new traffic is sent here, at most `limit` seconds."""
 
@@ -81,6 +88,7 @@ Action = (
     | StopContainer
     | RemoveContainer
     | ResizeContainer
+    | RestartAll
     | Withdraw
     | Cleanup
 )

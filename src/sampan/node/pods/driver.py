@@ -13,13 +13,14 @@ from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
-from sampan.node.pods import resize, starting, totals, worker
+from sampan.node.pods import resize, restart_all, starting, totals, worker
 from sampan.node.pods.actions import (
     Action,
     Cleanup,
     MountVolumes,
     RemoveContainer,
     ResizeContainer,
+    RestartAll,
     RunSandbox,
     StartContainer,
     StopContainer,
@@ -79,6 +80,8 @@ class PodDriver:
             self.pod = resize.as_reported(self.pod)
             self.pod = self._granted(self._asked)
         _recall(world, self.pod)
+        world.restarting = restart_all.under_way(self.pod)
+        world.before = restart_all.earlier_lives(self.pod, world)
         _take_probe_results(world, self.pod)
 
     def update(self, pod: Object) -> None:
@@ -316,6 +319,7 @@ class PodDriver:
     async def _remove(self, action: RemoveContainer) -> None:
         await self.kit.runtime.remove_container(action.id)
         self.world.containers.pop(action.id, None)
+        self.world.before.discard(action.id)
 
     async def _resize(self, action: ResizeContainer) -> None:
         try:
@@ -334,6 +338,26 @@ class PodDriver:
         if status:
             config = dataclasses.replace(status.config, limits=action.limits)
             self.world.containers[action.id] = dataclasses.replace(status, config=config)
+
+    async def _restart_all(self, action: RestartAll) -> None:
+        world = self.world
+        world.restarting = True
+        self.kick()
+        names = {c["name"] for c in restart_all.taking_part(self.pod)}
+        while True:
+            running = [s for s in world.running() if s.config.name in names]
+            starts = {key: t for key, t in self._tasks.items() if key.startswith("start:")}
+            if not running and not starts:
+                break
+            for key in self.soft & starts.keys():
+                starts[key].cancel()
+            await asyncio.gather(*(starting.stop_container(self, _kill(s)) for s in running))
+            if starts:
+                await asyncio.wait(starts.values())
+        world.before = {s.config.id for name in names for s in world.attempts(name)}
+        for name in names:
+            world.of(name).problem = None
+        world.restarting = False
 
     async def _withdraw(self, action: Withdraw) -> None:
         """Traffic first: no signal before this node's proxy knows that the pod is going (bounded)."""
@@ -399,9 +423,16 @@ _HANDLERS: dict[type, Any] = {
     StopContainer: PodDriver._stop,
     RemoveContainer: PodDriver._remove,
     ResizeContainer: PodDriver._resize,
+    RestartAll: PodDriver._restart_all,
     Withdraw: PodDriver._withdraw,
     Cleanup: PodDriver._cleanup,
 }
+
+
+def _kill(status: ContainerStatus) -> StopContainer:
+    """At once: a restart of all containers gives none of them time (KEP-5532)."""
+    name, container_id = status.config.name, status.config.id
+    return StopContainer(container_id, name, 0.0, f"Stopping container {name}", f"stop:{container_id}")
 
 
 def _overlay(pod: Object, own: Object) -> Object:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sampan.base.clock import rfc3339, rfc3339_parse
-from sampan.node.pods import resize
+from sampan.node.pods import resize, restart_all
 from sampan.node.pods.podspec import (
     deleting,
     ephemerals,
@@ -27,6 +27,7 @@ from sampan.node.runtime import ContainerConfig, ContainerStatus
 Object = dict[str, Any]
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 _SETTLES = 1.0
+_KILLED = 137
 
 
 def start_time(pod: Object, world: World) -> float:
@@ -113,16 +114,22 @@ def _rejected(pod: Object, why: tuple[str, str], now: float) -> Object:
     return status
 
 
+def _restarts(pod: Object, container: Object, world: World, exited: ContainerStatus, init: bool) -> bool:
+    return exited.config.id in world.before or should_restart(pod, container, exited, is_init=init)
+
+
 def _over(pod: Object, world: World) -> bool:
+    if world.restarting:
+        return False
     for container in inits(pod):
         if not is_sidecar(container):
             latest = world.latest(container["name"])
             failed = latest is not None and latest.state == "exited" and latest.exit_code != 0
-            if failed and not should_restart(pod, container, latest, is_init=True):
+            if latest and failed and not _restarts(pod, container, world, latest, init=True):
                 return not any(world.latest(c["name"]) for c in mains(pod))
     for container in mains(pod):
         latest = world.latest(container["name"])
-        if latest is None or latest.state != "exited" or should_restart(pod, container, latest):
+        if latest is None or latest.state != "exited" or _restarts(pod, container, world, latest, init=False):
             return False
     return True
 
@@ -150,12 +157,14 @@ def _conditions(pod: Object, world: World, phase: str, status: Object, now: floa
     containers_ready = _containers_ready(pod, phase, status)
     wanted = [
         ("PodReadyToStartContainers", sandbox, "", ""),
-        ("Initialized", *_initialized(pod, phase, status)),
+        ("Initialized", *((True, "", "") if world.before else _initialized(pod, phase, status))),
         ("Ready", *_ready(pod, phase, containers_ready)),
         ("ContainersReady", *containers_ready),
         ("PodScheduled", True, "", ""),
     ]
     wanted += _resizing(pod, world)
+    if restart_all.possible(pod):
+        wanted.append((restart_all.CONDITION, *_restarting(world, phase)))
     if world.disruption and world.verdict:
         wanted.append(("DisruptionTarget", True, "TerminationByKubelet", world.verdict[1]))
     old = {c["type"]: c for c in pod.get("status", {}).get("conditions") or ()}
@@ -203,6 +212,16 @@ def _completed(phase: str) -> tuple[bool, str, str] | None:
     if phase == "Failed":
         return False, "PodFailed", ""
     return None
+
+
+def _restarting(world: World, phase: str) -> tuple[bool, str, str]:
+    """KEP-5532: while all containers are being killed."""
+    done = _completed(phase)
+    if done:
+        return done
+    if world.restarting:
+        return True, "RestartAllContainersStarted", "container exited with restart policy rule"
+    return False, "", ""
 
 
 def _initialized(pod: Object, phase: str, status: Object) -> tuple[bool, str, str]:
@@ -331,8 +350,10 @@ def _reported(pod: Object, name: str) -> Object:
 def _terminated(status: ContainerStatus, facts: Facts, world: World) -> Object:
     result: Object = {"exitCode": status.exit_code}
     reason = status.reason or ("Completed" if status.exit_code == 0 else "Error")
-    result["reason"] = reason
     message = facts.messages.get(status.config.id) or status.message
+    if status.config.id in world.before:
+        result["exitCode"], reason, message = _KILLED, restart_all.REASON, restart_all.MESSAGE
+    result["reason"] = reason
     if message:
         result["message"] = message
     result["startedAt"] = rfc3339(status.started_at or status.created_at)
@@ -361,7 +382,7 @@ def _waits_to_restart(
     pod: Object, container: Object, world: World, latest: ContainerStatus, now: float, init: bool
 ) -> Object | None:
     """The waiting state that covers an exited container which will start again."""
-    if not should_restart(pod, container, latest, is_init=init):
+    if not _restarts(pod, container, world, latest, init):
         return None
     facts = world.of(container["name"])
     if facts.problem:
@@ -373,6 +394,8 @@ def _waits_to_restart(
         return {"reason": "CrashLoopBackOff", "message": text}
     if latest.reason == "StartError":
         return {"reason": "RunContainerError", "message": latest.message}
+    if latest.config.id in world.before:
+        return {"reason": restart_all.REASON, "message": restart_all.MESSAGE}
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sampan.node.pods import restart_all
 from sampan.node.runtime import ContainerStatus
 
 Object = dict[str, Any]
@@ -70,11 +71,8 @@ def grace_period(pod: Object) -> float:
 
 def should_restart(pod: Object, container: Object, status: ContainerStatus, is_init: bool = False) -> bool:
     """Whether an exited container starts again (pod lifecycle, "Container restarts"; KEP-5307 for its own rules)."""
-    for rule in container.get("restartPolicyRules") or ():
-        codes = rule.get("exitCodes") or {}
-        listed = status.exit_code in (codes.get("values") or ())
-        if rule.get("action") == "Restart" and listed == (codes.get("operator") == "In"):
-            return True
+    if restart_all.action(container, status.exit_code) in ("Restart", restart_all.ACTION):
+        return True
     policy = container.get("restartPolicy") or pod["spec"].get("restartPolicy", "Always")
     if policy == "Never":
         return False

@@ -11,13 +11,14 @@ import dataclasses
 from typing import Any
 
 from sampan.node import qos
-from sampan.node.pods import phase, resize
+from sampan.node.pods import phase, resize, restart_all
 from sampan.node.pods.actions import (
     Cleanup,
     MountVolumes,
     Note,
     RemoveContainer,
     ResizeContainer,
+    RestartAll,
     RunSandbox,
     StartContainer,
     Step,
@@ -76,6 +77,9 @@ def _advance(pod: Object, world: World, now: float, out: Step) -> None:
     if not world.volumes:
         out.actions.append(MountVolumes())
         return
+    if world.restarting or restart_all.triggered(pod, world):
+        out.actions.append(RestartAll())
+        return
     if world.sandbox is None or not world.sandbox.ready:
         if not world.running():  # what ran in a lost sandbox is being reported as exited
             out.actions.append(RunSandbox(world.sandbox_attempt))
@@ -112,9 +116,11 @@ def _initialize(pod: Object, world: World, now: float, out: Step) -> bool:
 
 
 def _current(world: World, name: str) -> ContainerStatus | None:
-    """The latest attempt, if it belongs to the present sandbox."""
+    """The latest attempt, if it belongs to the present sandbox and to the pod's present life."""
     latest = world.latest(name)
-    if latest and world.sandbox and latest.config.sandbox == world.sandbox.config.id:
+    if latest is None or latest.config.id in world.before:
+        return None
+    if world.sandbox and latest.config.sandbox == world.sandbox.config.id:
         return latest
     return None
 
@@ -128,7 +134,7 @@ def _keep(pod: Object, container: Object, world: World, now: float, out: Step, w
     if latest.state != "exited":
         _check(pod, container, world, latest, now, out)
         return False
-    if waiting or not should_restart(pod, container, latest):
+    if waiting or not (latest.config.id in world.before or should_restart(pod, container, latest)):
         return False
     return _restart(pod, container, world, now, out)
 

@@ -55,6 +55,7 @@ class World:
     verdict_grace: seconds it leaves the pod; None: what its spec says.
     disruption: the verdict is the node's doing (pressure, shutdown), so that workloads need not count it as a failure.
     rejected: the verdict was given before anything of the pod began.
+    restarting: all containers are being killed to start anew; before: the attempts of earlier lives (see restart_all).
     resize_pending: (reason, message) why resources the API has were not granted; resize_error: not applied.
     busy: keys of the actions that are under way.
     """
@@ -78,6 +79,8 @@ class World:
     cleaned: bool = False
     resize_pending: tuple[str, str] | None = None
     resize_error: str = ""
+    restarting: bool = False
+    before: set[str] = field(default_factory=set)
     terminal: bool = False  # the API already has its last phase: only a deletion is left to do
     host_ip: str = ""
     host_ips: list[str] = field(default_factory=list)
