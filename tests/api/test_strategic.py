@@ -73,6 +73,8 @@ def test_values_are_deleted_from_a_set():
             "map: map[image:x] does not contain declared merge key: name",
         ),
         ({"$retainKeys": ["a"], "hostname": "h"}, 400, "invalid patch format of retainKeys"),
+        ({"$setElementOrder/containers": None}, 400, "invalid patch format of setElementOrder list"),
+        ({"$deleteFromPrimitiveList/finalizers": "a"}, 400, "invalid patch format of primitive list"),
         (
             {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "c"}]},
             500,

@@ -46,6 +46,8 @@ def _merge_map(original: Map, patch: Map, node: Node | None) -> Map:
     _ordered_lists(original, patch, node)
     for key, value in patch.items():
         if key.startswith(_DELETE_VALUES):
+            if not isinstance(value, list):
+                raise bad_request("invalid patch format of primitive list")
             field = key.removeprefix(_DELETE_VALUES)
             if isinstance(original.get(field), list):
                 original[field] = [item for item in original[field] if item not in value]
@@ -96,6 +98,10 @@ def _ordered_lists(original: Map, patch: Map, node: Node | None) -> None:
         order, field = patch.pop(key), key.removeprefix(_ORDER)
         child = _child(node, field)
         before, change = original.get(field), patch.get(field)
+        if not (
+            isinstance(order, list) and all(one is None or isinstance(one, list) for one in (before, change))
+        ):
+            raise bad_request("invalid patch format of setElementOrder list")
         merge_key = child.merge_key if child is not None else ""
         if change and order:
             _check_order(change, order, merge_key)
