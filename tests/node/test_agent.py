@@ -19,6 +19,18 @@ async def test_a_node_registers_ready_and_keeps_a_lease(world):
     assert world.api.get("leases", "n1", "kube-node-lease")["spec"]["renewTime"] > before
 
 
+async def test_what_somebody_overwrote_in_the_status_is_put_right(world):
+    """Clients that send a whole Node as a patch empty what they did not set."""
+    await world.clock.advance(0)
+    before = world.api.get("nodes", "n1", "")["status"]
+    wiped = {"nodeInfo": {"kubeletVersion": ""}, "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}}
+    world.api.change("nodes", "n1", {"status": wiped | {"capacity": {"example.com/foo": "3"}}}, "")
+    await world.clock.advance(600)
+    after = world.api.get("nodes", "n1", "")["status"]
+    assert (after["nodeInfo"], after["daemonEndpoints"]) == (before["nodeInfo"], before["daemonEndpoints"])
+    assert after["capacity"]["example.com/foo"] == after["allocatable"]["example.com/foo"] == "3"
+
+
 async def test_a_pod_runs_and_is_deleted(world):
     world.pod()
     await world.clock.advance(0)

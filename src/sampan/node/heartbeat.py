@@ -16,6 +16,7 @@ from sampan.node.registration import conditions
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
 NAMESPACE = "kube-node-lease"
+_FACTS = ("nodeInfo", "daemonEndpoints")
 _PATIENCE = 5.0  # seconds, at least: a heartbeat that hangs in a dead connection must not outlast the lease
 
 
@@ -32,6 +33,7 @@ class Heartbeat:
         self._pressures: tuple[str, ...] = ()
         self._images: list[Object] = []
         self._own: set[str] = set()  # resources that this node measures itself
+        self._facts: Object = {}  # parts of the status that nobody else may know better, as they were registered
         self._changed = asyncio.Event()
         self._patience = max(_PATIENCE, config.lease_period)
 
@@ -42,6 +44,7 @@ class Heartbeat:
         while True:
             try:
                 self.node = await self._register(node)
+                self._facts = {k: v for k, v in self.node["status"].items() if k in _FACTS}
                 return self.node
             except ApiError as error:
                 if error.code < 500 and error.code not in (403, 409, 429):
@@ -77,10 +80,10 @@ class Heartbeat:
     # What others report
 
     def seen(self, node: Object) -> None:
-        """The newest Node object. When it says that we were not heard of, we say again that we are here."""
+        """The newest Node object. When it says that we were not heard of, or what is not so, we report again."""
         self.node = node
         ready = next((c for c in node.get("status", {}).get("conditions") or () if c["type"] == "Ready"), {})
-        if ready.get("status") == "Unknown" or self._extended():
+        if ready.get("status") == "Unknown" or self._extended() or self._wrong():
             self._changed.set()
 
     async def refresh(self) -> None:
@@ -94,6 +97,11 @@ class Heartbeat:
         capacity, allocatable = status.get("capacity") or {}, status.get("allocatable") or {}
         theirs = {k: v for k, v in capacity.items() if k not in self._own and allocatable.get(k) != v}
         return theirs | dict.fromkeys(k for k in allocatable if k not in capacity)
+
+    def _wrong(self) -> Object:
+        """What somebody overwrote. A client that sends a whole Node as a patch empties these, the kubelet's port too."""
+        status = self.node.get("status", {})
+        return {k: v for k, v in self._facts.items() if status.get(k) != v}
 
     def set_problem(self, problem: str) -> None:
         """Why the node is not ready; "" when it is."""
@@ -175,6 +183,7 @@ class Heartbeat:
             status["images"] = self._images
         if extended := self._extended():
             status["allocatable"] = extended
+        status |= self._wrong()
         node = await self._client.patch(
             "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
         )
