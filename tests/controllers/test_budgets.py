@@ -35,7 +35,7 @@ def replicas(w, number, **container):
     ],
 )
 def test_budgets(spec, desired, allowed):
-    w = World(*replicaset.rules(), *disruption.rules())
+    w = World(*replicaset.rules(), *disruption.rules(BUILTIN))
     replicas(w, 4)
     w.put(
         "poddisruptionbudgets.policy",
@@ -57,7 +57,7 @@ def test_budgets(spec, desired, allowed):
     "spec, expected, told", [({"minAvailable": 1}, 2, False), ({"maxUnavailable": 1}, 0, True)]
 )
 def test_pods_that_nobody_manages_count_only_against_a_number(spec, expected, told):
-    w = World(*disruption.rules())
+    w = World(*disruption.rules(BUILTIN))
     for name in ("x", "y"):
         w.put("pods", {"metadata": {"name": name, "labels": APP}, "spec": {}})
     budget = {"metadata": {"name": "b"}, "spec": spec | {"selector": {"matchLabels": APP}}}
@@ -67,6 +67,25 @@ def test_pods_that_nobody_manages_count_only_against_a_number(spec, expected, to
     status = w.get("poddisruptionbudgets.policy", "b", "default")["status"]
     assert (status["expectedPods"], status["disruptionsAllowed"]) == (expected, expected and 1)
     assert ({e.reason for e in w.events} == {"UnmanagedPods"}) == told
+
+
+@pytest.mark.parametrize("subresources, expected", [(("scale",), 4), ((), 0)])
+def test_custom_owners_are_asked_for_their_scale(subresources, expected):
+    registry = BUILTIN.copy()
+    registry.add(Resource("x.io", "v1", "Farm", "farms", True, subresources=subresources, custom=True))
+    w = World(*disruption.rules(registry))
+    scale = {"kind": "Scale", "metadata": {"name": "f", "uid": "u"}, "spec": {"replicas": 4}}
+    w.live_only["farms.x.io/scale", "default", "f"] = scale
+    owner = {"apiVersion": "x.io/v1", "kind": "Farm", "name": "f", "uid": "u", "controller": True}
+    for name in ("x", "y", "z"):
+        w.put("pods", {"metadata": {"name": name, "labels": APP, "ownerReferences": [owner]}, "spec": {}})
+    spec = {"maxUnavailable": "50%", "selector": {"matchLabels": APP}}
+    w.put("poddisruptionbudgets.policy", {"metadata": {"name": "b"}, "spec": spec})
+    w.all_ready()
+    w.settle()
+    status = w.get("poddisruptionbudgets.policy", "b", "default")["status"]
+    assert (status["expectedPods"], status["disruptionsAllowed"]) == (expected, expected and 1)
+    assert ({e.reason for e in w.events} == {"UnmanagedPods"}) == (not expected)
 
 
 def test_quota_counts_what_is_there():

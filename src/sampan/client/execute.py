@@ -37,7 +37,8 @@ class Executor:
         if not name:
             return (await self.client.list(resource, namespace)).get("items") or []
         try:
-            return await self.client.get(resource, name, namespace)
+            resource, _, subresource = resource.partition("/")
+            return await self.client.get(resource, name, namespace, subresource)
         except ApiError as error:
             if error.code != 404:
                 raise

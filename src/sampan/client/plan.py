@@ -100,8 +100,8 @@ class Plan:
     """`events` with text `{error}` are sent only if a phase fails; the others after all phases succeeded.
 
     `reads` names what the controller must see beyond its view; the runner fetches each (GET of resource, namespace,
-    name; a missing one is None) and calls reconcile again with them in `view.fetched`. An empty name lists the
-    collection; a resource `effect:NAME` calls the runner's effect of that name with (namespace, name), such as
+    name; a missing one is None) and calls reconcile again with them in `view.fetched`. `RESOURCE/scale` is that
+    subresource of it; an empty name lists the collection; a resource `effect:NAME` calls the runner's effect of that name with (namespace, name), such as
     `effect:sign` for a certificate. `rescue` steps run if a phase fails: the text `{error}` in their strings becomes
     what the failure said (a ReplicaFailure condition, say).
     """

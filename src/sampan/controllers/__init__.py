@@ -77,7 +77,7 @@ def build(config: Config) -> list[Rule]:
         *identity.rules(config.cluster_ca),
         *aggregation.rules(),
         *ttl.rules(),
-        *disruption.rules(),
+        *disruption.rules(config.registry),
         *hpa.rules(config.registry),
         *resourcequota.rules(),
         *persistentvolume.rules(config.volumes),
