@@ -9,12 +9,11 @@ from sampan.api import meta
 from sampan.base.clock import rfc3339, rfc3339_parse
 from sampan.controllers import cronjob, job, job_policy
 
-RULES = job.rules()
 APP = {"app": "a"}
 
 
 def world(**spec):
-    w = World(*RULES)
+    w = World(*job.rules())
     body = {
         "parallelism": 1,
         "completions": 1,
@@ -139,6 +138,37 @@ def test_indexed():
     w.now += 10
     w.settle()
     assert [job_policy.index_of(p) for p in active(w)] == [1]
+
+
+def test_a_deleted_pod_is_replaced_after_the_back_off_like_one_that_failed():
+    w = world()
+    for delay in (10, 20):
+        (pod,) = active(w)
+        held = [*meta.finalizers(pod), "x.io/held"]
+        w.change(
+            "pods", meta.name(pod), {"metadata": {"deletionTimestamp": rfc3339(w.now), "finalizers": held}}
+        )
+        w.settle()
+        end(w, pod)  # it obeys the signal, which makes it no success
+        w.settle()
+        del w.objects["pods"]["default", meta.name(pod)]  # only the controller knows of it now
+        w.now += delay - 1
+        w.settle()
+        assert active(w) == []
+        w.now += 1
+        w.settle()
+    assert len(active(w)) == 1 and status(w)["failed"] == 2
+
+
+def test_a_job_that_takes_the_name_of_another_does_not_wait_for_its_failures():
+    w = world()
+    end(w, active(w)[0], "Failed", 1)
+    w.settle()
+    assert active(w) == []
+    spec = w.objects["jobs.batch"].pop(("default", "j"))["spec"]
+    w.put("jobs.batch", {"metadata": {"name": "j", "uid": "another"}, "spec": spec})
+    w.settle()
+    assert len(active(w)) == 1
 
 
 def test_backoff_limit_per_index():

@@ -23,18 +23,9 @@ _MOVING = 500  # uids written down as uncounted at once
 
 
 def rules() -> list[Rule]:
-    return [
-        Rule("job-controller", _RESOURCE, reconcile, {"pods": owner_or_selecting("Job", _RESOURCE)}, removed)
-    ]
-
-
-def removed(key: Key, view: View, now: float) -> Plan:
-    """Pods of a Job that is gone must not be held by its finalizer."""
-    plan = Plan()
-    left = [
-        p for p in view.list("pods", key.namespace) if _FINALIZER in meta.finalizers(p) and _orphaned(p, view)
-    ]
-    return plan.then(*(_released(p) for p in left))
+    jobs = Jobs()
+    wakes = {"pods": owner_or_selecting("Job", _RESOURCE)}
+    return [Rule("job-controller", _RESOURCE, jobs.reconcile, wakes, jobs.removed)]
 
 
 def _orphaned(pod: Object, view: View) -> bool:
@@ -50,24 +41,40 @@ def finished(job: Object) -> str:
     return next((k for k in ("Complete", "Failed") if meta.is_true(job, k)), "")
 
 
-def reconcile(job: Object, view: View, now: float) -> Plan:
-    plan = Plan()
-    if job["spec"].get("managedBy") not in (None, "", "kubernetes.io/job-controller"):
-        return plan
-    claimed = claim(job, _RESOURCE, "pods", selector_of(job), view, finalizers=[_FINALIZER])
-    plan.reads = claimed.reads
-    if plan.reads:
-        return plan
-    plan.then(*claimed.steps)
-    if finished(job) or meta.deleted(job):
-        return plan.then(*(_released(p) for p in claimed.mine if _FINALIZER in meta.finalizers(p)))
-    run = _Run(job, claimed.mine, now)
-    run.judge()
-    run.manage(plan)
-    status = status_patch(_RESOURCE, job, run.status(plan))
-    released = [_released(p) for p in run.countable]
-    plan.rescue = [*status, *released]  # new pods that are refused keep nobody from counting the old ones
-    return plan.then(*status).then(*released)
+class Jobs:
+    """Remembers when pods failed, for the back-off: a deleted pod counts as failed and is soon nowhere to be seen."""
+
+    def __init__(self) -> None:
+        self._failures: dict[Key, tuple[str, dict[str, float]]] = {}  # Job uid, and pod uid -> when it ended
+
+    def reconcile(self, job: Object, view: View, now: float) -> Plan:
+        plan, key = Plan(), Key(meta.namespace(job), meta.name(job))
+        if job["spec"].get("managedBy") not in (None, "", "kubernetes.io/job-controller"):
+            return plan
+        claimed = claim(job, _RESOURCE, "pods", selector_of(job), view, finalizers=[_FINALIZER])
+        plan.reads = claimed.reads
+        if plan.reads:
+            return plan
+        plan.then(*claimed.steps)
+        if finished(job) or meta.deleted(job):
+            self._failures.pop(key, None)
+            return plan.then(*(_released(p) for p in claimed.mine if _FINALIZER in meta.finalizers(p)))
+        uid, failures = self._failures.pop(key, ("", {}))
+        run = _Run(job, claimed.mine, now, failures if uid == meta.uid(job) else {})
+        if run.failures:
+            self._failures[key] = (meta.uid(job), run.failures)
+        run.judge()
+        run.manage(plan)
+        status = status_patch(_RESOURCE, job, run.status(plan))
+        released = [_released(p) for p in run.countable]
+        plan.rescue = [*status, *released]  # new pods that are refused keep nobody from counting the old ones
+        return plan.then(*status).then(*released)
+
+    def removed(self, key: Key, view: View, now: float) -> Plan:
+        """Pods of a Job that is gone must not be held by its finalizer."""
+        self._failures.pop(key, None)
+        held = [p for p in view.list("pods", key.namespace) if _FINALIZER in meta.finalizers(p)]
+        return Plan().then(*(_released(p) for p in held if _orphaned(p, view)))
 
 
 def _released(pod: Object) -> Patch:
@@ -79,7 +86,7 @@ def _released(pod: Object) -> Patch:
 class _Run:
     """One look at a Job's pods."""
 
-    def __init__(self, job: Object, mine: list[Object], now: float) -> None:
+    def __init__(self, job: Object, mine: list[Object], now: float, failures: dict[str, float]) -> None:
         spec, old = job["spec"], job.get("status", {})
         self.job, self.now, self.pods = job, now, mine
         self.completions: int | None = spec.get("completions")
@@ -102,6 +109,7 @@ class _Run:
         self.ignored: set[str] = set()
         self.condition: Object | None = None  # SuccessCriteriaMet or FailureTarget that is to be set now
         self._take_in()
+        self.failures = self._in_a_row(failures)
 
     @property
     def countable(self) -> list[Object]:
@@ -288,14 +296,20 @@ class _Run:
         """Whether failures in a row still hold new pods back; with limits for each index, each waits for itself."""
         if self.per_index is not None:
             return False
-        failures = sorted(t for p in self.ended if pods.phase(p) == "Failed" and (t := _ended_at(p)))
-        last_success = max((_ended_at(p) for p in self.ended if pods.phase(p) == "Succeeded"), default=0.0)
-        in_a_row = [t for t in failures if t > last_success]
-        wait = job_policy.backoff(len(in_a_row), in_a_row[-1] if in_a_row else 0.0, self.now)
+        count = len(self.failures)
+        wait = job_policy.backoff(count, max(self.failures.values(), default=0.0), self.now)
         if wait:
             plan.requeue(wait)
-            plan.why = f"waits {wait:.0f} s after {len(in_a_row)} failures"
+            plan.why = f"waits {wait:.0f} s after {count} failures"
         return bool(wait)
+
+    def _in_a_row(self, before: dict[str, float]) -> dict[str, float]:
+        """Failures since the last success: those seen `before`, pods that failed, and pods that were just deleted."""
+        now_failed = [*self.new_failed, *(p for p in self.ended if pods.phase(p) == "Failed")]
+        failures = {meta.uid(p): _ended_at(p) for p in now_failed} | before
+        well = [p for p in self.ended if pods.phase(p) == "Succeeded" and meta.uid(p) not in before]
+        last_success = max(map(_ended_at, well), default=0.0)  # who counted as failed may still end well
+        return {uid: t for uid, t in failures.items() if t > last_success}
 
     def _indexes(self, plan: Plan, count: int) -> list[int]:
         """The lowest indexes that lack a pod and need not wait."""
@@ -438,13 +452,19 @@ def _last_failures(ended: list[Object]) -> dict[int, Object]:
 
 
 def _ended_at(pod: Object) -> float:
-    """When the last container ended, or when its deletion began."""
+    """When the last container ended, else when the pod ceased to be ready, else when its deletion began."""
     times = [
         seconds(ended.get("finishedAt"))
         for c in pod.get("status", {}).get("containerStatuses") or ()
         if (ended := (c.get("state") or {}).get("terminated"))
     ]
-    return max(times, default=0.0) or seconds(pod["metadata"].get("deletionTimestamp"))
+    if any(times):
+        return max(times)
+    ready = meta.condition(pod, "Ready")
+    if ready and ready["status"] == "False" and ready.get("lastTransitionTime"):
+        return seconds(ready["lastTransitionTime"])
+    data = pod["metadata"]
+    return max(0.0, seconds(data.get("deletionTimestamp")) - data.get("deletionGracePeriodSeconds", 0))
 
 
 def _set(
