@@ -281,7 +281,8 @@ async def _serve(
     if steps:
         watched.install(plane)
     await plane.start()
-    listener = await http.serve(plane.server.handle, [socket.create_server(("127.0.0.1", 0))], tls, clock)
+    sockets = [socket.create_server(("127.0.0.1", 0))]
+    listener = await http.serve(plane.server.handle, sockets, tls, clock, plane.server.at_once)
     await _account(plane)
     await plane.client().create("nodes", {"metadata": {"name": "node-1"}})  # pods of no node are collected
     garbage.settle()

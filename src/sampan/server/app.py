@@ -8,7 +8,7 @@ allocators, connections to nodes) is plugged in by the composition root through 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,7 @@ from sampan.base.ids import Ids
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
     aggregator,
+    at_once,
     backup,
     components,
     conversion,
@@ -38,6 +39,7 @@ from sampan.server import (
     discovery,
     fairness,
     health,
+    impersonate,
     objects,
     patch,
     read,
@@ -53,7 +55,6 @@ from sampan.server import (
 from sampan.server.admission.attrs import Attrs
 from sampan.server.authorize import Authorizer, refusal
 from sampan.server.call import Call, warning_headers
-from sampan.server.impersonate import impersonate
 from sampan.server.lookup import Lookup
 from sampan.server.metrics import Metrics
 from sampan.server.negotiate import form_of
@@ -152,6 +153,10 @@ class Server:
         self.metrics.answered(info, known, response.status, seconds)
         return respond.indented(response) if respond.for_eyes(request) else response
 
+    def at_once(self, request: Request) -> Response | None:
+        """What `handle` would answer, where that waits for nothing; None for most requests."""
+        return at_once.answer(self, request)
+
     async def _answer(self, request: Request, info: route.RequestInfo) -> Response:
         try:
             return await self._serve(request, info)
@@ -170,8 +175,8 @@ class Server:
             return respond.refusal(internal(f"{type(error).__name__}: {error}"))
 
     async def _serve(self, request: Request, info: route.RequestInfo) -> Response:
-        user = asking = request.user or self._authenticate(request)
-        if request.user is None and _impersonates(request.headers):
+        user = asking = request.user or self.authenticate(request)
+        if request.user is None and impersonate.asked(request.headers):
             user = self._impersonate(user, request)
         if self.audit is not None:
             acting = user if user is not asking else None
@@ -263,7 +268,8 @@ class Server:
             return respond.text("404 page not found\n", 404)
         raise no_such_path()
 
-    def _authenticate(self, request: Request) -> User:
+    def authenticate(self, request: Request) -> User:
+        """Who asks. Raises 401."""
         user = self.authenticator.authenticate(request) if self.authenticator is not None else None
         if user is not None:
             return user
@@ -272,7 +278,7 @@ class Server:
         return ANONYMOUS
 
     def _impersonate(self, user: User, request: Request) -> User:
-        return impersonate(user, request.headers, self.authorizer)
+        return impersonate.impersonate(user, request.headers, self.authorizer)
 
     async def _document(self, request: Request, info: route.RequestInfo, user: User) -> Response:
         """A path that names no resource: discovery, health, metrics, OpenAPI."""
@@ -374,10 +380,6 @@ class Server:
         """End all watches; the store is the composition root's."""
         for watcher in list(self.watchers):
             watcher.close()
-
-
-def _impersonates(headers: Mapping[str, str]) -> bool:
-    return "impersonate-" in "\n".join(headers) and any(n.startswith("impersonate-") for n in headers)
 
 
 def _creatable(info: route.RequestInfo, row: Resource) -> bool:

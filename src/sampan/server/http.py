@@ -27,6 +27,7 @@ from sampan.client.messages import Request, Response
 from sampan.server.respond import Headers, header_lines, refusal
 
 Handle = Callable[[Request], Awaitable[Response]]
+AtOnce = Callable[[Request], Response | None]
 log = logging.getLogger("sampan.http")
 
 HEADER_LIMIT = 64 * 1024  # bytes of request line and headers
@@ -294,20 +295,44 @@ class _Connection(asyncio.Protocol):
     # Requests, one after another
 
     def _next(self) -> None:
-        if not self._waiting or self.lost:
-            if self._listener.closing and not self.lost:
-                self._transport.close()
-            return
-        incoming = self._waiting.popleft()
-        self._task = self._listener.loop.create_task(self._run(incoming))
+        """Answer what waits, up to a request whose answer takes a task."""
+        while self._waiting and not self.lost:
+            incoming = self._waiting.popleft()
+            request = self._request(incoming)
+            if not self._answered_at_once(incoming, request):
+                self._task = self._listener.loop.create_task(self._run(incoming, request))
+                return
+        if self._listener.closing and not self.lost:
+            self._transport.close()
 
-    async def _run(self, incoming: _Incoming) -> None:
+    def _answered_at_once(self, incoming: _Incoming, request: Request) -> bool:
+        """Whether the answer was known without waiting, and has been sent."""
+        at_once = self._listener.at_once
+        if at_once is None or incoming.method != "GET" or self._paused or self._listener.closing:
+            return False
+        if incoming.error is not None or incoming.close or incoming.upgrade:
+            return False
+        try:
+            response = at_once(request)
+        except Exception:
+            return False  # the long way fails in the same way, and says so
+        if response is None or not isinstance(response.body, bytes):
+            return False
+        head = self._head(response)
+        head.append(b"content-length: %d\r\n\r\n" % len(response.body))
+        head.append(response.body)
+        self._transport.write(b"".join(head))
+        self._since = self._clock.monotonic()
+        self.resume_reading()
+        return True
+
+    async def _run(self, incoming: _Incoming, request: Request) -> None:
         try:
             if incoming.error is not None:
                 self._ending = True
                 await self._answer(incoming, refusal(incoming.error), close=True)
                 return
-            response = await self._listener.handle(self._request(incoming))
+            response = await self._listener.handle(request)
             if incoming.upgrade and response.upgrade is None:
                 incoming.close = True  # an upgrade we do not do: answered as if it had not been asked for
             if response.upgrade is not None:
@@ -346,12 +371,16 @@ class _Connection(asyncio.Protocol):
             self._remote,
         )
 
-    async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
+    def _head(self, response: Response) -> list[bytes]:
+        """The first lines of an answer."""
         headers = response.headers
-        head = [
+        return [
             _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
             headers.lines if type(headers) is Headers else header_lines(headers),
         ]
+
+    async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
+        head = self._head(response)
         if close:
             head.append(b"connection: close\r\n")
         body = response.body
@@ -491,8 +520,9 @@ def _peer(tls: Any) -> Mapping[str, Any] | None:
 class Listener:
     """A serving server. `close` lets running requests end."""
 
-    def __init__(self, handle: Handle, clock: Clock) -> None:
+    def __init__(self, handle: Handle, clock: Clock, at_once: AtOnce | None = None) -> None:
         self.handle = handle
+        self.at_once = at_once
         self.clock = clock
         self.loop = asyncio.get_running_loop()  # asked once: asking costs a call to the kernel
         self.connections: set[_Connection] = set()
@@ -524,10 +554,17 @@ class Listener:
 
 
 async def serve(
-    handle: Handle, sockets: Sequence[socket.socket], ssl_context: ssl.SSLContext | None, clock: Clock
+    handle: Handle,
+    sockets: Sequence[socket.socket],
+    ssl_context: ssl.SSLContext | None,
+    clock: Clock,
+    at_once: AtOnce | None = None,
 ) -> Listener:
-    """Answer HTTP on bound sockets. Must run on the loop that will serve."""
-    listener = Listener(handle, clock)
+    """Answer HTTP on bound sockets. Must run on the loop that will serve.
+
+    `at_once` is asked first; it gives the answers that `handle` would give without waiting, and None for all others.
+    """
+    listener = Listener(handle, clock, at_once)
     loop = asyncio.get_running_loop()
     for sock in sockets:
         more: dict[str, Any] = {"ssl_handshake_timeout": 10.0} if ssl_context is not None else {}

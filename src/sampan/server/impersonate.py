@@ -20,6 +20,11 @@ _ACCOUNT = "system:serviceaccount:"
 _AUTHENTICATION = "authentication.k8s.io"
 
 
+def asked(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks to be taken for another user's."""
+    return "impersonate-" in "\n".join(headers) and any(n.startswith("impersonate-") for n in headers)
+
+
 def impersonate(user: User, headers: Mapping[str, str], authorizer: Authorizer) -> User:
     """The user to act as; `user` itself without such headers. Raises 403 when it may not.
 

@@ -112,7 +112,9 @@ class Served:
             plane = self._plane = ControlPlane(store, clock, ids, options)
             await plane.start()
             stack.push_async_callback(plane.stop)
-            listener = await http.serve(plane.server.handle, [self._listen()], self._tls(), clock)
+            listener = await http.serve(
+                plane.server.handle, [self._listen()], self._tls(), clock, plane.server.at_once
+            )
             stack.push_async_callback(listener.close, 0.1)
             for number in range(1, self._count + 1):
                 name = f"node-{number}"
