@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +64,24 @@ def test_a_shell_completes(line, among):
     )
     found = shell.stdout.split()
     assert among in found and all(word.startswith(line[-1]) for word in found)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_home_that_cannot_be_written_is_named_with_a_way_out(capsys, tmp_path, monkeypatch):
+    tmp_path.chmod(0o555)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert main(["up", "--nodes=0"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"sampan: cannot make {tmp_path}") and "--data-dir or $XDG_DATA_HOME" in said
+
+
+def test_an_interrupt_at_any_moment_of_the_start_shows_no_traceback():
+    """From the launcher's shell through the imports to the command."""
+    launcher = Path(__file__).parents[2] / "sampan"
+    started = [
+        subprocess.Popen([launcher, "logs", "--name=none"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(12)
+    ]
+    for process in started:  # at their dozen different places by now, or after the next one's end
+        process.send_signal(signal.SIGINT)
+        assert b"Traceback" not in process.communicate()[1]

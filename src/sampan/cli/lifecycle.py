@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ def up(arguments: argparse.Namespace) -> int:
         f"cluster {config.name} is up: {len(config.nodes)} node(s), {time.monotonic() - started:.1f} s"
     )
     print(f"\nkubectl now speaks to it (context {config.context}). Next:")
+    if shutil.which("kubectl") is None:
+        print("  install kubectl, which is not on the PATH: kubernetes.io/docs/tasks/tools")
     if config.nodes:
         print("  kubectl get nodes -o wide")
         print(

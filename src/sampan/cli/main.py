@@ -7,6 +7,7 @@ import errno
 import importlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -190,11 +191,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = grammar.parse_args(words)
     module, function = arguments.command.split(":")
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the launcher's, while nothing is begun
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return getattr(importlib.import_module(f"sampan.cli.{module}"), function)(arguments) or 0
     except SampanError as error:
         return _failed(error.message, error.hint)
     except PermissionError as error:
-        return _failed(str(error), "The cluster may belong to another user: run as the one who made it.")
+        return _failed(str(error), "It may belong to another user, or lie where nothing can be written.")
     except BrokenPipeError:  # `sampan logs | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

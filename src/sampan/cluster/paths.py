@@ -5,6 +5,7 @@ Root uses /var/lib/sampan and /run/sampan; an ordinary user the XDG directories.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from dataclasses import dataclass
@@ -110,8 +111,14 @@ def _check_owner(data: Path, name: str) -> None:
 
 
 def make_private(path: Path) -> Path:
-    """Create a directory that only its owner may enter."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Create a directory that only its owner may enter. Raises SampanError where nothing can be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        hint = "Choose another place with --data-dir or $XDG_DATA_HOME."
+        raise SampanError(f"cannot make {path}: {error.strerror}", hint) from None
     return path
 
 

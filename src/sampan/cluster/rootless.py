@@ -79,7 +79,7 @@ def enter(run: Path) -> Gateway:
 
 def unshare_user() -> None:
     """Move this process into new user, mount and network namespaces. Raises OSError when the machine forbids it."""
-    _check(_libc.unshare(_NEWUSER | _NEWNS | _NEWNET), "a user namespace")
+    _check(_libc.unshare(_NEWUSER | _NEWNS | _NEWNET), "ordinary users may not make user namespaces here")
 
 
 def remove_tree(directory: Path) -> None:
