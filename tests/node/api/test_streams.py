@@ -15,6 +15,7 @@ from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from sampan.client.messages import Request
 from sampan.node.api.spdy import DICTIONARY
 from sampan.node.runtime import RuntimeFailure
+from sampan.node.simulated import EchoExec
 
 KEY = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
 
@@ -104,6 +105,40 @@ async def test_exec_passes_input_until_it_is_closed(world):
         world, ["cat"], "v5.channel.k8s.io", "input=1&output=1&error=1", [b"\x00abc", b"\xff\x00"]
     )
     assert seen[1].endswith(b"abc") and orjson.loads(seen[3])["status"] == "Success"
+
+
+async def run_attach(world, process, send=(), **container):
+    """Attach by WebSocket to a container that `process` stands for; what came on each channel."""
+    world.pod(containers=[{"name": "c", "image": "i", "stdin": True, **container}])
+    await world.clock.advance(0)
+
+    async def attach(container_id):
+        return process
+
+    world.node.runtime.attach = attach
+    headers = {**KEY, "sec-websocket-protocol": "v5.channel.k8s.io"}
+    _, raw = await start(world, "/attach/default/p/c", "input=1&output=1&error=1", headers)
+    client, seen = Socket(raw), {}
+    for message in send:
+        client.send(message)
+    async with asyncio.timeout(5):
+        while (message := await client.receive()) is not None:
+            seen[message[0]] = seen.get(message[0], b"") + message[1:]
+        await raw.task
+    return seen
+
+
+async def test_who_attached_is_not_told_the_exit_code(world):
+    seen = await run_attach(world, EchoExec(["sh", "-c", "exit 3"], stdin=False))
+    assert orjson.loads(seen[3])["status"] == "Success"
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_the_end_of_the_input_ends_an_attach_where_the_container_reads_on(world, once):
+    process = EchoExec([], stdin=True)
+    seen = await run_attach(world, process, [b"\x00abc", b"\xff\x00"], stdinOnce=once)
+    assert orjson.loads(seen[3])["status"] == "Success"
+    assert process._ended.is_set() == once
 
 
 async def test_a_failure_to_start_is_an_internal_error(world):

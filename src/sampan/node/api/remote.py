@@ -32,8 +32,12 @@ from sampan.node.runtime import Exec, RuntimeFailure
 Begin = Callable[[], Awaitable[Exec]]
 
 
-def serve(query: Query, begin: Begin, command: list[str]) -> Response:
-    """An answer that upgrades the connection and runs what `begin` starts."""
+def serve(query: Query, begin: Begin, command: list[str], lets_go: bool = False) -> Response:
+    """An answer that upgrades the connection and runs what `begin` starts.
+
+    No `command` is an attach. `lets_go`: the end of the client's input ends the attach, as with kubelet for a
+    container whose input stays open (stdin without stdinOnce).
+    """
     wants = {
         STDIN: query.flag("input", "stdin"),
         STDOUT: query.flag("output", "stdout"),
@@ -47,7 +51,7 @@ def serve(query: Query, begin: Begin, command: list[str]) -> Response:
         protocol, head = found
 
         async def websocket(stream: Any) -> None:
-            await _run(WebSocketChannels(WebSocket(stream, protocol)), begin, command, wants)
+            await _run(WebSocketChannels(WebSocket(stream, protocol)), begin, command, wants, lets_go)
 
         return Response(101, head, upgrade=websocket)
     if is_spdy(query.headers):
@@ -55,13 +59,15 @@ def serve(query: Query, begin: Begin, command: list[str]) -> Response:
         async def spdy(stream: Any) -> None:
             channels = SpdyChannels(stream, {ERROR, *(c for c, wanted in wants.items() if wanted)})
             await channels.opened()
-            await _run(channels, begin, command, wants)
+            await _run(channels, begin, command, wants, lets_go)
 
         return Response(101, spdy_head(query.headers, SPDY), upgrade=spdy)
     return text(400, "Upgrade request required\n")
 
 
-async def _run(channels: Channels, begin: Begin, command: list[str], wants: dict[int, bool]) -> None:
+async def _run(
+    channels: Channels, begin: Begin, command: list[str], wants: dict[int, bool], lets_go: bool
+) -> None:
     try:
         process = await begin()
     except (RuntimeFailure, OSError) as error:
@@ -73,16 +79,19 @@ async def _run(channels: Channels, begin: Begin, command: list[str], wants: dict
         loop.create_task(_copy(process.read_stdout, channels, STDOUT if wants[STDOUT] else -1)),
         loop.create_task(_copy(process.read_stderr, channels, STDERR if wants[STDERR] else -1)),
     ]
-    inward = loop.create_task(_inward(channels, process))
+    inward = loop.create_task(_inward(channels, process, lets_go))
     ended = loop.create_task(process.wait())
     try:
         await asyncio.wait({ended, inward}, return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():  # the client is gone
-            if command:
+        if not ended.done():
+            if inward.exception() is None and inward.result():
+                await _finish(channels, exit_status(0, command))
+            elif command:  # the client is gone
                 process.kill()
             return
         await asyncio.gather(*copies, return_exceptions=True)
-        await _finish(channels, exit_status(ended.result(), command))
+        code = ended.result() if command else 0  # who attached learns how a container ended from its status
+        await _finish(channels, exit_status(code, command))
     finally:
         for task in (inward, ended, *copies):
             task.cancel()
@@ -98,14 +107,16 @@ async def _copy(read: Callable[[], Awaitable[bytes]], channels: Channels, channe
             await channels.send(channel, data)
 
 
-async def _inward(channels: Channels, process: Exec) -> None:
-    """Input and sizes to the process; returns when the client is gone."""
+async def _inward(channels: Channels, process: Exec, lets_go: bool) -> bool:
+    """Input and sizes to the process; True when the client's input ended and it lets go, False when it is gone."""
     while True:
         channel, data = await channels.receive()
         if channel == -1:
-            return
+            return False
         with contextlib.suppress(OSError):  # a process may close its input early
             if channel == STDIN and data is None:
+                if lets_go:
+                    return True
                 await process.close_stdin()
             elif channel == STDIN and data:
                 await process.write(data)

@@ -181,7 +181,8 @@ class KubeletApi:
 
     def _attach(self, query: Query, driver: PodDriver, name: str) -> Response:
         status = self._running(driver, name)
-        return remote.serve(query, lambda: self._agent.runtime.attach(status.config.id), [])
+        lets_go = not status.config.stdin_once and not status.config.tty
+        return remote.serve(query, lambda: self._agent.runtime.attach(status.config.id), [], lets_go)
 
     def _port_forward(self, query: Query, driver: PodDriver) -> Response:
         sandbox = driver.world.sandbox
