@@ -73,8 +73,14 @@ class Outside(asyncio.DatagramProtocol):
 @contextlib.asynccontextmanager
 async def server(view, resolvers=()):
     clock = RealClock()
-    made = DnsServer(view, clock, ["127.0.0.1"], Upstream(resolvers, clock), port=0)
-    await made.start()
+    for attempts_left in reversed(range(5)):
+        made = DnsServer(view, clock, ["127.0.0.1"], Upstream(resolvers, clock), port=0)
+        try:
+            await made.start()
+            break
+        except OSError:  # somebody has a connection from the port that was free for UDP
+            if not attempts_left:
+                raise
     try:
         yield made
     finally:
