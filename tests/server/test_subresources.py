@@ -49,6 +49,10 @@ async def test_scale(ready):
         {"replicas": 2},
         {"replicas": 0, "selector": "a=b"},
     )
+    table = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    shown = await ready.ok("GET", f"{SETS}/r/scale", headers=table)
+    assert [c["name"] for c in shown["columnDefinitions"]] == ["Name", "Desired", "Available", "Age"]
+    assert shown["rows"][0]["cells"][:3] == ["r", 2, 0]
     scale["spec"]["replicas"] = 5
     assert (await ready.ok("PUT", f"{SETS}/r/scale", scale))["spec"] == {"replicas": 5}
     assert (await ready.call("PUT", f"{SETS}/r/scale", scale))[0] == 409

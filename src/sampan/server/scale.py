@@ -96,7 +96,7 @@ def _get(call: Call) -> Response:
     obj = objects.load(item, row)
     if row.custom and _dig(obj, _paths(row)[0]) is None:
         raise internal(f"the spec replicas field {_paths(row)[0]!r} does not exist".replace("'", '"'))
-    return respond.obj(call, scale_of(row, obj))
+    return respond.obj(call, scale_of(row, obj), row=None if row.custom else SCALE)
 
 
 async def _put(call: Call) -> Response:
@@ -152,7 +152,7 @@ async def _store(call: Call, change: Any, options: Any) -> Response:
 
     written = await write.update_object(call, transform, options)
     obj = objects.load(written.item, row) if written.item is not None else written.obj
-    return respond.obj(call, scale_of(row, obj))
+    return respond.obj(call, scale_of(row, obj), row=None if row.custom else SCALE)
 
 
 def _check(wanted: Object, name: str, replicas: Any) -> None:

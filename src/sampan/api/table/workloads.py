@@ -146,6 +146,10 @@ def _replicaset(obj: Object, now: float) -> list[Any]:
     return [name(obj), *counts, created(obj, now), *_wide(obj), selector(spec.get("selector"))]
 
 
+def _scale(obj: Object, now: float) -> list[Any]:
+    return [name(obj), obj["spec"].get("replicas", 0), obj["status"]["replicas"], created(obj, now)]
+
+
 def _replicationcontroller(obj: Object, now: float) -> list[Any]:
     return [*_replicaset(obj, now)[:-1], labels(obj["spec"].get("selector"))]
 
@@ -289,6 +293,7 @@ def _hpa_targets(metrics: list[Object], current: list[Object]) -> str:
 COLUMNS = {
     "pods": ("Name|Ready|Status|Restarts|Age|IP*|Node*|Nominated Node*|Readiness Gates*", _pod),
     "deployments.apps": ("Name|Ready|Up-to-date|Available|Age|Containers*|Images*|Selector*", _deployment),
+    "scales.autoscaling": ("Name|Desired:integer|Available:integer|Age", _scale),
     "replicasets.apps": (
         "Name|Desired:integer|Current:integer|Ready:integer|Age|Containers*|Images*|Selector*",
         _replicaset,
