@@ -311,3 +311,20 @@ async def test_a_controller_that_gives_from_a_common_stock_works_alone(client, c
     await run(Alone(watches={}))
     listed = (await client.list("replicasets.apps"))["items"]
     assert sorted(o["status"]["replicas"] for o in listed) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_only_changes_that_concern_a_controller_wake_it(client, run, clock):
+    seen = []
+
+    def look(obj, view, now):
+        seen.append(obj["spec"]["replicas"])
+        return Plan()
+
+    rule = Rule(reconcile=look, watches={})
+    rule.concerns = lambda obj: obj["spec"]["replicas"] > 1
+    await client.create("replicasets.apps", replica_set(replicas=1))
+    await run(rule)
+    for replicas in (0, 2, 1, 0):  # the last but one: what concerned it does so no more
+        await client.patch("replicasets.apps", "web", {"spec": {"replicas": replicas}}, "default")
+        await clock.settle()
+    assert seen == [2, 1]

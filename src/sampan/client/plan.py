@@ -169,7 +169,9 @@ class Controller(Protocol):
     The runner asks `watches` about both the old and the new object of a change. `resource` "*" is every object of every
     resource (garbage collection): its keys carry the resource in front, `Key(namespace, "deployments.apps/name")`;
     a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind. A true attribute `alone`
-    asks for one key at a time: what it gives out comes from a common stock.
+    asks for one key at a time: what it gives out comes from a common stock. An attribute `concerns`, if there is one and it is
+    not None, says of an object of `resource` whether a change of it can matter: where it is false, `reconcile` has nothing
+    to do, whatever else there is in the cluster, and `removed` neither.
     """
 
     name: str

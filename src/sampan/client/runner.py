@@ -44,6 +44,7 @@ class _Work:
         self.executor = executor
         self.recorder = recorder
         self.figures = Figures(controller.name, queue)
+        self.concerns: Callable[[Object], bool] | None = getattr(controller, "concerns", None)
 
 
 class Runner:
@@ -148,6 +149,8 @@ class Runner:
         for work, mapper in wakes:
             if mapper is not None:
                 self._wake(work, mapper, known, cause)
+            elif work.concerns is not None and not any(map(work.concerns, known)):
+                continue
             elif work.controller.resource != "*":
                 work.queue.add(Key(namespace, name), cause)
             elif resource not in _UNHEARD:

@@ -43,7 +43,8 @@ def _nothing(key: Key, view: View, now: float) -> Plan:
 class Rule:
     """One controller, as `client.plan.Controller` asks for it. `reads` names resources it looks at without being woken
     by them; `indexes` are functions of an object under which `view.indexed` finds it. `alone`: one key at a time, since
-    what it gives out comes from a common stock."""
+    what it gives out comes from a common stock. `concerns`: most objects of the resource are none of its business, whatever
+    else there is, and need not wake it."""
 
     name: str
     resource: str
@@ -53,6 +54,7 @@ class Rule:
     reads: tuple[str, ...] = ()
     indexes: Mapping[str, Mapping[str, Callable[[Object], Any]]] = field(default_factory=dict)
     alone: bool = False
+    concerns: Callable[[Object], bool] | None = None
 
 
 def owner_of(kind: str) -> Mapper:

@@ -13,7 +13,11 @@ from .base import Rule, seconds
 
 
 def rules() -> list[Rule]:
-    return [Rule("taint-eviction-controller", "pods", reconcile, {"nodes": _pods_on})]
+    return [Rule("taint-eviction-controller", "pods", reconcile, {"nodes": _pods_on}, concerns=_concerns)]
+
+
+def _concerns(pod: Object) -> bool:
+    return bool(pod["spec"].get("nodeName"))
 
 
 def _taints(node: Object) -> list[Object]:

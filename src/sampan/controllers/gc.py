@@ -20,7 +20,12 @@ _ORPHAN = "orphan"
 
 def rules(registry: Registry) -> list[Rule]:
     collector = _Collector(registry)
-    return [Rule("generic-garbage-collector", "*", collector.reconcile, {"*": collector.concerned})]
+    watches = {"*": collector.concerned}
+    return [Rule("generic-garbage-collector", "*", collector.reconcile, watches, concerns=_concerns)]
+
+
+def _concerns(obj: Object) -> bool:
+    return bool(meta.owners(obj)) or meta.deleted(obj)
 
 
 class _Collector:

@@ -17,7 +17,11 @@ _QUARANTINE = 40.0  # seconds in which the node of a pod that never ran may stil
 
 
 def rules() -> list[Rule]:
-    return [Rule("pod-garbage-collector", "pods", reconcile, {"nodes": _pods_on})]
+    return [Rule("pod-garbage-collector", "pods", reconcile, {"nodes": _pods_on}, concerns=_concerns)]
+
+
+def _concerns(pod: Object) -> bool:
+    return bool(pod["spec"].get("nodeName")) or meta.deleted(pod)
 
 
 def _pods_on(node: Object, view: View) -> list[Key]:

@@ -1,0 +1,50 @@
+"""Whom a change of an object does not concern, has nothing to do with it, whatever else there is."""
+
+import pytest
+
+from sampan import controllers
+from sampan.api.resources import BUILTIN
+from sampan.client.plan import Key
+
+RULES = {rule.name: rule for rule in controllers.build(controllers.Config(BUILTIN)) if rule.concerns}
+OWNED = {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"}]}
+GOING = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"]}
+
+
+def pod(meta=None, **spec):
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": "d", "name": "p", "uid": "1", **(meta or {})},
+        "spec": {"tolerations": [], **spec},
+        "status": {"phase": "Failed"},
+    }
+
+
+PODS = [pod(meta, **spec) for meta in ({}, OWNED, GOING, OWNED | GOING) for spec in ({}, {"nodeName": "n"})]
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("obj", PODS)
+def test_nothing_is_done_for_what_does_not_concern(name, obj):
+    rule = RULES[name]
+    if not rule.concerns(obj):
+        plan = rule.reconcile(obj, None, 0.0)  # without a view: there is nothing that it could look at
+        assert plan.idle and plan.requeue_after is None and not plan.why
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_nothing_is_left_to_do_for_what_is_gone(name):
+    assert RULES[name].removed(Key("d", "p"), None, 0.0).idle
+
+
+@pytest.mark.parametrize(
+    "name, concerned",
+    [
+        ("pod-garbage-collector", [pod(nodeName="n"), pod(GOING)]),
+        ("taint-eviction-controller", [pod(nodeName="n")]),
+        ("generic-garbage-collector", [pod(OWNED), pod(GOING)]),
+    ],
+)
+def test_whom_it_concerns(name, concerned):
+    assert all(map(RULES[name].concerns, concerned)) and not RULES[name].concerns(pod())
