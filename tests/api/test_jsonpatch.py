@@ -32,6 +32,8 @@ def test_operations(operation, after):
     "operation",
     [
         {"op": "remove", "path": "/none"},
+        {"op": "remove", "path": ""},
+        {"op": "move", "from": "", "path": "/a"},
         {"op": "test", "path": "/a", "value": 1},
         {"op": "test", "path": "/none", "value": 1},
         {"op": "merge", "path": "/a", "value": 1},

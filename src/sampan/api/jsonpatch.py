@@ -33,6 +33,8 @@ def json_patch(doc: Any, patch: Any) -> Any:
             _OPERATIONS[operation["op"]](holder, operation)
         except (KeyError, IndexError, ValueError, TypeError):
             raise _refused() from None
+    if "" not in holder:  # the document itself was removed, or moved into itself
+        raise _refused()
     return holder[""]
 
 
