@@ -6,17 +6,17 @@ from harness import Kubectl, eventually, shell
 
 
 def test_an_exit_code_restarts_the_whole_pod_where_it_is(kubectl: Kubectl) -> None:
-    mounts = [{"name": "work", "mountPath": "/work"}]
+    mounts = [{"name": "work", "mountPath": "/gang"}]
     rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}
     trigger = shell(
-        "if [ -e /work/seen ]; then exec sleep infinity; fi; until [ -e /work/go ]; do sleep 0.1; done; touch /work/seen; exit 42",
+        "if [ -e /gang/seen ]; then exec sleep infinity; fi; until [ -e /gang/go ]; do sleep 0.1; done; touch /gang/seen; exit 42",
         name="trigger",
         restartPolicy="Never",
         restartPolicyRules=[rule],
         volumeMounts=mounts,
     )
     worker = shell("exec sleep infinity", name="worker", volumeMounts=mounts)
-    init = shell("echo again >> /work/inits", name="init", volumeMounts=mounts)
+    init = shell("echo again >> /gang/inits", name="init", volumeMounts=mounts)
     spec = {
         "restartPolicy": "Never",
         "initContainers": [init],
@@ -25,7 +25,7 @@ def test_an_exit_code_restarts_the_whole_pod_where_it_is(kubectl: Kubectl) -> No
     }
     kubectl.run_pod("gang", spec)
     before = kubectl.get("pod/gang")["status"]
-    kubectl("exec gang -c worker -- touch /work/go")
+    kubectl("exec gang -c worker -- touch /gang/go")
 
     def again() -> bool:
         statuses = kubectl.get("pod/gang")["status"]["containerStatuses"]
@@ -36,4 +36,4 @@ def test_an_exit_code_restarts_the_whole_pod_where_it_is(kubectl: Kubectl) -> No
     assert (after["phase"], after["podIP"]) == ("Running", before["podIP"])
     last = after["containerStatuses"][1]["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"]) == (137, "RestartingAllContainers")
-    assert kubectl("exec gang -c worker -- cat /work/inits") == "again\nagain\n"
+    assert kubectl("exec gang -c worker -- cat /gang/inits") == "again\nagain\n"
