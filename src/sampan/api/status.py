@@ -198,6 +198,11 @@ def invalid_value(field: str, value: Any, detail: str) -> FieldError:
     return FieldError("FieldValueInvalid", field, f"Invalid value: {show(value)}: {detail}")
 
 
+def invalid_whole(field: str, detail: str) -> FieldError:
+    """Wrong as a whole, so that showing the value would not help."""
+    return FieldError("FieldValueInvalid", field, f"Invalid value: {detail}")
+
+
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
     listed = ", ".join(f'"{s}"' for s in supported)
     return FieldError(

@@ -33,6 +33,8 @@ from sampan.server.proxy import NodeConnector
 from sampan.server.tokens import TokenIssuer, account_user
 from sampan.store.protocol import Store
 
+# Controllers that are a part of the API server in the original.
+_OF_THE_SERVER = ("kube-aggregator", "api-priority-and-fairness-config-consumer-v1")
 MASTERS = User("system:apiserver", ("system:masters", "system:authenticated"))
 SCHEDULER = User("system:kube-scheduler", ("system:authenticated",))
 
@@ -95,9 +97,10 @@ class ControlPlane:
 
     def controller_client(self, name: str) -> Client:
         """A controller acts as a service account of its own in kube-system, as in the original."""
-        if name.startswith("kube-aggregator"):  # in the original a part of the API server
-            return self.client(agent="kube-aggregator")
-        user = account_user("kube-system", name.partition("/")[0])
+        name = name.partition("/")[0]
+        if name in _OF_THE_SERVER:
+            return self.client(agent=name)
+        user = account_user("kube-system", name)
         return self.client(User(user.name, (*user.groups, "system:authenticated")), "kube-controller-manager")
 
     async def bootstrap(self) -> None:

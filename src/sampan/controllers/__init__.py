@@ -21,6 +21,7 @@ from . import (
     endpoints,
     endpointslice,
     eviction,
+    flowcontrol,
     gc,
     hpa,
     identity,
@@ -83,6 +84,7 @@ def build(config: Config) -> list[Rule]:
         *persistentvolume.rules(config.volumes),
         *certificates.rules(config.sign),
         *policy_status.rules(config.registry),
+        *flowcontrol.rules(),
         *apiservice.rules(),
     ]
     return [rule for rule in rules if rule.name not in config.disabled]

@@ -190,10 +190,7 @@ class Agent:
             self._spawn(self._list_images())
 
     async def _list_images(self) -> None:
-        found = await self.images.list()
-        self.heartbeat.set_images(
-            [{"names": [n for n in (i.digest, i.ref) if n], "sizeBytes": i.size} for i in found]
-        )
+        self.heartbeat.set_images(await self.images.list())
 
     def _allocatable(self) -> Object:
         return self.heartbeat.node.get("status", {}).get("allocatable", {})

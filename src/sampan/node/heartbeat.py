@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.api.status import ApiError
@@ -12,6 +12,7 @@ from sampan.base.clock import Clock, rfc3339_micro
 from sampan.client.client import Client
 from sampan.node.config import AgentConfig
 from sampan.node.registration import conditions
+from sampan.node.runtime import Image
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -114,11 +115,10 @@ class Heartbeat:
             self._pressures = tuple(pressures)
             self._changed.set()
 
-    def set_images(self, images: list[Object]) -> None:
-        """status.images, the largest first, at most 50 (kubelet's nodeStatusMaxImages)."""
-        images = sorted(images, key=lambda i: (-i["sizeBytes"], i["names"]))[:50]
-        if images != self._images:
-            self._images = images
+    def set_images(self, images: Iterable[Image]) -> None:
+        listed = container_images(images)
+        if listed != self._images:
+            self._images = listed
             self._changed.set()
 
     # Loops
@@ -188,3 +188,16 @@ class Heartbeat:
             "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
         )
         self.seen(node)
+
+
+def container_images(images: Iterable[Image]) -> list[Object]:
+    """status.images: each image once, with all its names, those by digest first; the largest 50 (kubelet's
+    nodeStatusMaxImages). Source: API reference, ContainerImage v1."""
+    sizes: dict[str, int] = {}
+    names: dict[str, set[str]] = {}
+    for image in images:
+        sizes[image.id] = image.size
+        names.setdefault(image.id, set()).update(name for name in (image.digest, image.ref) if name)
+    by_digest_first = {key: sorted(found, key=lambda n: ("@" not in n, n)) for key, found in names.items()}
+    largest = sorted(sizes, key=lambda key: (-sizes[key], by_digest_first[key]))[:50]
+    return [{"names": by_digest_first[key], "sizeBytes": sizes[key]} for key in largest]

@@ -35,6 +35,8 @@ def same(lines, expected):
         ("spec.template.metadata.labels", {"app": "y"}, ["`selector` does not match template `labels`"]),
         ("spec.backoffLimitPerIndex", 1, ["requires indexed completion mode"]),
         ("spec.podFailurePolicy", {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [2, 1]}}]}, ["must be ordered"]),
+        ("spec.podFailurePolicy", {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 1]}}]}, ["Duplicate value: 1"]),
+        ("spec.podFailurePolicy", {"rules": [{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}}]}, ["requires the backoffLimitPerIndex to be set"]),
         ("spec.podFailurePolicy", {"rules": [{"action": "FailJob"}]}, ["specifying one of OnExitCodes and OnPodConditions is required"]),
         ("spec.successPolicy", {"rules": [{"succeededCount": 1}]}, ["requires indexed completion mode"]),
     ],

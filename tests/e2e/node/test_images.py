@@ -38,6 +38,9 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
             yield SimpleNamespace(
                 kubectl=kubectl, docker=docker, image=f"{docker.host}/team/box:v1", registries=registries
             )
+            for line in cluster.sampan("image ls").splitlines():
+                if line.startswith(docker.host):
+                    cluster.sampan(f"image rm {line.split()[0]}")
         assert cluster.complaints() == ""
     finally:
         cluster.sampan("down")

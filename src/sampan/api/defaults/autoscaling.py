@@ -40,5 +40,5 @@ def autoscaler_v2(obj: Json) -> None:
         rules.setdefault("selectPolicy", "Max")
         if direction == "scaleUp":
             rules.setdefault("stabilizationWindowSeconds", 0)
-        if not rules.get("policies"):
+        if rules.get("policies") is None:
             rules["policies"] = [dict(p) for p in policies]

@@ -12,11 +12,14 @@ from sampan.api.validate.base import (
     NONE,
     Errors,
     Object,
+    duplicate,
     invalid_value,
+    invalid_whole,
     label_selector,
     nonnegative,
     not_supported,
     one_of,
+    qualified,
     required,
     too_many,
 )
@@ -84,7 +87,7 @@ def _spec(errors: Errors, spec: Object, path: str) -> None:
     inner = template.get("spec") or NONE
     policy = inner.get("restartPolicy", "")
     if spec.get("podFailurePolicy") is not None:
-        _failure_policy(errors, spec["podFailurePolicy"], inner, f"{path}.podFailurePolicy")
+        _failure_policy(errors, spec, inner, f"{path}.podFailurePolicy")
     if spec.get("successPolicy") is not None:
         _success_policy(errors, spec, f"{path}.successPolicy")
     if spec.get("podReplacementPolicy") is not None:
@@ -122,9 +125,9 @@ def _per_index(errors: Errors, spec: Object, path: str) -> None:
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 
 
-def _failure_policy(errors: Errors, policy: Object, inner: Object, path: str) -> None:
+def _failure_policy(errors: Errors, spec: Object, inner: Object, path: str) -> None:
     """Source: "Pod failure policy"."""
-    rules = policy.get("rules") or ()
+    rules = spec["podFailurePolicy"].get("rules") or ()
     if len(rules) > 20:
         errors.append(too_many(f"{path}.rules", len(rules), 20))
     known = {c.get("name") for f in ("containers", "initContainers") for c in inner.get(f) or ()}
@@ -132,6 +135,9 @@ def _failure_policy(errors: Errors, policy: Object, inner: Object, path: str) ->
         at, action = f"{path}.rules[{index}]", rule.get("action", "")
         if not action:
             errors.append(required(f"{at}.action", 'valid values: "Count", "FailIndex", "FailJob", "Ignore"'))
+        elif action == "FailIndex" and spec.get("backoffLimitPerIndex") is None:
+            detail = "requires the backoffLimitPerIndex to be set"
+            errors.append(invalid_value(f"{at}.action", action, detail))
         else:
             one_of(errors, f"{at}.action", action, _ACTIONS)
         codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions")
@@ -139,12 +145,13 @@ def _failure_policy(errors: Errors, policy: Object, inner: Object, path: str) ->
             _exit_codes(errors, codes, known, f"{at}.onExitCodes")
         if codes is not None and conditions:
             detail = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.append(invalid_value(at, rule, detail))
+            errors.append(invalid_whole(at, detail))
         if codes is None and not conditions:
             detail = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.append(invalid_value(at, rule, detail))
+            errors.append(invalid_whole(at, detail))
         for number, pattern in enumerate(conditions or ()):
             where = f"{at}.onPodConditions[{number}]"
+            qualified(errors, f"{where}.type", pattern.get("type", ""))
             if not pattern.get("status"):
                 errors.append(required(f"{where}.status"))
             else:
@@ -170,9 +177,11 @@ def _exit_codes(errors: Errors, rule: Object, known: set, path: str) -> None:
         errors.append(invalid_value(f"{path}.values", list(values), "at least one value is required"))
     elif len(values) > 255:
         errors.append(too_many(f"{path}.values", len(values), 255))
-    if operator == "In" and 0 in values:
-        index = list(values).index(0)
-        errors.append(invalid_value(f"{path}.values[{index}]", 0, "must not be 0 for the In operator"))
+    for index, value in enumerate(values):
+        if operator == "In" and value == 0:
+            errors.append(invalid_value(f"{path}.values[{index}]", 0, "must not be 0 for the In operator"))
+        if value in values[:index]:
+            errors.append(duplicate(f"{path}.values[{index}]", value))
     if list(values) != sorted(values):
         errors.append(invalid_value(f"{path}.values", list(values), "must be ordered"))
 

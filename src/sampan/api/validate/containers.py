@@ -143,13 +143,13 @@ def ephemeral_containers(errors: Errors, given: Sequence[Object], path: str, pod
 def _running(errors: Errors, container: Object, path: str, pod: Pod) -> None:
     """Hooks and probes of a container that is meant to stay."""
     if container.get("lifecycle") is not None:
-        lifecycle(errors, container["lifecycle"], f"{path}.lifecycle")
+        lifecycle(errors, container["lifecycle"], f"{path}.lifecycle", pod.grace)
     if container.get("livenessProbe") is not None:
-        liveness(errors, container["livenessProbe"], f"{path}.livenessProbe", pod.grace)
+        liveness(errors, container["livenessProbe"], f"{path}.livenessProbe")
     if container.get("readinessProbe") is not None:
         readiness(errors, container["readinessProbe"], f"{path}.readinessProbe")
     if container.get("startupProbe") is not None:
-        liveness(errors, container["startupProbe"], f"{path}.startupProbe", pod.grace)
+        liveness(errors, container["startupProbe"], f"{path}.startupProbe")
 
 
 def _restart_policy(errors: Errors, container: Object, path: str, *, init: bool) -> None:

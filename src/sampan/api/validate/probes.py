@@ -21,7 +21,7 @@ _SECONDS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successTh
 _SCHEMES = ("HTTP", "HTTPS")
 
 
-def liveness(errors: Errors, probe: Object | None, path: str, grace: int | None) -> None:
+def liveness(errors: Errors, probe: Object | None, path: str) -> None:
     """A probe whose failure ends the container: one success is all it may ask for."""
     if probe is None:
         return
@@ -90,17 +90,20 @@ def _grpc(errors: Errors, action: Object, path: str) -> None:
 
 
 def _sleep(errors: Errors, action: Object, path: str) -> None:
-    seconds = action.get("seconds", 0)
-    if seconds < 0:
-        errors.append(invalid_value(path, seconds, "must be greater than or equal to 0"))
+    """Nothing to say without the pod's grace; see `lifecycle`."""
 
 
 _HANDLERS = {"exec": _exec, "httpGet": _http, "tcpSocket": _tcp, "grpc": _grpc, "sleep": _sleep}
 
 
-def lifecycle(errors: Errors, hooks: Object | None, path: str) -> None:
-    """postStart and preStop, and the signal that asks a container to stop."""
+def lifecycle(errors: Errors, hooks: Object | None, path: str, grace: int | None) -> None:
+    """postStart and preStop. A sleep must fit into the pod's `grace` period, in seconds (KEP-3960)."""
     for name in ("postStart", "preStop"):
         hook = (hooks or NONE).get(name)
-        if hook is not None:
-            handler(errors, hook, f"{path}.{name}")
+        if hook is None:
+            continue
+        handler(errors, hook, f"{path}.{name}")
+        seconds = (hook.get("sleep") or NONE).get("seconds", 0)
+        if grace is not None and not 0 <= seconds <= grace:
+            detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+            errors.append(invalid_value(f"{path}.{name}.sleep", seconds, detail))
