@@ -101,10 +101,8 @@ def load(store: Store, source: str | BinaryIO, name: str = "") -> list[str]:
 def _plain(store: Store, file: BinaryIO) -> Iterator[BinaryIO]:
     """The archive without its compression, on disk: its parts are read in another order than they are in it."""
     with tempfile.TemporaryFile(dir=f"{store.directory}/ingest") as plain:
-        reader = compression.Reader(file, _MOST_BYTES)
         try:
-            while data := reader.read(1 << 20):
-                plain.write(data)
+            plain.writelines(compression.Content(file, _MOST_BYTES))
         except ValueError as error:
             raise ArchiveError(f"not an image archive: {error}") from None
         plain.seek(0)

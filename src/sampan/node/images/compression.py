@@ -1,4 +1,4 @@
-"""Reading layers: gzip, zstd or none, told by their first bytes; counting and hashing on the way.
+"""What is in layers and archives: gzip, zstd or none, told by the first bytes; counted and hashed on the way.
 
 zstd comes from Python's or the system's library (libzstd.so.1, which every Debian has), whichever is there.
 """
@@ -104,71 +104,42 @@ def _decoder(head: bytes) -> _Decoder:
 
 
 def is_compressed(file: BinaryIO) -> bool:
-    """Whether the file, which can seek, is compressed in a way that Reader knows."""
+    """Whether the file, which can seek, is compressed in a way that Content knows."""
     head = file.read(4)
     file.seek(0)
     return not isinstance(_decoder(head), _Plain)
 
 
-class Reader:
-    """A file-like object (read only) of the uncompressed content; `digest()` when all was read."""
+class Content:
+    """The uncompressed content, piece by piece; `digest` when all was taken."""
 
     def __init__(self, source: BinaryIO, limit: int, ratio: int = 500) -> None:
         """`limit` in bytes; past 1 GiB more than `ratio` times the compressed size is refused, too."""
         self._source = source
         self._limit = limit
         self._ratio = ratio
-        self._decoder: _Decoder | None = None
-        self._pieces: Iterator[bytes] = iter(())
-        self._buffer = b""
-        self._at = 0
         self._hash = hashlib.sha256()
-        self.taken = 0
-        self.given = 0
 
-    def read(self, size: int = -1) -> bytes:
-        """Raises ValueError for corrupt or truncated data, Bomb for too much of it."""
-        if size < 0:
-            raise ValueError("read with a size")
-        out = []
-        missing = size
-        while missing:
-            if self._at == len(self._buffer) and not self._fill():
-                break
-            piece = self._buffer[self._at : self._at + missing]
-            self._at += len(piece)
-            missing -= len(piece)
-            out.append(piece)
-        return b"".join(out)
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces of at most 1 MiB. Raises ValueError for corrupt or truncated data, Bomb for too much of it."""
+        decoder: _Decoder | None = None
+        taken = given = 0
+        while data := self._source.read(_CHUNK):
+            decoder = decoder or _decoder(data)
+            taken += len(data)
+            for piece in decoder.feed(data):
+                self._hash.update(piece)
+                given += len(piece)
+                if given > self._limit:
+                    raise Bomb(f"the layer unpacks to more than {self._limit} bytes")
+                if given > 1 << 30 and given > self._ratio * taken:
+                    raise Bomb(f"the layer unpacks to more than {self._ratio} times its size")
+                if piece:
+                    yield piece
+        if decoder is not None:
+            decoder.finish()
 
-    def _fill(self) -> bool:
-        """The next piece into the buffer; False at the end."""
-        for piece in self._pieces:
-            if piece:
-                break
-        else:
-            data = self._source.read(_CHUNK)
-            if not data:
-                if self._decoder is not None:
-                    self._decoder.finish()
-                    self._decoder = None
-                return False
-            if self._decoder is None:
-                self._decoder = _decoder(data)
-            self.taken += len(data)
-            self._pieces = self._decoder.feed(data)
-            return self._fill()
-        self._buffer, self._at = piece, 0
-        self._hash.update(piece)
-        self.given += len(piece)
-        if self.given > self._limit:
-            raise Bomb(f"the layer unpacks to more than {self._limit} bytes")
-        if self.given > 1 << 30 and self.given > self._ratio * self.taken:
-            raise Bomb(f"the layer unpacks to more than {self._ratio} times its size")
-        return True
-
+    @property
     def digest(self) -> str:
-        """Read what is left; the sha256 of all of it (an OCI diff id)."""
-        while self.read(_CHUNK):
-            pass
+        """The sha256 of what was taken (an OCI diff id)."""
         return f"sha256:{self._hash.hexdigest()}"

@@ -14,7 +14,8 @@ import tarfile
 from collections.abc import Callable
 from typing import BinaryIO
 
-from sampan.node.images.compression import Reader
+from sampan.node.images.ahead import Ahead
+from sampan.node.images.compression import Content
 from sampan.node.native import syscalls
 
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
@@ -33,30 +34,19 @@ def unpack(source: BinaryIO, target: str, *, limit: int = _MOST_BYTES) -> tuple[
 
     Blocking. Raises UnpackError, or OSError for the disk's own troubles.
     """
-    reader = Reader(source, limit)
-    with contextlib.closing(_Target(target)) as layer:
+    content = Content(source, limit)
+    with contextlib.closing(_Target(target)) as layer, contextlib.closing(Ahead(content)) as stream:
         try:
-            with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as archive:  # type: ignore[call-overload]
-                for count, member in enumerate(archive, 1):
-                    archive.members.clear()  # type: ignore[attr-defined]
-                    if count > _MOST_ENTRIES:
-                        raise UnpackError(f"the layer has more than {_MOST_ENTRIES} entries")
-                    layer.add(archive, member)
-            digest = reader.digest()
-        except tarfile.EmptyHeaderError:
-            digest = reader.digest()
-        except tarfile.ReadError as error:
-            if reader.given == 0 or str(error) == "empty file":
-                return reader.digest(), 0
-            raise UnpackError(f"corrupt or truncated layer: {error}") from None
+            layer.fill(stream)
+            stream.exhaust()
         except tarfile.TarError as error:
-            raise UnpackError(f"corrupt layer: {error}") from None
+            raise UnpackError(f"corrupt or truncated layer: {error}") from None
         except UnpackError:
             raise
         except ValueError as error:
             raise UnpackError(str(error)) from None
         layer.finish()
-        return digest, layer.size
+        return content.digest, layer.size
 
 
 class _Target:
@@ -80,7 +70,23 @@ class _Target:
             os.close(self._parent)
             self._parent, self._parent_path = -1, ""
 
-    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def fill(self, stream: Ahead) -> None:
+        """Make what the tar in the stream says. Nothing at all is an empty layer, too."""
+        try:
+            archive = tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]
+        except tarfile.ReadError:
+            if stream.tell() == 0:
+                return
+            raise
+        count = 0
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]
+            count += 1
+            if count > _MOST_ENTRIES:
+                raise UnpackError(f"the layer has more than {_MOST_ENTRIES} entries")
+            self._add(archive, member)
+
+    def _add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = os.path.normpath(f"/{member.name}").lstrip("/")
         if not path:
             os.chmod(f"/proc/self/fd/{self._root}", member.mode & 0o7777)
@@ -209,9 +215,9 @@ class _Target:
             self._clear(parent, name)
             fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:
-            content = archive.extractfile(member)
+            content = archive.extractfile(member) if member.issparse() else archive.fileobj
             left = member.size
-            while content is not None and left > 0:
+            while left > 0:
                 data = content.read(min(left, _CHUNK))
                 if not data:
                     raise UnpackError(f"truncated layer: {member.name!r} ends early")
