@@ -13,9 +13,10 @@ from sampan.api import jsonpatch, schema
 from sampan.api.cel import CelError, CostExceeded, Program
 from sampan.api.cel import mutation as cel
 from sampan.api.status import ApiError
-from sampan.server.admission import webhook
+from sampan.server.admission import request
+from sampan.server.admission.asking import Asking
 from sampan.server.admission.attrs import Attrs, Context
-from sampan.server.admission.policy import Asking, Bound, bound, exempt, params_of, values_for
+from sampan.server.admission.policy import Bound, bound, exempt, params_of, values_for
 
 Object = dict[str, Any]
 _GROUP = "admissionregistration.k8s.io"
@@ -80,7 +81,7 @@ def _apply(
             raise CelError(f"error applying patch: {error.message}") from None
     else:
         changed = cel.applied(shown, made, schema.for_row(asking.row))
-    webhook.replace(attrs, webhook.in_version(changed, asking.row, attrs.row) or {})
+    request.replace(attrs, request.in_version(changed, asking.row, attrs.row) or {})
     asking.forget()
 
 

@@ -9,20 +9,18 @@ import asyncio
 import base64
 import binascii
 import weakref
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from sampan.api import defaults, jsonpatch
+from sampan.api import jsonpatch
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, internal
-from sampan.server import conversion, convert
+from sampan.server.admission import request
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
 from sampan.server.admission.matching import Criteria
 from sampan.server.callout import CalloutError
 from sampan.server.lookup import Derived, Lookup
-from sampan.server.reviews import user_info
 
 Object = dict[str, Any]
 _GROUP = "admissionregistration.k8s.io"
@@ -64,7 +62,7 @@ class Hook:
             return True
         from sampan.api.cel import CelError
         from sampan.api.cel.admission import condition
-        from sampan.server.admission.policy import Asking
+        from sampan.server.admission.asking import Asking
 
         asking = Asking(attrs, row, ctx, _CONDITION_BUDGET)
         values = asking.values()
@@ -120,10 +118,10 @@ async def _call(hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> Object
     if attrs.dry_run and not hook.quiet:
         raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
     uid = ctx.ids.uid()
-    request = request_of(uid, attrs, row)
-    request["object"] = await _shown(attrs.obj, attrs.row, row, ctx)
-    request["oldObject"] = await _shown(attrs.old, attrs.row, row, ctx)
-    review = {"kind": "AdmissionReview", "apiVersion": _REVIEW, "request": request}
+    asked = request.request_of(uid, attrs, row)
+    asked["object"] = await request.shown(attrs.obj, attrs.row, row, ctx)
+    asked["oldObject"] = await request.shown(attrs.old, attrs.row, row, ctx)
+    review = {"kind": "AdmissionReview", "apiVersion": _REVIEW, "request": asked}
     try:
         if ctx.call is None:
             raise CalloutError("this server cannot call webhooks")
@@ -164,58 +162,6 @@ def _denied(name: str, status: Object) -> ApiError:
     )
 
 
-def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
-    """The AdmissionRequest for a webhook of `row`'s version, but for its objects."""
-    request: Object = {
-        "uid": uid,
-        "kind": {"group": row.group, "version": row.version, "kind": row.kind},
-        "resource": {"group": row.group, "version": row.version, "resource": row.plural},
-        "requestKind": {"group": attrs.row.group, "version": attrs.row.version, "kind": attrs.row.kind},
-        "requestResource": {
-            "group": attrs.row.group,
-            "version": attrs.row.version,
-            "resource": attrs.row.plural,
-        },
-        "name": attrs.name,
-        "operation": attrs.op,
-        "userInfo": user_info(attrs.user),
-        "dryRun": attrs.dry_run,
-        "options": _options(attrs),
-    }
-    if attrs.namespace:
-        request["namespace"] = attrs.namespace
-    if attrs.subresource:
-        request["subResource"] = request["requestSubResource"] = attrs.subresource
-    return request
-
-
-def in_version(obj: Object | None, have: Resource, want: Resource) -> Object | None:
-    if obj is None or have.api_version == want.api_version:
-        return obj
-    return convert.convert(orjson.loads(orjson.dumps(obj)), have, want)
-
-
-async def _shown(obj: Object | None, have: Resource, want: Resource, ctx: Context) -> Object | None:
-    """`in_version`, also where the versions of a custom resource are converted by a webhook."""
-    if obj is None or have.api_version == want.api_version or not conversion.by_webhook(want):
-        return in_version(obj, have, want)
-    [converted] = await conversion.convert(ctx.call, want, [obj], ctx.ids.uid())
-    return converted
-
-
-def _options(attrs: Attrs) -> Object | None:
-    if attrs.op == CONNECT:
-        return None
-    options: Object = {"kind": f"{attrs.op.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
-    if isinstance(attrs.options, Mapping):
-        return {**options, **attrs.options}
-    if manager := getattr(attrs.options, "manager", ""):
-        options["fieldManager"] = manager
-    if attrs.dry_run:
-        options["dryRun"] = ["All"]
-    return options
-
-
 async def _mutate(attrs: Attrs, ctx: Context) -> None:
     asked = _asked(attrs, ctx, _MUTATING)
     last: dict[int, bytes] = {}  # hook -> the object it left
@@ -238,17 +184,8 @@ async def _patch(response: Object, hook: Hook, row: Resource, attrs: Attrs, ctx:
         patch = orjson.loads(base64.b64decode(response["patch"]))
     except (ValueError, binascii.Error) as error:
         raise internal(f'webhook "{hook.name}" returned a patch that cannot be read: {error}') from None
-    patched = jsonpatch.json_patch(await _shown(attrs.obj, attrs.row, row, ctx), patch)
-    replace(attrs, await _shown(patched, row, attrs.row, ctx) or {})
-
-
-def replace(attrs: Attrs, obj: Object) -> None:
-    """In place: the request's object becomes this one, with defaults for what it does not say."""
-    assert attrs.obj is not None
-    if not attrs.row.custom:
-        defaults.apply_defaults(attrs.row, obj)
-    attrs.obj.clear()
-    attrs.obj.update(obj)
+    patched = jsonpatch.json_patch(await request.shown(attrs.obj, attrs.row, row, ctx), patch)
+    request.replace(attrs, await request.shown(patched, row, attrs.row, ctx) or {})
 
 
 async def _validate(attrs: Attrs, ctx: Context) -> None:

@@ -1,0 +1,80 @@
+"""The AdmissionRequest: what webhooks and expressions are shown of a request, in the version that they ask for.
+
+Source: API reference, admission.k8s.io/v1 AdmissionRequest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from sampan.api import defaults
+from sampan.api.registry import Resource
+from sampan.server import conversion, convert
+from sampan.server.admission.attrs import CONNECT, Attrs, Context
+from sampan.server.reviews import user_info
+
+Object = dict[str, Any]
+
+
+def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
+    """The AdmissionRequest for a webhook of `row`'s version, but for its objects."""
+    request: Object = {
+        "uid": uid,
+        "kind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "resource": {"group": row.group, "version": row.version, "resource": row.plural},
+        "requestKind": {"group": attrs.row.group, "version": attrs.row.version, "kind": attrs.row.kind},
+        "requestResource": {
+            "group": attrs.row.group,
+            "version": attrs.row.version,
+            "resource": attrs.row.plural,
+        },
+        "name": attrs.name,
+        "operation": attrs.op,
+        "userInfo": user_info(attrs.user),
+        "dryRun": attrs.dry_run,
+        "options": _options(attrs),
+    }
+    if attrs.namespace:
+        request["namespace"] = attrs.namespace
+    if attrs.subresource:
+        request["subResource"] = request["requestSubResource"] = attrs.subresource
+    return request
+
+
+def in_version(obj: Object | None, have: Resource, want: Resource) -> Object | None:
+    if obj is None or have.api_version == want.api_version:
+        return obj
+    return convert.convert(orjson.loads(orjson.dumps(obj)), have, want)
+
+
+async def shown(obj: Object | None, have: Resource, want: Resource, ctx: Context) -> Object | None:
+    """`in_version`, also where the versions of a custom resource are converted by a webhook."""
+    if obj is None or have.api_version == want.api_version or not conversion.by_webhook(want):
+        return in_version(obj, have, want)
+    [converted] = await conversion.convert(ctx.call, want, [obj], ctx.ids.uid())
+    return converted
+
+
+def _options(attrs: Attrs) -> Object | None:
+    if attrs.op == CONNECT:
+        return None
+    options: Object = {"kind": f"{attrs.op.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
+    if isinstance(attrs.options, Mapping):
+        return {**options, **attrs.options}
+    if manager := getattr(attrs.options, "manager", ""):
+        options["fieldManager"] = manager
+    if attrs.dry_run:
+        options["dryRun"] = ["All"]
+    return options
+
+
+def replace(attrs: Attrs, obj: Object) -> None:
+    """In place: the request's object becomes this one, with defaults for what it does not say."""
+    assert attrs.obj is not None
+    if not attrs.row.custom:
+        defaults.apply_defaults(attrs.row, obj)
+    attrs.obj.clear()
+    attrs.obj.update(obj)
