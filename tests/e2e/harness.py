@@ -23,17 +23,18 @@ from sampan.node.network import fabric
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "localhost/host"
+SLOW = float(os.environ.get("SAMPAN_SLOW", "1"))  # how much slower an emulated machine says it is
 FAST_FAILURE = (
-    "--node-monitor-grace-period=4",
-    "--node-status-update-frequency=1",
-    "--pod-eviction-timeout=2",
+    f"--node-monitor-grace-period={4 * SLOW:g}",
+    f"--node-status-update-frequency={SLOW:g}",
+    f"--pod-eviction-timeout={2 * SLOW:g}",
 )
 T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T], what: str = "", seconds: float = 45) -> T:
     """Call `look` until it returns something true, and return that; an AssertionError in it counts as not yet."""
-    end, last = time.monotonic() + seconds, ""
+    end, last = time.monotonic() + seconds * SLOW, ""
     while True:
         try:
             found = look()
@@ -76,8 +77,8 @@ class Stream:
 
     def wait(self, seconds: float = 45) -> int:
         """Its exit code, once it ends by itself and all it said is read."""
-        code = self.process.wait(seconds)
-        self._reader.join(seconds)
+        code = self.process.wait(seconds * SLOW)
+        self._reader.join(seconds * SLOW)
         return code
 
 
@@ -104,7 +105,7 @@ class Kubectl:
             input="" if input is None else input,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * SLOW,
         )
 
     def __call__(self, command: str, **options: Any) -> str:
@@ -164,7 +165,7 @@ class Kubectl:
         self.wait(f"pod/{name}")
 
     def wait(self, what: str, condition: str = "condition=Ready", seconds: int = 60) -> str:
-        return self(f"wait --for={condition} {what} --timeout={seconds}s")
+        return self(f"wait --for={condition} {what} --timeout={seconds * SLOW:g}s")
 
     def phase(self, name: str, phase: str, seconds: int = 60) -> Any:
         """Wait until a pod is in `phase`; the pod."""
@@ -270,11 +271,11 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * SLOW,
         )
 
     def up(self, *flags: str) -> str:
-        return self.sampan(f"up {' '.join(flags)}")
+        return self.sampan(f"up --timeout={60 * SLOW:g} {' '.join(flags)}")
 
     def kubectl(self, namespace: str = "default") -> Kubectl:
         return Kubectl(self.kubeconfig, namespace, netns=self.netns)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import ROOT, Cluster, Kubectl, command_lines, deployment, eventually, pod, shell
+from harness import ROOT, SLOW, Cluster, Kubectl, command_lines, deployment, eventually, pod, shell
 
 USER = "sampan-e2e"
 
@@ -55,7 +55,7 @@ class OwnCluster(Cluster):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * SLOW,
         )
 
 

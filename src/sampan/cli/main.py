@@ -106,6 +106,13 @@ def _up(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--audit-log-path", metavar="FILE", help="where (default: audit.log among the cluster's logs)"
     )
+    sub.add_argument(
+        "--timeout",
+        type=float,
+        default=60,
+        metavar="S",
+        help="seconds that API and nodes may take, each (60)",
+    )
     network = sub.add_argument_group("the network, of a new cluster")
     network.add_argument(
         "--ip-family",

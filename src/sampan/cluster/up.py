@@ -46,6 +46,7 @@ class Wishes:
     node_monitor_grace_period: float | None = None
     node_status_update_frequency: float | None = None
     pod_eviction_timeout: float | None = None
+    timeout: float = 60  # seconds that API and nodes may take, each
 
 
 def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
@@ -62,13 +63,13 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
                 shutil.rmtree(paths.run, ignore_errors=True)
             raise
         _start(paths, config, progress)
-    supervision.ask(paths, "wait-ready", timeout=60)
+    supervision.ask(paths, "wait-ready", timeout=wishes.timeout)
     progress(f"the API answers at https://127.0.0.1:{config.port}")
     kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
     _warn_of_obstacles(config, progress)
     wanted = [node.name for node in config.nodes if not node.stopped]
     if wanted:
-        asyncio.run(_wait_for_nodes(paths, config, wanted, progress))
+        asyncio.run(_wait_for_nodes(paths, config, wanted, wishes.timeout, progress))
     return config
 
 
@@ -320,11 +321,13 @@ def _route_form(third: int) -> str:
     return f"{third:02X}590A"
 
 
-async def _wait_for_nodes(paths: Paths, config: ClusterConfig, names: list[str], progress: Progress) -> None:
+async def _wait_for_nodes(
+    paths: Paths, config: ClusterConfig, names: list[str], timeout: float, progress: Progress
+) -> None:
     client, clock = admin_client(config, paths), RealClock()
     waiting = set(names)
     try:
-        async with clock.timeout(60):
+        async with clock.timeout(timeout):
             async for line in client.watch("nodes", initial=True):
                 event = json.loads(line)
                 node = event["object"]
@@ -339,5 +342,5 @@ async def _wait_for_nodes(paths: Paths, config: ClusterConfig, names: list[str],
     except TimeoutError:
         late = ", ".join(sorted(waiting))
         raise SampanError(
-            f"not Ready after 60 s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}"
+            f"not Ready after {timeout:.0f} s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}"
         ) from None

@@ -1,4 +1,4 @@
-"""The kubelet's HTTPS API: which path does what. Only the API server's certificate is let in.
+"""The kubelet's HTTPS API: which path does what; who may ask for it is `access`.
 
 Paths as kubelet serves them: /containerLogs, /exec, /attach, /run, /portForward, /pods, /stats/summary, /metrics,
 /metrics/resource, /metrics/cadvisor, /metrics/probes, /logs, /healthz.
@@ -21,7 +21,7 @@ from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
-from sampan.node.api import configz, logs, nodelogs, portforward, remote, stats, websocket
+from sampan.node.api import access, configz, logs, nodelogs, portforward, remote, stats, websocket
 from sampan.node.api.http import HttpServer
 from sampan.node.api.query import Query, text
 from sampan.node.pods.driver import PodDriver
@@ -30,8 +30,6 @@ from sampan.node.runtime import ContainerStatus, RuntimeFailure
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
-CLIENT_NAMES = ("kube-apiserver-kubelet-client",)
-CLIENT_GROUPS = ("system:masters",)
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -42,20 +40,20 @@ class Refused(Exception):
 
 
 class KubeletApi:
-    """`await serve(...)` listens; `handle` answers one request (tests and simulated nodes call it themselves)."""
+    """`await serve(...)` listens; `answer` asks who is calling, `handle` does not (simulated nodes, whose caller is known)."""
 
     def __init__(self, agent: Agent, *, clock: Clock) -> None:
         self._agent = agent
         self._clock = clock
-        self._server = HttpServer(self._guarded)
+        self._server = HttpServer(self.answer)
+        self._access = access.Access(agent.client, agent.name, clock)
         self._context: ssl.SSLContext | None = None
 
     async def serve(
         self, host: str | Sequence[str], port: int = 10250, *, cert: Path, key: Path, client_ca: Path
     ) -> int:
-        """Listen with TLS; callers need a certificate of `client_ca`. Returns the port."""
+        """Listen with TLS; a caller's certificate must be of `client_ca`. Returns the port."""
         self._context = pki.server_context(cert, key, client_ca.read_bytes())
-        self._context.verify_mode = ssl.CERT_REQUIRED
         return await self._server.start(self._context, host, port)
 
     def renewed(self, cert: Path, key: Path) -> None:
@@ -66,11 +64,15 @@ class KubeletApi:
     async def close(self) -> None:
         await self._server.close()
 
-    async def _guarded(self, request: Request) -> Response:
-        peer = request.peer or {}
-        if peer.get("cn") in CLIENT_NAMES or any(g in CLIENT_GROUPS for g in peer.get("o", ())):
-            return await self.handle(request)
-        return text(403, "Forbidden\n")
+    async def answer(self, request: Request) -> Response:
+        """The answer to whoever it is: 401 or 403 for those who may not ask."""
+        try:
+            await self._access.check(request)
+        except access.Denied as denied:
+            return text(denied.status, str(denied))
+        except (ApiError, OSError, EOFError) as error:
+            return text(500, f"Authorization error: {error}\n")
+        return await self.handle(request)
 
     async def handle(self, request: Request) -> Response:
         """The answer to a caller who may ask."""
