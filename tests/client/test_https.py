@@ -204,7 +204,7 @@ async def test_an_upgrade_gives_the_raw_stream(tls):
     status, headers, reader, writer = await transport.upgrade(request)
     assert (status, headers["upgrade"]) == (101, "echo")
     assert await reader.readexactly(5) == b"first"
-    writer.write(b"POST /raw HTTP/1.1\r\ncontent-length: 0\r\n\r\n")
+    writer.write(b"POST /raw HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n")
     assert (await reader.read(20)).startswith(b"HTTP/1.1 101")
     assert tls.requests[-1][1] == "/raw"
     writer.close()

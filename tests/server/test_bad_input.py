@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
 import socket
 import time
@@ -43,6 +44,47 @@ BODIES = [
     ("no UTF-8", JSON, b'{"metadata":{"name":"a\xff"}}', 400, ""),
     ("half a surrogate pair", JSON, b'{"metadata":{"name":"a"},"data":{"k":"\\ud800"}}', 400, ""),
     ("a number without end", JSON, b'{"metadata":{"generation":' + b"9" * 5000 + b"}}", 400, ""),
+    (
+        "a number no double holds",
+        JSON,
+        b'{"metadata":{"name":"a","generation":1e400}}',
+        400,
+        "cannot unmarshal number",
+    ),
+    (
+        "an integer of YAML without digits",
+        YAML,
+        b"metadata: {name: a, generation: 0b_}",
+        400,
+        "unmarshal string",
+    ),
+    (
+        "an endless integer of YAML",
+        YAML,
+        b"metadata: {name: a, generation: " + b"9" * 5000 + b"}",
+        400,
+        "unmarshal string",
+    ),
+    ("a YAML that holds itself", YAML, b"&a {metadata: {name: a}, x: *a}", 400, "exceeded max depth"),
+    ("a YAML key that is a list", YAML, b"metadata: {name: a}\n? [1]\n: 2", 400, "yaml: line 2"),
+    ("two values", JSON, b'{"metadata":{"name":"a"}}{}', 400, "after top-level value"),
+    ("a mark of the byte order", JSON, b'\xef\xbb\xbf{"metadata":{"name":"a"}}', 400, "invalid character"),
+    (
+        "a fraction for an integer",
+        JSON,
+        b'{"metadata":{"name":"a","generation":1.5}}',
+        400,
+        "cannot unmarshal number 1.5",
+    ),
+    (
+        "an integer over 64 bits",
+        JSON,
+        b'{"metadata":{"name":"a","generation":9223372036854775808}}',
+        400,
+        "unmarshal number",
+    ),
+    ("CBOR", "application/cbor", b"\xa0", 415, "accepted media types include"),
+    ("a compressed body", JSON, gzip.compress(b"{}"), 400, "invalid character"),
     ("deep lists", JSON, nested(100_000), 400, "exceeded max depth"),
     ("deep maps", JSON, b'{"a":' * 5000 + b"1" + b"}" * 5000, 400, "exceeded max depth"),
     ("an unknown field, deep", JSON, b'{"metadata":{"name":"a"},"x":' + nested(900) + b"}", 400, "max depth"),
@@ -121,6 +163,13 @@ async def test_patches_that_are_refused(ready, media, body, code):
         (f"{MAPS}?limit=x", 400),
         (f"{MAPS}?continue=%25%25", 400),
         (f"{MAPS}?resourceVersion=1e9", 400),
+        (f"{MAPS}?resourceVersion=%C2%B2", 400),
+        (f"{MAPS}?resourceVersion=" + "9" * 5000, 400),
+        (f"{MAPS}?limit=1_0", 400),
+        (f"{MAPS}?limit=" + "9" * 5000, 400),
+        (f"{MAPS}?limit=-1", 200),
+        (f"{MAPS}?continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOjV9", 400),
+        (f"{MAPS}?continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6IjEiLCJzdGFydCI6ImEifQ", 400),
         (f"{MAPS}?resourceVersion=99999999999", 504),
         (f"{MAPS}?resourceVersionMatch=Exact", 422),
         (f"{MAPS}?watch=1&resourceVersion=x", 400),
@@ -346,6 +395,100 @@ async def test_headers_without_end_are_thrown_away_and_cut_off(wire, monkeypatch
 )
 async def test_what_is_no_http(wire, data, code):
     assert (await wire.say(data)).split(b" ")[1] == code
+
+
+def lines(*headers: str, method="GET", path="/api/v1/namespaces/d", version="1.1", body=b""):
+    return "\r\n".join([f"{method} {path} HTTP/{version}", *headers, "", ""]).encode("latin-1") + body
+
+
+H, C = "host: x", "connection: close"
+CHUNKED, SIZE = "transfer-encoding: chunked", "content-length: 34"
+MAP = b'{"metadata":{"generateName":"x-"}}'
+IN_CHUNKS = b"5;odd=1\r\n" + MAP[:5] + b"\r\n01D\r\n" + MAP[5:] + b"\r\n0\r\nx-trailer: y\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "text"),
+    [
+        (lines(C), 400, "missing required Host header"),
+        (lines(version="1.0"), 200, '"name":"d"'),
+        (lines(H, version="2.0"), 505, "unsupported protocol version"),
+        (lines(H, C, method="OPTIONS"), 405, "the server does not allow this method"),
+        (lines(H, C, method="OPTIONS", path="*"), 405, "the server does not allow this method"),
+        (lines(H, C, method="PROPFIND"), 405, "the server does not allow this method"),
+        (lines(H, C, method="CONNECT", path="x:80"), 405, "the server does not allow this method"),
+        (lines(H, C, method="HEAD"), 200, ""),
+        (lines(H, C, path="http://elsewhere/api/v1/namespaces/d"), 200, '"name":"d"'),
+        (lines(H, C, path="/api/v1/namespaces/%64"), 200, '"name":"d"'),
+        (lines(H, C, path="/api/v1/namespaces/%2e%2e"), 400, "may not be '..'"),
+        (lines(H, C, path="/api/v1/namespaces/%zz"), 400, "may not contain '%'"),
+        (lines(H, C, path="/api/v1/namespaces/../pods/x"), 404, 'pods \\"x\\" not found'),
+        (lines(H, C, path="/api/v1/namespaces/" + "a" * 60_000), 404, "not found"),
+        (lines(H, C, path="/api/v1/namespaces/" + "a" * 200_000), 431, "too large"),
+        (lines(H, C, path="/api/v1/namespaces?" + "&".join(f"a{n}=1" for n in range(8000))), 200, "items"),
+        (lines(H, "upgrade: h2c", "connection: upgrade"), 200, '"name":"d"'),
+        (
+            lines(H, SIZE, "upgrade: x", "connection: upgrade, close", method="POST", path=MAPS, body=MAP),
+            201,
+            "x-",
+        ),
+        (
+            lines(
+                H, CHUNKED, "upgrade: x", "connection: upgrade, close", method="POST", path=MAPS, body=IN_CHUNKS
+            ),
+            201,
+            "x-",
+        ),
+        (lines(H, C, CHUNKED, method="POST", path=MAPS, body=IN_CHUNKS), 201, "x-"),
+        (lines(H, C, CHUNKED, method="POST", path=MAPS, body=b"5\n{}\n0\n\n"), 400, "no HTTP"),
+        (lines(H, C, CHUNKED, method="POST", path=MAPS, body=b"f" * 18 + b"\r\n"), 400, "no HTTP"),
+        (lines(H, C, CHUNKED, SIZE, method="POST", path=MAPS, body=IN_CHUNKS), 400, "no HTTP"),
+        (lines(H, C, "transfer-encoding: gzip, chunked", method="POST", path=MAPS, body=IN_CHUNKS), 501, ""),
+        (lines(H, C, SIZE, "content-encoding: gzip", method="POST", path=MAPS, body=MAP), 201, "x-"),
+        (lines(H, C, "content-length: 33", method="POST", path=MAPS, body=MAP), 400, "unexpected end of JSON"),
+        (lines(H, "content-length: -1", method="POST", path=MAPS, body=MAP), 400, "no HTTP"),
+        (lines(H, "expect: a miracle", SIZE, method="POST", path=MAPS), 417, "100-continue"),
+        (lines(H, C, "x-a: b\0c"), 400, "no HTTP"),
+        (lines(H, C, "x-a: b", " folded"), 400, "no HTTP"),
+    ],
+)  # fmt: skip
+async def test_oddities_of_http(wire, data, code, text):
+    answer = await wire.say(data)
+    assert answer.split(b" ", 2)[1] == b"%d" % code
+    assert text.encode() in answer
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks(wire, ready):
+    for n in range(3):
+        await ready.ok("POST", MAPS, {"metadata": {"name": f"big{n}"}, "data": {"k": "v" * 200_000}})
+    head, _, body = (await wire.say(lines(path=MAPS, version="1.0"))).partition(b"\r\n\r\n")
+    assert b"connection: close" in head and b"transfer-encoding" not in head
+    assert len(orjson.loads(body)["items"]) == 3
+    kept = b"connection: keep-alive"
+    reader, writer = await wire.open()
+    writer.write(lines(kept.decode(), version="1.0") * 2)
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).count(kept) == 1
+    writer.close()
+
+
+async def test_a_head_of_a_stream_leaves_the_connection_clean(wire):
+    watch = lines(H, method="HEAD", path=f"{MAPS}?watch=1")
+    answer = await wire.say(watch + lines(H, C, method="HEAD"))
+    assert [part.split(b"\r\n")[0] for part in answer.split(b"\r\n\r\n")] == [b"HTTP/1.1 200 OK"] * 2 + [b""]
+
+
+async def test_bodies_of_all_connections_together_have_a_limit(wire, monkeypatch):
+    monkeypatch.setattr(http, "BODIES_LIMIT", 1_000_000)
+    half = lines(H, "content-length: 2000000", method="POST", path=MAPS, body=b" " * 1_500_000)
+    reader, writer = await wire.open()
+    writer.write(half)
+    await writer.drain()
+    answer = await wire.say(lines(H, SIZE, method="POST", path=MAPS, body=MAP))
+    assert answer.startswith(b"HTTP/1.1 429") and b"retry-after: 1" in answer
+    writer.close()
+    await asyncio.wait_for(reader.read(), 5)
+    assert (await wire.say(request(MAP))).startswith(b"HTTP/1.1 201")
+    assert wire.listener.bodies == 0
 
 
 async def test_half_open_connections_end(wire, monkeypatch):

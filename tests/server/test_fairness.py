@@ -256,11 +256,13 @@ def test_how_long_a_request_may_take(path, query, expected):
     assert deadline.seconds(route.parse("GET", path, query)) == expected
 
 
-def test_a_timeout_that_is_none_is_refused():
-    with pytest.raises(
-        ApiError, match='invalid timeout specified in the request URL - time: invalid duration "x"'
-    ):
-        deadline.seconds(route.parse("GET", "/api/v1/pods", "timeout=x"))
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("x", 'time: invalid duration "x"'), ("9" * 5000, "time: invalid duration"), ("9999999h", "overflow")],
+)
+def test_a_timeout_that_is_none_is_refused(text, why):
+    with pytest.raises(ApiError, match=f"invalid timeout specified in the request URL - .*{why}"):
+        deadline.seconds(route.parse("GET", "/api/v1/pods", f"timeout={text}"))
 
 
 async def test_a_request_that_takes_too_long_ends(facts):

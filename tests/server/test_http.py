@@ -54,7 +54,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byte
 async def test_keeps_the_connection_and_answers_pipelined_requests_in_order(listener):
     reader, writer = await _open(listener)
     writer.write(
-        b"GET /a%20b?x=%20 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+        b"GET /a%20b?x=%20 HTTP/1.1\r\nHost: h\r\n\r\nPOST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
     )
     assert await _read(reader) == (
         200,
@@ -67,7 +67,7 @@ async def test_keeps_the_connection_and_answers_pipelined_requests_in_order(list
 
 async def test_streams_in_chunks(listener):
     reader, writer = await _open(listener)
-    writer.write(b"GET /stream HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
     assert b"transfer-encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
     assert await reader.readuntil(b"0\r\n\r\n") == b"2\r\n0;\r\n2\r\n1;\r\n2\r\n2;\r\n0\r\n\r\n"
     writer.close()
@@ -75,7 +75,9 @@ async def test_streams_in_chunks(listener):
 
 async def test_a_body_over_the_limit_is_413(listener):
     reader, writer = await _open(listener)
-    writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (BODY_LIMIT + 1))
+    writer.write(
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (BODY_LIMIT + 1)
+    )
     status, headers, body = await _read(reader)
     assert (status, headers["connection"]) == (413, "close")
     assert b'"reason":"RequestEntityTooLarge"' in body
@@ -84,7 +86,7 @@ async def test_a_body_over_the_limit_is_413(listener):
 
 async def test_asks_for_an_expected_body(listener):
     reader, writer = await _open(listener)
-    writer.write(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b"ab")
     assert (await _read(reader))[2] == b"POST /? 2"
@@ -93,7 +95,7 @@ async def test_asks_for_an_expected_body(listener):
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [(b"nonsense\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", 431)],
+    [(b"nonsense\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 70_000 + b"\r\n\r\n", 431)],
 )
 async def test_refuses_what_is_no_request(listener, sent, status):
     reader, writer = await _open(listener)
@@ -105,7 +107,7 @@ async def test_refuses_what_is_no_request(listener, sent, status):
 
 async def test_head_has_no_body(listener):
     reader, writer = await _open(listener)
-    writer.write(b"HEAD /a HTTP/1.1\r\nConnection: close\r\n\r\n")
+    writer.write(b"HEAD /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     head = await reader.read()
     assert head.endswith(b"\r\n\r\n")
     assert b"content-length: 10" in head
@@ -114,7 +116,7 @@ async def test_head_has_no_body(listener):
 
 async def test_an_upgrade_is_handed_the_raw_connection(listener):
     reader, writer = await _open(listener)
-    writer.write(b"GET /upgrade HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nabc")
+    writer.write(b"GET /upgrade HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nabc")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
     assert await reader.readexactly(3) == b"ABC"
     writer.write(b"def")
@@ -126,6 +128,6 @@ async def test_an_upgrade_is_handed_the_raw_connection(listener):
 
 async def test_an_unknown_upgrade_is_answered_plainly(listener):
     reader, writer = await _open(listener)
-    writer.write(b"GET /x HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    writer.write(b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     assert (await _read(reader))[2] == b"GET /x? 0"
     writer.close()

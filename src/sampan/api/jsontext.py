@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _SPACE = " \t\r\n"
+_DIGITS = 400  # of a number that a double can hold
 _END = "unexpected end of JSON input"
 
 
@@ -143,7 +144,7 @@ class _Scanner:
             self._at += 1
 
     def _number(self) -> None:
-        text = self._text
+        text, begin = self._text, self._at
         if text[self._at] == "-":
             self._at += 1
         if text[self._at : self._at + 1] == "0":
@@ -158,6 +159,9 @@ class _Scanner:
             if text[self._at : self._at + 1] in ("+", "-") and self._at < len(text):
                 self._at += 1
             self._digits("in exponent of numeric literal")
+        number = text[begin : self._at]
+        if len(number) > _DIGITS or abs(float(number)) == float("inf"):
+            raise _Broken(f"json: cannot unmarshal number {number[:_DIGITS]} into Go value of type float64")
 
 
 def _quote(char: str) -> str:

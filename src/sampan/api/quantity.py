@@ -11,6 +11,7 @@ from functools import lru_cache
 
 NANO = 10**9
 _LIMIT = (2**63 - 1) * NANO
+_DIGITS = 1000  # more cannot matter
 _FORM = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?([eEinumkKMGTP]*[-+]?[0-9]*)", re.ASCII)
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
@@ -131,7 +132,9 @@ def _parse(text: str) -> Quantity:
     sign, whole, fraction, suffix = match.groups()
     exponent, power, form = _suffix(suffix)
     whole = whole.lstrip("0")
-    fraction = fraction or ""
+    fraction = (fraction or "")[:_DIGITS]
+    if len(whole) > _DIGITS:
+        return Quantity(-_LIMIT if sign == "-" else _LIMIT, form)
     numerator = int((whole + fraction) or "0") * 1024**power * NANO
     shift = exponent - len(fraction)
     if numerator == 0:

@@ -130,13 +130,18 @@ def _resolver(loader: type[Any]) -> None:
 _resolver(_Loader)
 
 
-def _integer(loader: Any, node: Any) -> int:
+def _integer(loader: Any, node: Any) -> int | str:
     text = node.value.replace("_", "")
     sign = -1 if text.startswith("-") else 1
     text = text.lstrip("+-")
     if text[:2] in ("0x", "0b", "0o"):
-        return sign * int(text, 0)
-    return sign * int(text, 8 if text != "0" and text.startswith("0") else 10)
+        base = 0
+    else:
+        base = 8 if text != "0" and text.startswith("0") else 10
+    try:
+        return sign * int(text, base)
+    except ValueError:  # no digits, or too many
+        return str(node.value)
 
 
 def _real(loader: Any, node: Any) -> float:
@@ -152,7 +157,7 @@ def load_yaml(body: bytes | str) -> Any:
     """One YAML (or JSON) document as JSON values. Raises ValueError worded like the original's parser."""
     _check_depth(body)
     try:
-        return _plain(yaml.load(body, _Loader), [_MOST_VALUES])
+        return _plain(yaml.load(body, _Loader), [max(len(body), _MOST_VALUES)])
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -181,7 +186,9 @@ def _check_depth(body: bytes | str) -> None:
             raise ValueError(_TOO_DEEP)
 
 
-_MOST_VALUES = 400_000  # aliases can make a short text expand without end
+_MOST_VALUES = (
+    100_000  # aliases can make a short text expand without end; without them none has more than characters
+)
 
 
 def _plain(value: Any, budget: list[int]) -> Any:

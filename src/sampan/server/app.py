@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from sampan.api import names
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import (
     ApiError,
@@ -68,6 +69,7 @@ Object = dict[str, Any]
 log = logging.getLogger("sampan.server")
 
 _BY_WHAT_IS_THERE = (404, 409)  # refusals of a write that another one, maybe not durable yet, has caused
+_OF_ONE = ("get", "update", "patch", "delete")
 _TOO_DEEP = "json: exceeded max depth"
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
@@ -233,6 +235,8 @@ class Server:
             raise method_not_allowed()
         if info.namespace and not row.namespaced and row.plural != "namespaces":
             raise no_such_path()
+        if verb in _OF_ONE and (wrong := names.path_segment(info.name)):
+            raise bad_request(f'Name parameter invalid: "{info.name}": {";".join(wrong)}')
         if row.group == usage.GROUP:
             call.form = form_of(call.request.headers, listing=verb == "list")
             return await usage.serve(call)
@@ -388,6 +392,6 @@ def _creatable(info: route.RequestInfo, row: Resource) -> bool:
 
 def _addressed(info: route.RequestInfo, row: Resource) -> bool:
     """An update, patch or delete names an object; a namespaced object needs its namespace."""
-    if info.verb in ("update", "patch", "delete", "get"):
+    if info.verb in _OF_ONE:
         return bool(info.name) and (bool(info.namespace) or not row.namespaced)
     return info.verb != "deletecollection" or bool(info.namespace) or not row.namespaced

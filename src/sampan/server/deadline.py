@@ -26,11 +26,11 @@ def seconds(info: RequestInfo) -> float | None:
     text = info.first("timeout") if info.query else ""
     if not text:
         return LIMIT
-    from sampan.api.cel.values import parse_duration  # Go's form of a duration; loaded when somebody asks
+    from sampan.api.cel.values import CelError, parse_duration  # Go's durations; loaded when somebody asks
 
     try:
         asked = parse_duration(text).ns / 1e9
-    except ValueError as error:
+    except (ValueError, CelError) as error:
         raise bad_request(f"invalid timeout specified in the request URL - {error}") from None
     return min(asked, LIMIT) if asked > 0 else LIMIT
 

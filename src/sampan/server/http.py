@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from sampan.api.status import ApiError
+from sampan.api.status import ApiError, too_many_requests
 from sampan.base import pki
 from sampan.base.clock import Clock, Timer
 from sampan.client.messages import Request, Response
@@ -32,6 +32,9 @@ log = logging.getLogger("sampan.http")
 
 HEADER_LIMIT = 64 * 1024  # bytes of request line and headers
 BODY_LIMIT = 3 * 1024 * 1024  # bytes of a request's body, as kube-apiserver has it
+BODIES_LIMIT = (
+    128 * 1024 * 1024
+)  # bytes of all bodies that are not answered yet: they come before anyone knows from whom
 CONNECTION_LIMIT = 16_384  # more are closed as they come
 _PIPELINED = 16  # requests read ahead; then the socket is no longer read
 _HIGH_WATER = 64 * 1024  # unsent bytes above which a stream waits
@@ -43,6 +46,7 @@ _SEE_OUT = 1.0  # seconds that a client has to notice that it was refused
 _LINGER = 5.0  # seconds that running requests have at shutdown
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
+_FRAMING = ("content-length", "transfer-encoding")
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # The usual header names, made once.
@@ -107,7 +111,19 @@ class RawConnection:
 class _Incoming:
     """A request as it is being read."""
 
-    __slots__ = ("body", "close", "error", "expects", "headers", "method", "size", "upgrade", "url")
+    __slots__ = (
+        "body",
+        "close",
+        "error",
+        "expects",
+        "headers",
+        "held",
+        "method",
+        "old",
+        "size",
+        "upgrade",
+        "url",
+    )
 
     def __init__(self) -> None:
         self.method = ""
@@ -115,6 +131,8 @@ class _Incoming:
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.size = 0
+        self.held = 0  # bytes of the body that count towards BODIES_LIMIT
+        self.old = False  # HTTP/1.0, which knows no chunks
         self.close = False
         self.expects = False
         self.upgrade = False
@@ -128,7 +146,7 @@ class _Connection(asyncio.Protocol):
         self._listener = listener
         self._clock = listener.clock
         self._transport: Any = None
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._now: _Incoming | None = None
         self._waiting: deque[_Incoming] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -138,6 +156,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._reading = True
         self._head_bytes = 0
+        self._held = 0  # of the body of the request that runs
         self._timer: Timer | None = None
         self._since = 0.0  # when the state that a timeout watches began
         self._raw: RawConnection | None = None
@@ -174,10 +193,19 @@ class _Connection(asyncio.Protocol):
             self._raw.end()
         elif self._task is not None:
             self._task.cancel()
+        self._forget()
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the client is gone"))
             self._drained.exception()  # seen, whether or not somebody waits
+
+    def _forget(self) -> None:
+        """What was read and will not be answered. Parser and connection know each other: none waits for the collector."""
+        unread = 0 if self._now is None else self._now.held
+        self._listener.bodies -= self._held + unread + sum(incoming.held for incoming in self._waiting)
+        self._held = 0
         self._waiting.clear()
+        self._now = None
+        self._parser = None
 
     def data_received(self, data: bytes) -> None:
         if self._raw is not None:
@@ -191,8 +219,11 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._waiting[-1].upgrade = True
             rest = data[upgrade.args[0] :]
+            if _has_body(self._waiting[-1]):
+                self._read_on(self._waiting.pop(), rest)
+                return
+            self._waiting[-1].upgrade = True
             self._raw = RawConnection(self, rest)
         except httptools.HttpParserError:
             if self._odd_method(data):
@@ -215,6 +246,21 @@ class _Connection(asyncio.Protocol):
         self.data_received(b"GET" + data[found.end(1) :])
         return True
 
+    def _read_on(self, incoming: _Incoming, rest: bytes) -> None:
+        """A request with a body asks for no other protocol, whatever it says, but the parser leaves the body unread."""
+        self._parser = httptools.HttpRequestParser(self)
+        framing = "".join(f"{n}: {v}\r\n" for n, v in incoming.headers.items() if n in _FRAMING)
+        self._parser.feed_data(f"{incoming.method} / HTTP/1.1\r\n{framing}host:\r\n\r\n".encode("latin-1"))
+        assert self._now is not None
+        now = self._now
+        now.url, now.headers, now.close, now.error = (
+            incoming.url,
+            incoming.headers,
+            incoming.close,
+            incoming.error,
+        )
+        self.data_received(rest)
+
     def eof_received(self) -> bool:
         if self._raw is not None:
             self._raw.end()
@@ -236,8 +282,10 @@ class _Connection(asyncio.Protocol):
         self._now = _Incoming()
 
     def on_url(self, url: bytes) -> None:
-        assert self._now is not None
-        self._now.url += url
+        now = self._now
+        assert now is not None
+        now.size += len(url)
+        now.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         now = self._now
@@ -258,17 +306,41 @@ class _Connection(asyncio.Protocol):
         now.method = self._method or self._parser.get_method().decode("ascii")
         now.close = not self._parser.should_keep_alive() or bool(self._method)
         now.size = 0
-        if now.headers.get("expect", "").lower() == "100-continue":
-            now.expects = True
-            if not self._too_large(now, int(now.headers.get("content-length") or 0)) and self._task is None:
-                self._transport.write(_CONTINUE)
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            now.old = True
+            now.close = version != "1.0" or now.close
+            if version != "1.0":
+                now.error = ApiError(505, "BadRequest", "unsupported protocol version")
+        elif "host" not in now.headers and not self._method:
+            now.error = now.error or ApiError(400, "BadRequest", "missing required Host header")
+        if "transfer-encoding" in now.headers and now.headers["transfer-encoding"].lower() != "chunked":
+            now.error = ApiError(501, "BadRequest", "unsupported transfer encoding")
+        if "expect" in now.headers:
+            self._expected(now)
+
+    def _expected(self, now: _Incoming) -> None:
+        if now.headers["expect"].lower() != "100-continue":
+            now.error = now.error or ApiError(417, "BadRequest", "only 100-continue can be expected")
+            self._end_early(now)
+            return
+        now.expects = True
+        if not self._too_large(now, int(now.headers.get("content-length") or 0)) and self._task is None:
+            self._transport.write(_CONTINUE)
 
     def on_body(self, data: bytes) -> None:
         now = self._now
         assert now is not None
         now.size += len(data)
-        if not self._too_large(now, now.size):
-            now.body.append(data)
+        if self._too_large(now, now.size) or now.error is not None:
+            return
+        if self._listener.bodies > BODIES_LIMIT:
+            now.error = too_many_requests("too many requests are being read, please try again later.", 1)
+            self._end_early(now)
+            return
+        now.held += len(data)
+        self._listener.bodies += len(data)
+        now.body.append(data)
 
     def _too_large(self, now: _Incoming, size: int) -> bool:
         if size <= BODY_LIMIT:
@@ -276,10 +348,17 @@ class _Connection(asyncio.Protocol):
         if now.error is None:
             text = f"Request entity too large: limit is {BODY_LIMIT}"
             now.error = ApiError(413, "RequestEntityTooLarge", text)
-            now.body.clear()
-            self._waiting.append(now)  # answered before the rest has come
-            self._ending = True
+        if not self._ending:
+            self._end_early(now)
         return True
+
+    def _end_early(self, now: _Incoming) -> None:
+        """A refusal that is sent before the rest has come."""
+        self._listener.bodies -= now.held
+        now.held = 0
+        now.body.clear()
+        self._waiting.append(now)
+        self._ending = True
 
     def on_message_complete(self) -> None:
         now = self._now
@@ -287,6 +366,7 @@ class _Connection(asyncio.Protocol):
         self._now = None
         self._head_bytes = 0
         if self._ending:
+            self._listener.bodies -= now.held
             return
         self._waiting.append(now)
         if len(self._waiting) >= _PIPELINED:
@@ -300,6 +380,7 @@ class _Connection(asyncio.Protocol):
             incoming = self._waiting.popleft()
             request = self._request(incoming)
             if not self._answered_at_once(incoming, request):
+                self._held = incoming.held
                 self._task = self._listener.loop.create_task(self._run(incoming, request))
                 return
         if self._listener.closing and not self.lost:
@@ -310,7 +391,7 @@ class _Connection(asyncio.Protocol):
         at_once = self._listener.at_once
         if at_once is None or incoming.method != "GET" or self._paused or self._listener.closing:
             return False
-        if incoming.error is not None or incoming.close or incoming.upgrade:
+        if incoming.error is not None or incoming.close or incoming.upgrade or incoming.old or incoming.held:
             return False
         try:
             response = at_once(request)
@@ -350,6 +431,8 @@ class _Connection(asyncio.Protocol):
             self._since = self._clock.monotonic()
         finally:
             self._task = None
+            self._listener.bodies -= self._held
+            self._held = 0
             if self._raw is None:
                 self.resume_reading()
                 if self._waiting and not self.lost:
@@ -381,9 +464,13 @@ class _Connection(asyncio.Protocol):
 
     async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
         head = self._head(response)
+        body = response.body
+        chunked = not incoming.old
+        close = close or (incoming.old and not isinstance(body, bytes))
         if close:
             head.append(b"connection: close\r\n")
-        body = response.body
+        elif incoming.old:
+            head.append(b"connection: keep-alive\r\n")
         bare = incoming.method == "HEAD" or response.status in (204, 304)
         if isinstance(body, bytes):
             head.append(b"content-length: %d\r\n\r\n" % len(body) if response.status != 204 else b"\r\n")
@@ -391,24 +478,24 @@ class _Connection(asyncio.Protocol):
                 head.append(body)
             await self.send(b"".join(head))
         else:
-            head.append(b"transfer-encoding: chunked\r\n\r\n")
-            await self._stream(b"".join(head), body, bare)
+            head.append(b"transfer-encoding: chunked\r\n\r\n" if chunked else b"\r\n")
+            await self._stream(b"".join(head), body, bare, chunked)
         if close and incoming.error is not None:
             self._see_out()
         elif close:
             self.close()
 
-    async def _stream(self, head: bytes, body: AsyncIterator[bytes], bare: bool) -> None:
-        """Chunks as they come; the source is closed whatever happens."""
+    async def _stream(self, head: bytes, body: AsyncIterator[bytes], bare: bool, chunked: bool) -> None:
+        """Pieces as they come, up to the end of the connection if not `chunked`; the source is closed whatever happens."""
         try:
             self._transport.write(head)
             if bare:
-                self._transport.write(b"0\r\n\r\n")
                 return
             async for chunk in body:
                 if chunk:
-                    await self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-            self._transport.write(b"0\r\n\r\n")
+                    await self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+            if chunked:
+                self._transport.write(b"0\r\n\r\n")
         finally:
             aclose = getattr(body, "aclose", None)
             if aclose is not None:
@@ -511,6 +598,11 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
+def _has_body(incoming: _Incoming) -> bool:
+    headers = incoming.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
+
+
 def _peer(tls: Any) -> Mapping[str, Any] | None:
     """Who the client's certificate says it is; TLS has checked it."""
     der = tls.getpeercert(True) if tls is not None else None
@@ -526,6 +618,7 @@ class Listener:
         self.clock = clock
         self.loop = asyncio.get_running_loop()  # asked once: asking costs a call to the kernel
         self.connections: set[_Connection] = set()
+        self.bodies = 0  # bytes of bodies that came and are not answered
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
 

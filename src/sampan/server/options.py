@@ -5,6 +5,7 @@ Source: API reference, "Common Parameters"; meta/v1 validation. Every refusal ha
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from sampan.api.status import ApiError, FieldError, bad_request, forbidden_field
 from sampan.server.route import Query, is_true
 
 _MANAGER_LIMIT = 128
+_DIGITS = 19  # of a number of 64 bits
 _POLICIES = ("Foreground", "Background", "Orphan", "nil")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
 _VALIDATIONS = ("Ignore", "Warn", "Strict")
 
 
@@ -22,10 +25,12 @@ def integer(query: Query, key: str) -> int | None:
     values = query.get(key)
     if not values or not values[0]:
         return None
-    try:
-        return int(values[0])
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{values[0]}": invalid syntax') from None
+    text = values[0]
+    if not _INTEGER.fullmatch(text):
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if len(text.lstrip("+-0")) > _DIGITS - 1:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return int(text)
 
 
 @dataclass(slots=True)
@@ -48,7 +53,7 @@ def list_options(query: Query, *, watching: bool = False) -> ListOptions:
     if not query:
         return ListOptions()
     options = ListOptions(
-        limit=integer(query, "limit") or 0,
+        limit=max(0, integer(query, "limit") or 0),
         timeout=integer(query, "timeoutSeconds"),
         token=query.get("continue", [""])[0],
         resource_version=query.get("resourceVersion", [""])[0],
@@ -227,7 +232,10 @@ def version_number(text: str) -> int:
     """A resourceVersion of a list or watch as a number, 0 for absent. Raises 400."""
     if not text:
         return 0
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         message = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise ApiError(400, "BadRequest", f"resourceVersion: {message}")
+    if len(text.lstrip("0")) > _DIGITS:
+        message = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range'
         raise ApiError(400, "BadRequest", f"resourceVersion: {message}")
     return int(text)

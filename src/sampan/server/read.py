@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from sampan.api import jsontext
+from sampan.api import jsontext, wire
 from sampan.api.status import ApiError, bad_request, gone, not_found
 from sampan.client.messages import Response
 from sampan.server import conversion, objects, respond
@@ -180,6 +180,12 @@ def _read_token(token: str) -> tuple[str, int | None]:
             f'"{version}"'
         )
     revision, start = read.get("rv", 0), read.get("start", "")
+    for field, value, kind, go in (("rv", revision, int, "int64"), ("start", start, str, "string")):
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise bad_request(
+                f"invalid continue token: continue key is not valid: json: cannot unmarshal {wire.go_type(value)} "
+                f"into Go struct field continueToken.{field} of type {go}"
+            )
     if not revision:
         raise bad_request(
             "invalid continue token: continue key is not valid: incorrect encoded start resourceVersion "

@@ -82,7 +82,8 @@ async def create_object(call: Call, obj: Object, options: WriteOptions) -> Writt
     """Store a decoded, defaulted object under the request's namespace."""
     row, info, server = call.row, call.info, call.server
     meta = obj["metadata"]
-    if meta.get("resourceVersion"):
+    version = meta.get("resourceVersion") or ""
+    if version.isdigit() and version.strip("0"):  # what is no revision is forgotten, as in the original
         raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
     _set_namespace(call, meta)
     if info.name and not meta.get("name"):

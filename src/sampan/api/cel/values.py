@@ -213,9 +213,14 @@ _UNITS = {
 }
 
 
+_LONGEST_DURATION = 200  # characters
+
+
 @lru_cache(maxsize=4096)
 def parse_duration(text: str) -> Duration:
-    """Go's form: 1h30m, -1.5s, 300ms. Raises ValueError."""
+    """Go's form: 1h30m, -1.5s, 300ms. Raises ValueError, and CelError for more than 64 bits of nanoseconds."""
+    if len(text) > _LONGEST_DURATION:
+        raise ValueError(f'time: invalid duration "{text}"')
     rest, sign = text, 1
     if rest[:1] in ("+", "-"):
         sign, rest = (-1 if rest[0] == "-" else 1), rest[1:]
