@@ -1,6 +1,7 @@
 """Containers as their processes see them, with real namespaces."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
@@ -103,6 +104,18 @@ async def test_writes_stay_in_the_container(pods):
     await pods.run("rm -rf /usr/share/doc/bash /usr/bin/id; echo x > /usr/new; echo y > /etc/passwd")
     assert os.path.exists("/usr/bin/id") and not os.path.exists("/usr/new")
     assert (await pods.run("ls /usr/bin/id; head -1 /etc/passwd"))[1].splitlines()[0] == "/usr/bin/id"
+
+
+async def test_an_image_may_have_127_layers(pods, host_image):
+    layers = [pods.directory / f"{number:064x}" for number in range(127 - len(host_image.layers))]
+    for number, layer in enumerate(layers):
+        (layer / "etc").mkdir(parents=True)
+        (layer / "etc/top").write_text(str(number))
+        (layer / f"etc/layer-{number}").touch()
+    image = dataclasses.replace(host_image, layers=[*map(str, layers), *host_image.layers])
+    await pods.sandbox()
+    _, output = await pods.run("ls /etc | grep -c layer-; cat /etc/top", image=image)
+    assert output.split() == [str(len(layers)), "0"]
 
 
 async def test_the_machines_secrets_are_not_in_the_image(pods):

@@ -44,6 +44,7 @@ _MASKED = (
 _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _PROPAGATION = {"HostToContainer": MS_SLAVE, "Bidirectional": MS_SHARED}
 _OVERLAY_MAGIC_DEVICE = "overlay"
+_MOUNT_OPTIONS = 4000  # bytes; mount(2) takes a page
 
 
 class VolumeError(Exception):
@@ -204,12 +205,19 @@ def _overlay(layers: list[str], target: str, upper: str, work: str, spec: dict) 
     if not layers:
         layers = [f"{os.path.dirname(upper)}/empty"]
         os.makedirs(layers[0], exist_ok=True)
-    options = f"lowerdir={':'.join(_escape(layer) for layer in layers)},upperdir={_escape(upper)},workdir={_escape(work)}"
+    rest = f",upperdir={_escape(upper)},workdir={_escape(work)}"
     if syscalls.in_user_namespace():
-        options += ",userxattr"
-    if len(options) > 4000:
-        raise ValueError(f"image has too many layers ({len(layers)}): their paths do not fit into one mount")
-    mount("overlay", target, "overlay", MS_NODEV, options)
+        rest += ",userxattr"
+    lower = ":".join(map(_escape, layers))
+    opened = []
+    if len(lower) + len(rest) > _MOUNT_OPTIONS:  # some 40 layers; images have up to 127
+        opened = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
+        lower = ":".join(f"/proc/self/fd/{fd}" for fd in opened)
+    try:
+        mount("overlay", target, "overlay", MS_NODEV, f"lowerdir={lower}{rest}")
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def _tree(root: Root, source: str, at: str, upper: str, work: str, spec: dict) -> None:
