@@ -187,3 +187,33 @@ async def test_looks_are_counted_until_the_pod_is_gone():
     prober.stop(driver)
     assert prober.looks() == []
     await prober.close()
+
+
+async def test_a_look_that_could_not_be_taken_counts_neither_way():
+    clock = VirtualClock()
+    driver = Driver(
+        clock, {"name": "c", "livenessProbe": {"periodSeconds": 1, "failureThreshold": 2, "exec": {}}}
+    )
+    answers = [False, None, None, False]
+
+    async def check(*_):
+        answer = answers.pop(0)
+        if answer is None:
+            raise checks.Unknown("failed to exec in container: no")
+        return answer, "seen"
+
+    prober = ProbeManager(None, clock, check)
+    prober.sync(driver, {"c": "id"}, False)
+    await clock.advance(2)
+    assert driver.seen == []
+    assert driver.events[1] == (
+        "Liveness probe errored and resulted in unknown state: failed to exec in container: no"
+    )
+    await clock.advance(1)
+    assert driver.seen == [(3.0, "liveness", False)]
+    await prober.close()
+
+
+async def test_a_port_of_an_unknown_name_is_no_failure():
+    with pytest.raises(checks.Unknown, match='strconv.Atoi: parsing "nope": invalid syntax'):
+        await look({"httpGet": {"port": "nope"}})

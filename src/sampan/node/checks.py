@@ -25,13 +25,17 @@ _BODY = 10 * 1024
 _AGENT = "kube-probe/1.37"
 _MOVED = (301, 302, 303, 307, 308)
 _REDIRECTS = 10
+class Unknown(Exception):
+    """Nobody could look, so nothing is known about the container; says why."""
+
+
 REDIRECTED = "Probe terminated redirects, Response body: "  # how what is seen of a redirect elsewhere begins
 
 
 async def check(
     runtime: Runtime, pod: Object, container: Object, container_id: str, handler: Object, ip: str
 ) -> Seen:
-    """`handler` is a probe or lifecycle handler. Never raises but CancelledError."""
+    """`handler` is a probe or lifecycle handler. Raises Unknown: the command cannot be started, no port has that name."""
     try:
         if handler.get("exec"):
             return await run_command(runtime, container_id, handler["exec"].get("command") or ())
@@ -42,20 +46,22 @@ async def check(
             return await tcp_connect(action.get("host") or ip, port_number(pod, container, action["port"]))
         if handler.get("grpc"):
             return await grpc_health(ip, handler["grpc"]["port"], handler["grpc"].get("service") or "")
-    except (OSError, ValueError, EOFError, RuntimeFailure) as error:
+    except RuntimeFailure as error:
+        raise Unknown(f"failed to exec in container: {error}") from None
+    except (OSError, ValueError, EOFError) as error:
         return False, str(error)
     return True, ""
 
 
 def port_number(pod: Object, container: Object, port: Any) -> int:
-    """A port by number or by its name in the container (or another of the pod). Raises ValueError."""
+    """A port by number or by its name in the container (or another of the pod). Raises Unknown, worded as by kubelet."""
     if isinstance(port, int) or str(port).isdigit():
         return int(port)
     for candidate in (container, *mains(pod)):
         for entry in candidate.get("ports") or ():
             if entry.get("name") == port:
                 return int(entry["containerPort"])
-    raise ValueError(f"couldn't find port: {port!r}")
+    raise Unknown(f'strconv.Atoi: parsing "{port}": invalid syntax')
 
 
 async def run_command(runtime: Runtime, container_id: str, command: Sequence[str]) -> Seen:

@@ -25,7 +25,10 @@ class HookRunner:
             await self._clock.sleep(handler["sleep"].get("seconds", 0))
             return True, ""
         ip = driver.world.ips[0] if driver.world.ips else "127.0.0.1"
-        ok, seen = await checks.check(self._runtime, driver.pod, container, container_id, handler, ip)
+        try:
+            ok, seen = await checks.check(self._runtime, driver.pod, container, container_id, handler, ip)
+        except checks.Unknown as error:
+            ok, seen = False, str(error)
         if ok or not handler.get("exec"):
             return ok, seen
         command = handler["exec"].get("command") or []

@@ -73,17 +73,24 @@ class ProbeManager:
             await self._clock.sleep(first)
         period = probe.get("periodSeconds", 10)
         needs = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
-        streak, last = 0, None
+        streak, last, title = 0, None, _TITLES[kind]
         while True:
-            ok, seen = await self._look(driver, container, container_id, probe)
+            looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
+            try:
+                ok, seen = await self._look(driver, container, container_id, probe)
+            except checks.Unknown as error:  # counts neither way
+                looks.results[name, title, "unknown"] += 1
+                text = f"{title} probe errored and resulted in unknown state: {error}"
+                driver.record("Warning", "Unhealthy", text, name)
+                await self._clock.sleep(period)
+                continue
             streak = streak + 1 if ok is last else 1
             last = ok
-            looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
-            looks.results[name, _TITLES[kind], "successful" if ok else "failed"] += 1
+            looks.results[name, title, "successful" if ok else "failed"] += 1
             if not ok:
-                driver.record("Warning", "Unhealthy", f"{_TITLES[kind]} probe failed: {seen}", name)
+                driver.record("Warning", "Unhealthy", f"{title} probe failed: {seen}", name)
             elif seen.startswith(checks.REDIRECTED):
-                driver.record("Warning", "ProbeWarning", f"{_TITLES[kind]} probe warning: {seen}", name)
+                driver.record("Warning", "ProbeWarning", f"{title} probe warning: {seen}", name)
             if streak >= needs[ok]:
                 driver.probed(name, container_id, kind, ok)
             await self._clock.sleep(period)

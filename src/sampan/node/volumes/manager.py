@@ -234,7 +234,12 @@ class VolumeManager:
         source, part = root, _sub_path(wanted, env)
         if part:
             place = f"{self._pod_dir(uid)}/volume-subpaths/{wanted['name']}/{container}/{index}"
-            source = await asyncio.to_thread(mounting.hold, root, part, place)
+            try:
+                source = await asyncio.to_thread(mounting.hold, root, part, place)
+            except OSError:  # whose text would tell of the machine's files
+                raise VolumeError(
+                    f'failed to prepare subPath for volumeMount "{wanted["name"]}" of container "{container}"'
+                ) from None
         readonly = bool(wanted.get("readOnly"))
         return Mount(
             source=source,

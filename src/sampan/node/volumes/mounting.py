@@ -7,8 +7,6 @@ import ctypes
 import os
 import stat
 
-from sampan.node.pods.problems import VolumeError
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _BIND, _REC, _NOSUID, _NODEV, _DETACH = 0x1000, 0x4000, 0x2, 0x4, 0x2
 _OPENAT2 = 437
@@ -76,14 +74,11 @@ def make_beneath(root: str, path: str) -> None:
 def hold(root: str, path: str, place: str) -> str:
     """Bind root/path to `place`, so that later changes of links cannot redirect it. Returns what to mount.
 
-    Without the right to mount, the resolved path itself is returned. Raises VolumeError when it leads out of root.
+    Without the right to mount, the resolved path itself is returned. Raises OSError when it leads out of root.
     """
-    try:
-        if not os.path.lexists(f"{root}/{path}"):
-            make_beneath(root, path)
-        descriptor = open_beneath(root, path)
-    except OSError as error:
-        raise VolumeError(f"failed to prepare subPath for volumeMount: {error.strerror or error}") from error
+    if not os.path.lexists(f"{root}/{path}"):
+        make_beneath(root, path)
+    descriptor = open_beneath(root, path)
     try:
         link = f"/proc/self/fd/{descriptor}"
         os.makedirs(os.path.dirname(place), exist_ok=True)
