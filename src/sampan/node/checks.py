@@ -25,6 +25,8 @@ _BODY = 10 * 1024
 _AGENT = "kube-probe/1.37"
 _MOVED = (301, 302, 303, 307, 308)
 _REDIRECTS = 10
+
+
 class Unknown(Exception):
     """Nobody could look, so nothing is known about the container; says why."""
 
