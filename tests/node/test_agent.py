@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 
 async def test_a_node_registers_ready_and_keeps_a_lease(world):
@@ -177,6 +178,25 @@ async def test_a_missing_config_map_says_so_and_recovers(world):
     assert container.config.env["A"] == "1"
 
 
+async def test_a_runtime_class_whose_handler_is_not_here_keeps_the_pod_pending(world):
+    for name, handler in (("own", "sampan"), ("other", "kata")):
+        world.api.create("runtimeclasses", {"metadata": {"name": name}, "handler": handler})
+    world.pod("a", runtimeClassName="own")
+    world.pod("b", runtimeClassName="other")
+    world.pod("c", runtimeClassName="absent")
+    await world.clock.advance(1)
+    assert [world.status(name)["phase"] for name in "abc"] == ["Running", "Pending", "Pending"]
+    assert world.container(pod="b")["state"]["waiting"]["reason"] == "ContainerCreating"
+    why = "Failed to create pod sandbox: "
+    assert world.api.events("b") == [("FailedCreatePodSandBox", why + 'no runtime for "kata" is configured')]
+    assert world.api.events("c") == [
+        ("FailedCreatePodSandBox", why + 'runtimeclass.node.k8s.io "absent" not found')
+    ]
+    world.api.create("runtimeclasses", {"metadata": {"name": "absent"}, "handler": "sampan"})
+    await world.clock.advance(300)
+    assert world.status("c")["phase"] == "Running"
+
+
 async def test_readiness_and_liveness(world):
     probes = {"readinessProbe": {"tcpSocket": {"port": 1}}, "livenessProbe": {"tcpSocket": {"port": 1}}}
     world.pod(containers=[{"name": "c", "image": "nginx:1", **probes}])
@@ -285,6 +305,17 @@ async def test_after_a_power_cut_pods_start_again_and_count_it(world):
     assert len(await world.node.runtime.containers()) == 1
 
 
+async def test_a_machine_that_was_booted_again_says_so(world):
+    for boot in ("first", "first", "second"):
+        await world.node.power_off()
+        info = {**world.node._config.node_info, "bootID": boot}
+        world.node._config = dataclasses.replace(world.node._config, node_info=info)
+        await world.node.start()
+        await world.clock.advance(1)
+    told = [message for reason, message in world.api.events("n1") if reason == "Rebooted"]
+    assert told == ["Node n1 has been rebooted, boot id: second"]
+
+
 async def test_a_force_deleted_pod_is_ended(world):
     world.pod()
     await world.clock.advance(0)
@@ -321,6 +352,8 @@ async def test_a_node_that_shuts_down_ends_its_pods_first_critical_ones_last(wor
     assert world.status("critical")["phase"] == "Running"
     ready = next(c for c in world.api.get("nodes", "n1", "")["status"]["conditions"] if c["type"] == "Ready")
     assert (ready["status"], ready["message"]) == ("False", "node is shutting down")
+    told = dict(world.api.events("n1"))
+    assert told["NodeNotReady"] == "Node n1 status is now: NodeNotReady" and "NodeShutdown" in told
     world.pod("late")
     await world.clock.advance(10)
     assert ending.done()

@@ -73,6 +73,14 @@ async def test_the_pod_that_uses_most_is_evicted_when_memory_is_short(short):
     assert "Evicted" in [r for r, _ in world.api.events("large")]
     machine.memory = 4 * GI
     assert await look() is False and world.status("small")["phase"] == "Running"
+    assert node_condition(world, "MemoryPressure")["status"] == "True", "it does not flap"
+    await world.clock.advance(300)
+    await look()
+    await world.clock.advance(1)
+    assert node_condition(world, "MemoryPressure")["reason"] == "KubeletHasSufficientMemory"
+    told = world.api.events("n1")
+    assert ("NodeHasInsufficientMemory", "Node n1 status is now: NodeHasInsufficientMemory") in told
+    assert ("EvictionThresholdMet", "Attempting to reclaim memory") in told
 
 
 def test_limits_of_local_storage(tmp_path):

@@ -65,7 +65,7 @@ class Agent:
         self._clock = clock
         self.events = NodeEvents(client, clock, ids, node_name, config.events)
         self.statuses = StatusWriter(client, clock)
-        self.heartbeat = Heartbeat(client, clock, config, node_name)
+        self.heartbeat = Heartbeat(client, clock, config, node_name, self._tell)
         self.kit = Kit(
             client=client,
             runtime=runtime,
@@ -104,8 +104,8 @@ class Agent:
         await self.manager.survey()
         capacity = dict(self.config.capacity) or machine.capacity(self.config.root, self.config.max_pods)
         info = self.config.node_info or machine.node_info()
-        runtime_version = self.runtime.name
-        node = node_object(self.name, self.config, capacity, info, runtime_version, self._clock.now())
+        runtime, now = self.runtime, self._clock.now()
+        node = node_object(self.name, self.config, capacity, info, runtime.name, now, runtime.handlers)
         self.heartbeat.node = node
         if self.config.static_pods:  # they run without an API, too
             await self.static.load()
@@ -124,11 +124,14 @@ class Agent:
 
     def _announce(self) -> None:
         """The events by which `kubectl describe node` tells when a node came."""
-        known = self.heartbeat.node
-        self.events.record(known, "Normal", "Starting", "Starting kubelet.")
+        self._tell("Normal", "Starting", "Starting kubelet.")
         states = ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady")
         for state in states:
-            self.events.record(known, "Normal", state, f"Node {self.name} status is now: {state}")
+            self._tell("Normal", state, f"Node {self.name} status is now: {state}")
+
+    def _tell(self, type: str, reason: str, message: str) -> None:
+        """An event about this node."""
+        self.events.record(self.heartbeat.node, type, reason, message)
 
     async def _forever(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A node does not go quiet because one of its loops met something unforeseen."""
@@ -163,6 +166,7 @@ class Agent:
     async def shutdown(self, grace: float, critical: float) -> None:
         """End all pods before the node ends: within `grace` seconds, critical pods in the last `critical` of them."""
         self.heartbeat.set_problem(shutdown.PROBLEM)
+        self._tell("Normal", "NodeShutdown", "Shutdown manager detected shutdown event")
         self.manager.admit = lambda pod, others: shutdown.REFUSAL
         await shutdown.end_pods(self.manager.drivers.values(), self._clock, grace, critical)
 
@@ -176,7 +180,7 @@ class Agent:
         )
 
     async def lookup(self, resource: str, namespace: str, name: str) -> Object | None:
-        """A ConfigMap or Secret; None when it does not exist."""
+        """An object that a pod names; None when it does not exist."""
         try:
             return await self.client.get(resource, name, namespace)
         except ApiError as error:

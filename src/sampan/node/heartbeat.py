@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sampan.api.status import ApiError
@@ -18,14 +18,30 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 NAMESPACE = "kube-node-lease"
 _FACTS = ("nodeInfo", "daemonEndpoints")
+# condition -> the reasons of kubelet's events when it turns True and False
+_TURNS = {
+    "MemoryPressure": ("NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    "DiskPressure": ("NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    "PIDPressure": ("NodeHasInsufficientPID", "NodeHasSufficientPID"),
+    "Ready": ("NodeReady", "NodeNotReady"),
+}
+Tell = Callable[[str, str, str], None]  # type, reason and message of an event about the node
 _PATIENCE = 5.0  # seconds, at least: a heartbeat that hangs in a dead connection must not outlast the lease
 
 
 class Heartbeat:
     """Owns the node's Lease and status after registration. `node` is the newest Node object known."""
 
-    def __init__(self, client: Client, clock: Clock, config: AgentConfig, name: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        config: AgentConfig,
+        name: str,
+        tell: Tell = lambda type, reason, message: None,
+    ) -> None:
         self.node: Object = {}
+        self._tell = tell
         self._client = client
         self._clock = clock
         self._config = config
@@ -74,9 +90,13 @@ class Heartbeat:
         before = {c["type"]: c for c in old.get("status", {}).get("conditions") or ()}
         status = {**node["status"], "conditions": conditions(self._config, before, self._clock.now())}
         status["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
-        return await self._client.patch(
+        new = await self._client.patch(
             "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
         )
+        booted = [one["status"].get("nodeInfo", {}).get("bootID", "") for one in (old, new)]
+        if all(booted) and booted[0] != booted[1]:
+            self._tell("Warning", "Rebooted", f"Node {self._name} has been rebooted, boot id: {booted[1]}")
+        return new
 
     # What others report
 
@@ -187,7 +207,15 @@ class Heartbeat:
         node = await self._client.patch(
             "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
         )
+        self._tell_turns(before, status["conditions"])
         self.seen(node)
+
+    def _tell_turns(self, before: dict[str, Object], now: list[Object]) -> None:
+        for condition in now:
+            kind, was = condition["type"], before.get(condition["type"], {}).get("status")
+            if kind in _TURNS and was not in (None, condition["status"]):
+                reason = _TURNS[kind][condition["status"] != "True"]
+                self._tell("Normal", reason, f"Node {self._name} status is now: {reason}")
 
 
 def container_images(images: Iterable[Image]) -> list[Object]:

@@ -22,8 +22,9 @@ def node_object(
     info: Mapping[str, str],
     runtime: str,
     now: float,
+    handlers: Sequence[str] = ("",),
 ) -> Object:
-    """A whole Node with status, ready to be created."""
+    """A whole Node with status, ready to be created. `handlers`: what a RuntimeClass may name."""
     architecture, system = info.get("architecture", "amd64"), info.get("operatingSystem", "linux")
     labels = {
         "beta.kubernetes.io/arch": architecture,
@@ -52,7 +53,8 @@ def node_object(
             "addresses": addresses(name, config),
             "features": {"supplementalGroupsPolicy": True},
             "runtimeHandlers": [
-                {"name": "", "features": {"recursiveReadOnlyMounts": True, "userNamespaces": True}}
+                {"name": one, "features": {"recursiveReadOnlyMounts": True, "userNamespaces": True}}
+                for one in handlers
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
             "nodeInfo": {

@@ -195,6 +195,7 @@ class Runtime(Protocol):
     """All calls are idempotent: stopping or removing what is gone succeeds."""
 
     name: str  # for node.status.nodeInfo.containerRuntimeVersion, e.g. "sampan://0.1.0"
+    handlers: Sequence[str]  # what a RuntimeClass may name; "" is for pods without one
 
     async def start(self, on_exit: Callable[[str], None]) -> None:
         """Connect; `on_exit(container_id)` is called on the loop whenever a container ended."""

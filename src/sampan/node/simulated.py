@@ -110,6 +110,7 @@ class SimulatedRuntime:
     """Containers as records with timers. `latency` is the time a start takes, in seconds."""
 
     name = "sampan-simulated://0.1.0"
+    handlers = ("", "sampan")
 
     def __init__(self, clock: Clock, latency: float = 0.0) -> None:
         self._clock = clock

@@ -54,6 +54,7 @@ class NativeRuntime:
     """Implements `node.runtime.Runtime` with Linux namespaces."""
 
     name = f"sampan://{__version__}"
+    handlers = ("", "sampan")
 
     def __init__(
         self,

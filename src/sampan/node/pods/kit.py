@@ -102,7 +102,7 @@ class Statuses(Protocol):
 
 @dataclass(slots=True)
 class Kit:
-    """Shared by all drivers of a node. `lookup` gets a ConfigMap or Secret (None: not found)."""
+    """Shared by all drivers of a node. `lookup` gets an object that a pod names (None: not found)."""
 
     client: Client
     runtime: Runtime

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from sampan.api.status import ApiError
 from sampan.node import qos
 from sampan.node.native import users
 from sampan.node.pods import pulling, resize, spec
@@ -27,6 +28,7 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
     kit, world, pod = driver.kit, driver.world, driver.pod
     now = kit.clock.now()
     try:
+        await _check_handler(kit, pod)
         if world.sandbox is not None:
             driver.record(
                 "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
@@ -39,13 +41,25 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
         config = sandbox_config(pod, attempt, address, spec.kernel_hostname(pod, kit.config.cluster_domain))
         world.sandbox_attempt = attempt + 1
         world.sandbox = await _isolated_sandbox(kit, pod, config)
-    except (RuntimeFailure, ConfigProblem, OSError) as error:
+    except (RuntimeFailure, ConfigProblem, ApiError, OSError) as error:
         text = f"Failed to create pod sandbox: {error}"
         driver.record("Warning", "FailedCreatePodSandBox", text)
         fail_pod(world, "CreatePodSandboxError", text, now)
         return
     world.trouble = None
     world.ips = list(kit.host_ips) if host_network else sandbox_addresses(kit, world.sandbox)
+
+
+async def _check_handler(kit: Kit, pod: Object) -> None:
+    """The pod's RuntimeClass names what runs pods here (KEP-585). Raises ConfigProblem, and what looking it up raises."""
+    name = pod["spec"].get("runtimeClassName")
+    if not name:
+        return
+    found = await kit.lookup("runtimeclasses.node.k8s.io", "", name)
+    if found is None:
+        raise ConfigProblem(f'runtimeclass.node.k8s.io "{name}" not found')
+    if found["handler"] not in kit.runtime.handlers:
+        raise ConfigProblem(f'no runtime for "{found["handler"]}" is configured')
 
 
 async def _isolated_sandbox(kit: Kit, pod: Object, config: SandboxConfig) -> SandboxStatus:
