@@ -238,6 +238,69 @@ async def test_every_answer_says_where_it_belonged(full):
     assert 'apiserver_flowcontrol_nominal_limit_seats{priority_level="global-default"}' in metrics[1]
 
 
+async def _crowd(api, queuing=None):
+    """One seat for strangers, and a list of theirs that is being read."""
+    path = f"/apis/{_GROUP}/v1/"
+    response = {"type": "Queue", "queuing": queuing} if queuing else {"type": "Reject"}
+    limited = {"nominalConcurrencyShares": 1, "borrowingLimitPercent": 0, "limitResponse": response}
+    level = {"metadata": {"name": "strangers"}, "spec": {"type": "Limited", "limited": limited}}
+    await api.ok("POST", f"{path}prioritylevelconfigurations", level)
+    rules = [{"subjects": [{"kind": "User", "user": {"name": "system:anonymous"}}], "resourceRules": [ANY]}]
+    spec = {"priorityLevelConfiguration": {"name": "strangers"}, "matchingPrecedence": 9, "rules": rules}
+    await api.ok("POST", f"{path}flowschemas", {"metadata": {"name": "strangers"}, "spec": spec})
+    binding = {
+        "metadata": {"name": "strangers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:anonymous"}],
+    }
+    await api.ok("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+    maps = "/api/v1/namespaces/d/configmaps"
+    for n in range(3):
+        await api.ok("POST", maps, {"metadata": {"name": f"a{n}"}, "data": {"k": "v" * 200_000}})
+    assert (await api.response("GET", f"{maps}/a0", user=None)).status == 200
+    seats = api.server.fairness.levels["strangers"].seats
+    held = [await api.response("GET", maps, user=None) for _ in range(seats)]
+    assert held and all(not isinstance(r.body, bytes) for r in held)
+    return maps, held
+
+
+async def test_a_full_level_refuses_and_others_go_on(full, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    maps, held = await _crowd(full)
+    refused = await full.response("GET", maps, user=None)
+    assert refused.status == 429 and refused.headers["retry-after"] == "1"
+    assert refused.headers["x-kubernetes-pf-flowschema-uid"]
+    assert (await full.response("GET", f"{maps}?watch=1", user=None)).status == 429  # it would list at first
+    assert (await full.response("GET", maps)).status == 200
+    assert (await full.response("GET", "/readyz", user=None)).status == 200
+    _, text = await full.call("GET", "/metrics")
+    of = 'flow_schema="strangers",priority_level="strangers"'
+    assert f'apiserver_flowcontrol_rejected_requests_total{{{of},reason="concurrency-limit"}} 2' in text
+    assert f"apiserver_flowcontrol_current_executing_requests{{{of}}} {len(held)}" in text
+    for response in held:
+        await response.body.aclose()  # not read at all
+    assert (await full.response("GET", f"{maps}/a0", user=None)).status == 200
+
+
+async def test_who_waits_is_shown(full, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    maps, held = await _crowd(full, {"queues": 2, "handSize": 1, "queueLengthLimit": 5})
+    waiting = asyncio.ensure_future(full.response("GET", f"{maps}/a1", user=None))
+    await full.clock.settle()
+    dump = "/debug/api_priority_and_fairness/dump_"
+    _, levels = await full.call("GET", f"{dump}priority_levels")
+    row = next(line for line in levels.splitlines() if line.startswith("strangers"))
+    assert row == f"strangers, 1, false, false, 1, {len(held)}, {len(held) + 1}, 0, 0, 0"
+    _, queues = await full.call("GET", f"{dump}queues")
+    assert sum(int(line.split(", ")[2]) for line in queues.splitlines() if line.startswith("strangers")) == 1
+    _, requests = await full.call("GET", f"{dump}requests?includeRequestDetails=1")
+    assert requests.splitlines()[1].endswith(f"system:anonymous, get, {maps}/a1, d, a1, v1, configmaps, ")
+    async for _ in held[0].body:
+        pass
+    assert (await waiting).status == 200
+    assert (await full.call("GET", f"{dump}else"))[0] == 404
+
+
 # Deadlines
 
 

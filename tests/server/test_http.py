@@ -114,6 +114,14 @@ async def test_head_has_no_body(listener):
     writer.close()
 
 
+async def test_a_head_of_a_stream_leaves_the_connection_clean(listener):
+    reader, writer = await _open(listener)
+    writer.write(b"HEAD /stream HTTP/1.1\r\nHost: h\r\n\r\nGET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b"transfer-encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
+    assert (await _read(reader))[2] == b"GET /a? 0"
+    writer.close()
+
+
 async def test_an_upgrade_is_handed_the_raw_connection(listener):
     reader, writer = await _open(listener)
     writer.write(b"GET /upgrade HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nabc")

@@ -39,6 +39,7 @@ from sampan.server import (
     delete,
     discovery,
     fairness,
+    fairness_dump,
     health,
     impersonate,
     objects,
@@ -212,6 +213,8 @@ class Server:
                 return await self.aggregator.serve(other, request, user)
         if row is None:
             return self._unknown(info)
+        if request.method == "HEAD" and info.subresource != "proxy":  # of documents only, as in the original
+            raise method_not_allowed()
         call = Call(self, request, info, row, user)
         if row.custom and info.verb == "get" and conversion.by_webhook(row):
             found = self.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
@@ -291,7 +294,7 @@ class Server:
             return await self.aggregator.serve(other, request, user)
         if info.path in self.documents and request.method == "GET":
             return respond.document(self.documents[info.path](info.query))
-        answer = health.answer(self, request, info)
+        answer = health.answer(self, request, info) or fairness_dump.answer(self.fairness, request, info)
         if answer is None:
             answer = await self.backups.answer(request, info)
         if answer is None:

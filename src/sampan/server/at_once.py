@@ -46,6 +46,7 @@ def answer(server: Server, request: Request) -> Response | None:
     found = server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
     if found is None:
         return None
+    flow.tally.dispatched += 1
     response = Response(200, flow.json_headers, objects.raw(found, row))
     server.metrics.answered(info, True, 200, server.clock.monotonic() - began)
     return response

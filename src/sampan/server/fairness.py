@@ -12,7 +12,7 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sampan.api.status import ApiError, too_many_requests
 from sampan.base.clock import Clock
@@ -32,14 +32,48 @@ SEATS = 600  # requests under way in all levels: the original's 400 readers and 
 WAIT = 15.0  # seconds in a queue: a quarter of a request's time
 _CACHE_LIMIT = 20_000
 _STREAMS = frozenset(("exec", "attach", "portforward", "proxy", "log"))  # take no seat: they last
-# Metric, kind, what it counts, attribute of a level.
+# Metric, kind, what it counts, attribute of a tally or of a level.
 _FIGURES = (
     ("current_executing_requests", "gauge", "Requests under way", "running"),
+    ("current_executing_seats", "gauge", "Seats taken", "running"),
     ("current_inqueue_requests", "gauge", "Requests that wait for a seat", "waiting"),
-    ("nominal_limit_seats", "gauge", "Seats the level has by its share", "seats"),
-    ("rejected_requests_total", "counter", "Requests refused because too many wait", "refused"),
+    ("current_inqueue_seats", "gauge", "Seats waited for", "waiting"),
+    ("dispatched_requests_total", "counter", "Requests that were let through", "dispatched"),
 )
+_LIMITS = (
+    ("nominal_limit_seats", "Seats the level has by its share", "seats"),
+    ("lower_limit_seats", "Seats that are left when all others borrow", "lower"),
+    ("upper_limit_seats", "Seats it can have by borrowing", "upper"),
+    ("current_limit_seats", "Seats it has now", "now"),
+)
+# Why a request was refused, as the metric says it.
+FULL, NO_QUEUE, TIMED_OUT, CANCELLED = "queue-full", "concurrency-limit", "time-out", "cancelled"
+_METRIC = "apiserver_flowcontrol"
 _TOO_MANY = "Too many requests, please try again later."
+
+
+class Tally:
+    """What became of the requests of one FlowSchema in one priority level."""
+
+    __slots__ = ("dispatched", "level", "refused", "running", "schema", "waiting")
+
+    def __init__(self, schema: str, level: str) -> None:
+        self.schema, self.level = schema, level
+        self.running = self.waiting = self.dispatched = 0
+        self.refused: dict[str, int] = {}
+
+    def refuse(self, why: str) -> None:
+        self.refused[why] = self.refused.get(why, 0) + 1
+
+
+class Waiter(NamedTuple):
+    """Who stands in a queue, and since when; `seat` is done when one is handed over."""
+
+    seat: asyncio.Future[None]
+    flow: Flow
+    user: User
+    info: RequestInfo
+    since: float
 
 
 class Level:
@@ -53,7 +87,6 @@ class Level:
         "lendable",
         "name",
         "queues",
-        "refused",
         "running",
         "seats",
         "turn",
@@ -63,8 +96,20 @@ class Level:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.running = self.waiting = self.refused = self.turn = 0
-        self.queues: list[deque[asyncio.Future[None]]] = []
+        self.running = self.waiting = self.turn = 0
+        self.queues: list[deque[Waiter]] = []
+
+    @property
+    def lower(self) -> int:
+        return self.seats - self.lendable
+
+    @property
+    def upper(self) -> int:
+        return self.seats + self.borrowing
+
+    @property
+    def now(self) -> int:
+        return max(self.seats, self.running)
 
     def configure(self, raw: Object, seats: int) -> None:
         """As its object now says; `seats` is its share of all."""
@@ -87,13 +132,13 @@ class Level:
         if len(self.queues) > count and not self.waiting:
             del self.queues[count:]
 
-    def choose(self, flow: str) -> deque[asyncio.Future[None]] | None:
+    def choose(self, flow: str) -> deque[Waiter] | None:
         """The shortest of a few queues that belong to a flow; None when even that is full (or there are none)."""
         if not self.queues:
             return None
         value = zlib.crc32(flow.encode()) | zlib.adler32(flow.encode()) << 32
         left = list(range(len(self.queues)))
-        best: deque[asyncio.Future[None]] | None = None
+        best: deque[Waiter] | None = None
         for _ in range(min(self.hand, len(left))):
             value, index = divmod(value, len(left))
             queue = self.queues[left.pop(index)]
@@ -101,14 +146,14 @@ class Level:
                 best = queue
         return best if best is not None and len(best) < self.length else None
 
-    def next(self) -> asyncio.Future[None] | None:
+    def next(self) -> Waiter | None:
         """Who has waited longest in the queue whose turn it is."""
         for step in range(len(self.queues)):
             at = (self.turn + step) % len(self.queues)
             queue = self.queues[at]
             while queue:
                 waiter = queue.popleft()
-                if not waiter.done():
+                if not waiter.seat.done():
                     self.turn = at + 1
                     return waiter
         return None
@@ -117,10 +162,12 @@ class Level:
 class Flow:
     """Where requests of one kind belong: their schema, its level, and what tells them apart from others in it."""
 
-    __slots__ = ("headers", "id", "json_headers", "level")
+    __slots__ = ("distinguisher", "headers", "id", "json_headers", "level", "tally")
 
-    def __init__(self, level: Level, schema: Object, distinguisher: str) -> None:
+    def __init__(self, level: Level, schema: Object, distinguisher: str, tally: Tally) -> None:
         self.level = level
+        self.tally = tally
+        self.distinguisher = distinguisher
         name = schema["metadata"]["name"]
         self.id = f"{name}/{distinguisher}"
         self.headers = {
@@ -136,9 +183,10 @@ class Fairness:
     def __init__(self, lookup: Lookup, clock: Clock) -> None:
         self._lookup = lookup
         self._clock = clock
-        self._levels: dict[str, Level] = {}
+        self.levels: dict[str, Level] = {}  # by name
         self._schemas: list[Object] = []
         self._flows: dict[tuple[Any, ...], Flow | None] = {}
+        self.tallies: dict[tuple[str, str], Tally] = {}
         self._state = Derived(lookup, (_SCHEMAS, _LEVELS), self._compile)
 
     def _compile(self) -> bool:
@@ -155,11 +203,11 @@ class Fairness:
         total = sum(limited.values()) or 1
         for raw in raws:
             name = raw["metadata"]["name"]
-            level = self._levels.get(name) or Level(name)
+            level = self.levels.get(name) or Level(name)
             level.configure(raw, -(-SEATS * limited.get(name, 0) // total))
-            self._levels[name] = level
+            self.levels[name] = level
         names = {r["metadata"]["name"] for r in raws}
-        self._levels = {n: v for n, v in self._levels.items() if n in names or v.running or v.waiting}
+        self.levels = {n: v for n, v in self.levels.items() if n in names or v.running or v.waiting}
         schemas = [s for s in self._lookup.list(_SCHEMAS) if _level_name(s) in names]
         self._schemas = sorted(
             schemas,
@@ -197,7 +245,10 @@ class Fairness:
             if any(_matches(rule, user, info) for rule in spec.get("rules") or ()):
                 method = (spec.get("distinguisherMethod") or {}).get("type", "")
                 distinguisher = {"ByUser": user.name, "ByNamespace": info.namespace}.get(method, "")
-                return Flow(self._levels[_level_name(schema)], schema, distinguisher)
+                level = _level_name(schema)
+                key = (schema["metadata"]["name"], level)
+                tally = self.tallies.setdefault(key, Tally(*key))
+                return Flow(self.levels[level], schema, distinguisher, tally)
         return None
 
     async def around(
@@ -210,13 +261,14 @@ class Fairness:
         level = flow.level
         try:
             if level.exempt or info.subresource in _STREAMS:
+                flow.tally.dispatched += 1
                 response = await proceed()
             else:
                 if level.running >= level.seats and not self._borrows(level):
-                    await self._wait(level, flow)
+                    await self._wait(flow, user, info)
                 else:
                     level.running += 1
-                response = await self._seated(level, info, proceed)
+                response = await self._seated(flow, info, proceed)
         except ApiError as error:
             error.headers = flow.headers
             raise
@@ -227,93 +279,121 @@ class Fairness:
         return response
 
     async def _seated(
-        self, level: Level, info: RequestInfo, proceed: Callable[[], Awaitable[Response]]
+        self, flow: Flow, info: RequestInfo, proceed: Callable[[], Awaitable[Response]]
     ) -> Response:
         kept = False
+        flow.tally.dispatched += 1
+        flow.tally.running += 1
         try:
             response = await proceed()
             body = response.body
             if not isinstance(body, bytes) and info.verb != "watch" and response.upgrade is None:
-                response.body, kept = self._held(level, body), True
+                response.body, kept = _Held(body, lambda: self._leave(flow)), True
             return response
         finally:
             if not kept:
-                self._release(level)
+                self._leave(flow)
 
-    async def _held(self, level: Level, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """A long answer keeps its seat until it has been read."""
-        try:
-            async for chunk in body:
-                yield chunk
-        finally:
-            self._release(level)
-            close = getattr(body, "aclose", None)
-            if close is not None:
-                await close()
+    def _leave(self, flow: Flow) -> None:
+        flow.tally.running -= 1
+        self._release(flow.level)
 
     def _borrows(self, level: Level) -> bool:
         """Whether other levels lend a seat: what they may lend and do not use."""
         if level.waiting or level.running - level.seats >= level.borrowing:
             return False
         free = used = 0
-        for other in self._levels.values():
+        for other in self.levels.values():
             if not other.exempt:
                 free += min(other.lendable, max(0, other.seats - other.running))
                 used += max(0, other.running - other.seats)
         return used < free
 
-    async def _wait(self, level: Level, flow: Flow) -> None:
+    async def _wait(self, flow: Flow, user: User, info: RequestInfo) -> None:
         """Stand in a queue until a seat is handed over. Raises 429 when the queue is full or nobody came."""
+        level, tally = flow.level, flow.tally
         queue = level.choose(flow.id)
         if queue is None:
-            level.refused += 1
+            tally.refuse(FULL if level.queues else NO_QUEUE)
             raise too_many_requests(_TOO_MANY, 1)
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(asyncio.get_running_loop().create_future(), flow, user, info, self._clock.now())
         queue.append(waiter)
         level.waiting += 1
+        tally.waiting += 1
         try:
             async with self._clock.timeout(WAIT):
-                await waiter
+                await waiter.seat
         except TimeoutError:
-            self._give_up(level, waiter)
-            level.refused += 1
+            self._give_up(waiter, TIMED_OUT)
             raise too_many_requests(_TOO_MANY, 1) from None
         except asyncio.CancelledError:
-            self._give_up(level, waiter)
+            self._give_up(waiter, CANCELLED)
             raise
         finally:
             level.waiting -= 1
+            tally.waiting -= 1
             if waiter in queue:
                 queue.remove(waiter)
 
-    def _give_up(self, level: Level, waiter: asyncio.Future[None]) -> None:
+    def _give_up(self, waiter: Waiter, why: str) -> None:
         """A seat that was handed to somebody who left at that moment goes to the next."""
-        if waiter.done() and not waiter.cancelled():
-            self._release(level)
+        waiter.flow.tally.refuse(why)
+        if waiter.seat.done() and not waiter.seat.cancelled():
+            self._release(waiter.flow.level)
 
     def _release(self, level: Level) -> None:
         """A seat is free: it goes to whoever waits for it."""
         if level.waiting and level.running <= level.seats:
             waiter = level.next()
             if waiter is not None:
-                waiter.set_result(None)  # the seat changes hands: `running` stays
+                waiter.seat.set_result(None)  # the seat changes hands: `running` stays
                 return
         level.running -= 1
 
     def render(self) -> str:
         """Figures for /metrics."""
-        return "".join(
-            family(
-                f"apiserver_flowcontrol_{name}",
-                kind,
-                text,
-                (
-                    ({"priority_level": level.name}, getattr(level, attribute))
-                    for level in self._levels.values()
-                ),
-            )
-            for name, kind, text, attribute in _FIGURES
-        )
+        tallies = [({"flow_schema": t.schema, "priority_level": t.level}, t) for t in self.tallies.values()]
+        levels = [({"priority_level": level.name}, level) for level in self.levels.values()]
+        found = [
+            family(f"{_METRIC}_{name}", kind, text, ((labels, getattr(t, what)) for labels, t in tallies))
+            for name, kind, text, what in _FIGURES
+        ]
+        found += [
+            family(f"{_METRIC}_{name}", "gauge", text, ((labels, getattr(v, what)) for labels, v in levels))
+            for name, text, what in _LIMITS
+        ]
+        refused = (({**labels, "reason": why}, n) for labels, t in tallies for why, n in t.refused.items())
+        found.append(family(f"{_METRIC}_rejected_requests_total", "counter", "Requests refused", refused))
+        return "".join(found)
+
+
+class _Held:
+    """A long answer that keeps its seat until it has been read, or is not wanted any more, begun or not."""
+
+    def __init__(self, body: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
+        self._body = body
+        self._leave: Callable[[], None] | None = leave
+
+    def __aiter__(self) -> _Held:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._body)
+        except BaseException:
+            self._end()
+            raise
+
+    async def aclose(self) -> None:
+        self._end()
+        close = getattr(self._body, "aclose", None)
+        if close is not None:
+            await close()
+
+    def _end(self) -> None:
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
 
 
 def _level_name(schema: Object) -> str:
