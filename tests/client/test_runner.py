@@ -328,3 +328,20 @@ async def test_only_changes_that_concern_a_controller_wake_it(client, run, clock
         await client.patch("replicasets.apps", "web", {"spec": {"replicas": replicas}}, "default")
         await clock.settle()
     assert seen == [2, 1]
+
+
+async def test_nobody_is_asked_whom_a_change_concerns_where_there_is_nobody(run, client, clock):
+    asked = []
+
+    def keys(obj, view):
+        asked.append(obj["metadata"]["name"])
+        return ()
+
+    await run(Rule(watches={"pods": keys}, removed=None))
+    await client.create("pods", {"metadata": {"name": "p1"}}, "default")
+    await clock.settle()
+    await client.create("replicasets.apps", replica_set(replicas=0))
+    await clock.settle()
+    await client.create("pods", {"metadata": {"name": "p2"}}, "default")
+    await clock.settle()
+    assert asked == ["p2"]

@@ -4,7 +4,6 @@ import pytest
 
 from sampan import controllers
 from sampan.api.resources import BUILTIN
-from sampan.client.plan import Key
 
 RULES = {rule.name: rule for rule in controllers.build(controllers.Config(BUILTIN)) if rule.concerns}
 OWNED = {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"}]}
@@ -35,7 +34,7 @@ def test_nothing_is_done_for_what_does_not_concern(name, obj):
 
 @pytest.mark.parametrize("name", RULES)
 def test_nothing_is_left_to_do_for_what_is_gone(name):
-    assert RULES[name].removed(Key("d", "p"), None, 0.0).idle
+    assert RULES[name].removed is None
 
 
 @pytest.mark.parametrize(

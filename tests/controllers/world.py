@@ -112,7 +112,7 @@ class World:
         self.fetched = {}
         for _ in range(5):
             if target is None:
-                plan = rule.removed(Key(namespace, name), self, self.now)
+                plan = rule.removed(Key(namespace, name), self, self.now) if rule.removed else Plan()
             else:
                 plan = rule.reconcile(target, self, self.now)
             missing = [r for r in plan.reads if r not in self.fetched]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
+
 from sampan.node.statuses import status_patch
 
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": "t"}
@@ -31,8 +33,20 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_cleared():
     }
 
 
-async def test_a_burst_costs_one_patch(world):
+def patches(world):
+    return [r for r in world.api.requests if r.method == "PATCH" and r.path.endswith("/pods/p/status")]
+
+
+async def test_a_pod_that_starts_at_once_costs_one_patch(world):
     world.pod()
     await world.clock.advance(0)
-    patches = [r for r in world.api.requests if r.method == "PATCH" and r.path.endswith("/pods/p/status")]
-    assert len(patches) <= 3
+    assert [orjson.loads(r.body)["status"]["phase"] for r in patches(world)] == ["Running"]
+
+
+async def test_that_a_pod_is_being_started_is_told_when_it_takes_a_moment(world):
+    world.pod(annotations={"sampan.dev/simulate": "start=1s"})
+    await world.clock.advance(0.04)
+    assert not patches(world)
+    await world.clock.advance(0.04)
+    told = orjson.loads(patches(world)[0].body)["status"]["containerStatuses"][0]["state"]
+    assert told["waiting"]["reason"] == "ContainerCreating"

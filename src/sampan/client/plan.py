@@ -180,6 +180,7 @@ class Controller(Protocol):
 
     def reconcile(self, obj: Object, view: View, now: float) -> Plan: ...
 
-    def removed(self, key: Key, view: View, now: float) -> Plan:
-        """What is left to do when the object is gone."""
+    @property
+    def removed(self) -> Callable[[Key, View, float], Plan] | None:
+        """What is left to do when the object is gone; None for nothing, ever."""
         ...

@@ -45,6 +45,7 @@ class _Work:
         self.recorder = recorder
         self.figures = Figures(controller.name, queue)
         self.concerns: Callable[[Object], bool] | None = getattr(controller, "concerns", None)
+        self.acts_on_absent = controller.resource == "*" or controller.removed is not None
 
 
 class Runner:
@@ -148,7 +149,8 @@ class Runner:
         known = [obj for obj in (old, new) if obj is not None]
         for work, mapper in wakes:
             if mapper is not None:
-                self._wake(work, mapper, known, cause)
+                if work.acts_on_absent or self.view.populated(work.controller.resource):
+                    self._wake(work, mapper, known, cause)
             elif work.concerns is not None and not any(map(work.concerns, known)):
                 continue
             elif work.controller.resource != "*":
@@ -265,7 +267,8 @@ class Runner:
         self.view.fetched = reads
         try:
             if obj is None:
-                return controller.removed(key, self.view, self._clock.now())
+                removed = controller.removed
+                return removed(key, self.view, self._clock.now()) if removed else Plan()
             return controller.reconcile(obj, self.view, self._clock.now())
         finally:
             self.view.fetched = {}

@@ -302,6 +302,10 @@ class CachedView:
         entry = self._table(resource).entries.get((namespace, name))
         return self._decode(entry) if entry else None
 
+    def populated(self, resource: str) -> bool:
+        """Whether there is an object of it."""
+        return bool(self._table(resource).entries)
+
     def list(self, resource: str, namespace: str | None = None) -> Objects:
         table = self._table(resource)
         return self._decoded(table.within(namespace)) if table.entries else []

@@ -35,10 +35,6 @@ __all__ = [
 Mapper = Callable[[Object, View], Iterable[Key]]
 
 
-def _nothing(key: Key, view: View, now: float) -> Plan:
-    return Plan()
-
-
 @dataclass(frozen=True)
 class Rule:
     """One controller, as `client.plan.Controller` asks for it. `reads` names resources it looks at without being woken
@@ -50,7 +46,7 @@ class Rule:
     resource: str
     reconcile: Callable[[Object, View, float], Plan]
     watches: Mapping[str, Mapper] = field(default_factory=dict)
-    removed: Callable[[Key, View, float], Plan] = _nothing
+    removed: Callable[[Key, View, float], Plan] | None = None
     reads: tuple[str, ...] = ()
     indexes: Mapping[str, Mapping[str, Callable[[Object], Any]]] = field(default_factory=dict)
     alone: bool = False

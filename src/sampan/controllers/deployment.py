@@ -67,10 +67,10 @@ def reconcile(d: Object, view: View, now: float) -> Plan:
         sizes = rolling.roll(d, new, old)
     if new is not None:
         conditions = conditions or progress.found_set(d, new, now)
-    _resize(plan, d, sets, new, old, sizes)
+    revision = _resize(plan, d, sets, new, old, sizes)
     if progress.complete(d, progress.counters(d, sets, new)) or d["spec"].get("paused"):
         _clean_up(plan, d, old)
-    return _finish(plan, d, sets, new, now, conditions)
+    return _finish(plan, d, sets, new, now, conditions, revision)
 
 
 def _old_pods(old: list[Object], view: View) -> bool:
@@ -100,26 +100,27 @@ def _create_set(plan: Plan, d: Object, old: list[Object], sets: list[Object], vi
             _RESOURCE, d, progress.status(d, sets, None, now, progress.create_failed(d, failed, now))
         )
     )
-    _number(plan, d, new)
-    return plan.then(
-        *status_patch(_RESOURCE, d, progress.status(d, sets, None, now, progress.created_set(d, name, now)))
-    )
+    status = progress.status(d, sets, None, now, progress.created_set(d, name, now))
+    return plan.then(*_status(d, status, revisions.text(new)))
 
 
-def _number(plan: Plan, d: Object, new: Object) -> None:
-    """The Deployment shows the revision of its new set (`kubectl rollout history`)."""
-    revision = revisions.text(new)
+def _status(d: Object, status: Object, revision: str) -> list[Patch]:
+    """One patch, if any; with the status goes the revision of the new set (`kubectl rollout history`)."""
+    steps = status_patch(_RESOURCE, d, status)
     if revision and meta.annotations(d).get(revisions.REVISION) != revision:
-        patch = {"metadata": {"annotations": {revisions.REVISION: revision}}}
-        plan.then(Patch(_RESOURCE, meta.name(d), patch, meta.namespace(d)))
+        change = steps[0].patch if steps else {}
+        change |= {"metadata": {"annotations": {revisions.REVISION: revision}}}
+        return [Patch(_RESOURCE, meta.name(d), change, meta.namespace(d), subresource="status")]
+    return steps
 
 
 def _resize(
     plan: Plan, d: Object, sets: list[Object], new: Object | None, old: list[Object], sizes: dict[str, int]
-) -> None:
-    """One patch a set for its size, the annotations that remember the Deployment's, and the new set's number."""
+) -> str:
+    """One patch a set for its size, the annotations that remember the Deployment's, and the new set's revision,
+    which is returned."""
     steps = []
-    numbered = new
+    revision = ""
     for s in sets:
         wanted: Object = {
             "metadata": {"annotations": dict(meta.annotations(s))},
@@ -128,7 +129,7 @@ def _resize(
         if s is new:
             wanted["metadata"]["annotations"] = revisions.annotations(d, s, old)
             wanted["spec"]["minReadySeconds"] = d["spec"].get("minReadySeconds", 0)
-            numbered = {"metadata": wanted["metadata"]}
+            revision = revisions.text(wanted)
         if meta.uid(s) in sizes or (rolling.size(s) and rolling.desired(s) != rolling.replicas(d)):
             wanted["spec"]["replicas"] = sizes.get(meta.uid(s), rolling.size(s))
             wanted["metadata"]["annotations"] |= rolling.size_annotations(d)
@@ -149,8 +150,7 @@ def _resize(
                 f"Scaled {'up' if after > before else 'down'} replica set {meta.name(s)} from {before} to {after}",
             )
     plan.then(*steps)
-    if numbered is not None:
-        _number(plan, d, numbered)
+    return revision
 
 
 def _event(plan: Plan, d: Object, message: str) -> None:
@@ -181,9 +181,10 @@ def _finish(
     new: Object | None,
     now: float,
     conditions: list[Object] | None = None,
+    revision: str = "",
 ) -> Plan:
     status = progress.status(d, sets, new, now, conditions)
     wait = progress.deadline_in(d, status, now)
     if wait is not None:
         plan.requeue(wait)
-    return plan.then(*status_patch(_RESOURCE, d, status))
+    return plan.then(*_status(d, status, revision))

@@ -1,6 +1,7 @@
 """Pod statuses on their way to the API: one latest-wins slot a pod, a few writers, nothing sent that is unchanged.
 
-A burst of changes of a pod costs one patch; a patch carries only what differs from what the API was last told.
+A burst of changes of a pod costs one patch; a patch carries only what differs from what the API was last told. That a
+pod has begun to start is worth a patch only if it is not up a moment later.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import logging
 from typing import Any
 
 from sampan.api.status import ApiError
-from sampan.base.clock import Clock
+from sampan.base.clock import Clock, Timer
 from sampan.client.client import Client
 from sampan.node.pods import resize
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
+_ON_THE_WAY = ("ContainerCreating", "PodInitializing")
 _WRITERS = 8
 _RETRY = (0.2, 10.0)  # first and longest pause after a failure
+_PATIENCE = 0.05  # seconds that a status waits which says no more than that the pod is being started
 
 
 class StatusWriter:
@@ -27,6 +30,7 @@ class StatusWriter:
         self._client = client
         self._clock = clock
         self._slots: dict[str, tuple[Object, Object]] = {}  # uid -> (pod, status), newest wins
+        self._held: dict[str, tuple[Object, Object, Timer]] = {}  # those that may wait, until their timer
         self._sent: dict[str, Object] = {}
         self._writers: set[asyncio.Task[None]] = set()
         self._active: dict[str, asyncio.Event] = {}  # uids being written
@@ -36,7 +40,23 @@ class StatusWriter:
         self._sent.setdefault(pod["metadata"]["uid"], pod.get("status", {}))
 
     def put(self, pod: Object, status: Object) -> None:
-        self._slots[pod["metadata"]["uid"]] = (pod, status)
+        uid = pod["metadata"]["uid"]
+        held = self._held.pop(uid, None)
+        if _starting(status) and uid not in self._slots:
+            timer = held[2] if held else self._clock.call_later(_PATIENCE, self._release, uid)
+            self._held[uid] = (pod, status, timer)
+            return
+        if held:
+            held[2].cancel()
+        self._slots[uid] = (pod, status)
+        self._start_writer()
+
+    def _release(self, uid: str) -> None:
+        pod, status, _ = self._held.pop(uid)
+        self._slots[uid] = (pod, status)
+        self._start_writer()
+
+    def _start_writer(self) -> None:
         if len(self._writers) < _WRITERS:
             task = asyncio.get_running_loop().create_task(self._write())
             self._writers.add(task)
@@ -44,6 +64,9 @@ class StatusWriter:
 
     async def flush(self, uid: str) -> None:
         """Returns when nothing newer is to be sent for this pod."""
+        if uid in self._held:
+            self._held[uid][2].cancel()
+            self._release(uid)
         while uid in self._slots or uid in self._active:
             if uid in self._active:
                 await self._active[uid].wait()
@@ -54,8 +77,14 @@ class StatusWriter:
     def forget(self, uid: str) -> None:
         self._slots.pop(uid, None)
         self._sent.pop(uid, None)
+        held = self._held.pop(uid, None)
+        if held:
+            held[2].cancel()
 
     async def close(self) -> None:
+        for _, _, timer in self._held.values():
+            timer.cancel()
+        self._held.clear()
         for task in list(self._writers):
             task.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)
@@ -100,6 +129,14 @@ class StatusWriter:
             "pods", meta["name"], body, meta["namespace"], kind="strategic", subresource="status"
         )
         self._sent[uid] = status
+
+
+def _starting(status: Object) -> bool:
+    """Whether it says no more than that nothing of the pod has run yet and nothing has gone wrong."""
+    if status["phase"] != "Pending" or "reason" in status:
+        return False
+    containers = [*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())]
+    return all((c["state"].get("waiting") or {}).get("reason") in _ON_THE_WAY for c in containers)
 
 
 def status_patch(old: Object, new: Object) -> Object:
