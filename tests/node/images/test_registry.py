@@ -1,11 +1,13 @@
 """Pulls from a small registry of our own, over real sockets: tokens, basic auth, platforms, broken transfers."""
 
 import base64
+import errno
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import socket
 import tarfile
 import threading
 
@@ -210,8 +212,39 @@ def test_the_real_cause_is_told(store, server, name, words):
 
 
 def test_nobody_listens(store):
-    with pytest.raises(PullError, match="failed to do request.*refused"):
+    with pytest.raises(
+        PullError, match="failed to do request: https://127.0.0.1:1: connect: connection refused"
+    ):
         registry.pull(store, reference.parse("127.0.0.1:1/x"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "no such host"),
+        (TimeoutError("timed out"), "i/o timeout"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable"),
+    ],
+)
+def test_networks_fail_in_the_words_people_search_for(store, monkeypatch, error, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    with pytest.raises(PullError, match=words):
+        registry.pull(store, reference.parse("registry.example/x"))
+
+
+def test_a_registry_without_tls_is_told_as_such(store, server):
+    settings = registry.Settings(mirrors={"registry.example": [f"https://{server.host}"]})
+    with pytest.raises(PullError, match="server gave HTTP response to HTTPS client"):
+        registry.pull(store, reference.parse("registry.example/x"), settings=settings)
+
+
+def test_the_digest_goes_with_the_last_tag(store, server):
+    pull(store, server)
+    assert [image.ref for image in store.list()] == [f"{server.host}/team/app:v1", store.list()[0].digest]
+    assert store.remove(f"{server.host}/team/app:v1") and store.list() == []
 
 
 def test_a_mirror_is_asked_first(store, server):

@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 import urllib.parse
@@ -33,6 +34,14 @@ _CHUNK = 1 << 18
 _MANIFEST_LIMIT = 4 << 20
 _ACCEPT = ", ".join((*manifests.INDEXES, *manifests.MANIFESTS))
 _HUB = "registry-1.docker.io"
+_CERTIFICATE = {  # X509_V_ERR_*
+    9: "x509: certificate has expired or is not yet valid",
+    10: "x509: certificate has expired or is not yet valid",
+    18: "x509: certificate signed by unknown authority",
+    19: "x509: certificate signed by unknown authority",
+    20: "x509: certificate signed by unknown authority",
+    21: "x509: certificate signed by unknown authority",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +100,13 @@ def pull(
 def _endpoints(host: str, settings: Settings) -> list[str]:
     own = _HUB if host == "docker.io" else host
     bases = [one.rstrip("/") for one in settings.mirrors.get(host, ())] + [f"https://{own}"]
-    if own in settings.insecure or (_loopback(own) and host not in settings.authorities):
+    if own in settings.insecure or (is_loopback(own) and host not in settings.authorities):
         bases.append(f"http://{own}")
     return bases
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a registry, ADDRESS[:PORT], is on whatever asks."""
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     return name == "localhost" or name.startswith("127.") or name == "[::1]"
 
@@ -140,8 +150,18 @@ def _login(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _network_cause(error: OSError) -> str:
+    """In the words people search for, which are those of Go's libraries."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"tls: failed to verify certificate: {error.verify_message}"
+        cause = _CERTIFICATE.get(error.verify_code, error.verify_message)
+        return f"tls: failed to verify certificate: {cause}"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return "http: server gave HTTP response to HTTPS client"
+    if isinstance(error, socket.gaierror):
+        return "no such host" if error.errno == socket.EAI_NONAME else f"lookup failed: {error.strerror}"
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "connect: connection refused"
     return error.strerror or str(error) or type(error).__name__
 
 
@@ -199,7 +219,7 @@ class _Remote:
         host = parts.hostname or ""
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy and not urllib.request.proxy_bypass(host) and not _loopback(parts.netloc):
+        if proxy and not urllib.request.proxy_bypass(host) and not is_loopback(parts.netloc):
             way = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
             via, port = way.hostname or "", way.port or 3128
             if parts.scheme == "https":
@@ -217,7 +237,7 @@ class _Remote:
     def _context(self, host: str) -> ssl.SSLContext:
         authority = self._settings.authorities.get(host)
         context = ssl.create_default_context(cafile=authority)
-        if not authority and (host in self._settings.insecure or _loopback(host)):
+        if not authority and (host in self._settings.insecure or is_loopback(host)):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context

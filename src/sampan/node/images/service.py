@@ -59,7 +59,8 @@ class ImageService:
             settings = self._settings or await asyncio.to_thread(configured.read, parsed.host)
             await asyncio.to_thread(registry.pull, self.store, parsed, credentials, settings)
         except (registry.PullError, ValueError) as error:
-            raise ImageError("ErrImagePull", str(error)) from None
+            aside = " (that is the node, not the machine)" if registry.is_loopback(parsed.host) else ""
+            raise ImageError("ErrImagePull", f"{error}{aside}") from None
         except OSError as error:
             raise ImageError("ErrImagePull", f'failed to pull and unpack image "{name}": {error}') from None
         image = await asyncio.to_thread(self.store.find, name)

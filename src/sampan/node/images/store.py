@@ -137,12 +137,19 @@ class Store:
         return [one for one in found if one is not None]
 
     def remove(self, ref: str) -> bool:
-        """Forget a name (by id: all its names), and what nothing names any more. False: it was not there."""
+        """Forget a name (by id: all its names), and what nothing names any more. False: it was not there.
+
+        With the last tag of what was pulled goes the digest it was pulled as.
+        """
         with self.locked():
             index = self._read()
-            names = [name for name, entry in index["refs"].items() if ref in (name, entry["id"])]
-            for name in names:
-                del index["refs"][name]
+            refs = index["refs"]
+            names = [name for name, entry in refs.items() if ref in (name, entry["id"])]
+            digests = {refs.pop(name)["digest"] for name in names}
+            for digest in digests - {
+                entry["digest"] for name, entry in refs.items() if name != entry["digest"]
+            }:
+                refs.pop(digest, None)
             named = {entry["id"] for entry in index["refs"].values()}
             index["images"] = {id_: image for id_, image in index["images"].items() if id_ in named}
             self._write(index)
