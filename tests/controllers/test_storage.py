@@ -132,6 +132,33 @@ def test_local_path_waits_for_the_pod_and_is_made_on_its_node():
     assert w.list(PV) == []
 
 
+def test_a_claim_of_local_path_grows():
+    w = world()
+    w.put(
+        "storageclasses.storage.k8s.io",
+        {"metadata": {"name": "local"}, "provisioner": "sampan.io/local-path"},
+    )
+    claim(w, storageClassName="local")
+    w.settle()
+    w.change(PVC, "c", {"spec": {"resources": {"requests": {"storage": "3Gi"}}}})
+    w.settle()
+    assert w.get(PV, "pvc-uid-c")["spec"]["capacity"] == {"storage": "3Gi"}
+    assert w.get(PVC, "c", "default")["status"]["capacity"] == {"storage": "3Gi"}
+    assert [e.reason for e in w.events].count("VolumeResizeSuccessful") == 1
+
+
+def test_nobody_can_empty_a_local_volume():
+    w = world()
+    volume(w, "v", persistentVolumeReclaimPolicy="Delete", local={"path": "/mnt/v"})
+    claim(w)
+    w.settle()
+    w.delete(Delete(PVC, "c", "default"))
+    w.settle()
+    status = w.get(PV, "v")["status"]
+    assert status["phase"] == "Failed" and "no deletable volume plugin matched" in status["message"]
+    assert [e.reason for e in w.events].count("VolumeFailedDelete") == 1
+
+
 def test_what_is_in_use_is_not_removed():
     w = world()
     volume(w, "v")

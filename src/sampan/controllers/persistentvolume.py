@@ -72,7 +72,7 @@ def reconcile_claim(claim: Object, view: View, now: float, directory: str) -> Pl
             if claim.get("status", {}).get("phase") != "Lost":
                 plan.events.append(Event(claim, "Warning", "ClaimLost", text))
             return plan.then(*_phase(claim, "Lost"))
-        return plan.then(*_phase(claim, "Bound", volume))
+        return _expand(plan, claim, volume).then(*_phase(claim, "Bound", volume))
     if meta.deleted(claim):
         return plan
     if name:
@@ -90,6 +90,17 @@ def reconcile_claim(claim: Object, view: View, now: float, directory: str) -> Pl
     if volume is not None:
         return _bind(plan, claim, volume)
     return _provision(plan, claim, storage, view, directory).then(*_phase(claim, "Pending"))
+
+
+def _expand(plan: Plan, claim: Object, volume: Object) -> Plan:
+    """A claim whose class let it grow: a directory has no size of its own, so only the volume has to say so."""
+    wanted = claim["spec"]["resources"]["requests"]["storage"]
+    ours = meta.annotations(volume).get(_BY) == LOCAL_PATH
+    if not ours or quantity.value(wanted) <= quantity.value(volume["spec"]["capacity"]["storage"]):
+        return plan
+    plan.why = f"grows to {wanted}"
+    plan.events.append(Event(claim, "Normal", "VolumeResizeSuccessful", "Resize volume succeeded"))
+    return plan.then(Patch(_PV, meta.name(volume), {"spec": {"capacity": {"storage": wanted}}}))
 
 
 def smallest(claim: Object, view: View) -> Object | None:
@@ -212,14 +223,14 @@ def reconcile_volume(volume: Object, view: View, now: float, directory: str = ""
         bound = claim["spec"].get("volumeName") == meta.name(volume)
         return plan.then(*status_patch(_PV, volume, status | {"phase": "Bound"})) if bound else plan
     plan.why = "its claim is gone"
+    empties = volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete" and not meta.deleted(volume)
+    if empties and "local" in volume["spec"]:
+        text = f'error getting deleter volume plugin for volume "{meta.name(volume)}": no deletable volume plugin matched'
+        if status.get("phase") != "Failed":
+            plan.events.append(Event(volume, "Warning", "VolumeFailedDelete", text))
+        return plan.then(*status_patch(_PV, volume, status | {"phase": "Failed", "message": text}))
     plan.then(*status_patch(_PV, volume, status | {"phase": "Released"}))
-    made_here = meta.annotations(volume).get(_BY) == LOCAL_PATH
-    if (
-        volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
-        and made_here
-        and directory
-        and not meta.deleted(volume)
-    ):
+    if empties and directory and meta.annotations(volume).get(_BY) == LOCAL_PATH:
         return _remove(plan, volume, view)
     return plan
 

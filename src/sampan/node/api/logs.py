@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from sampan.base.clock import rfc3339_parse
 from sampan.node.api.inotify import Watch
@@ -129,7 +130,8 @@ async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[Non
     if over and watch:
         over.add_done_callback(lambda _: watch.wake())
     rest = b""
-    file = open(path, "rb")  # noqa: SIM115 closed below, also by a reader that leaves early
+    fresh: BinaryIO | None = None
+    file: BinaryIO = open(path, "rb")  # noqa: SIM115 closed below, also by a reader that leaves early
     try:
         file.seek(offset)
         while not formatter.full:
@@ -142,29 +144,33 @@ async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[Non
                 if data:
                     yield data
                 continue
-            fresh = _reopened(path, file)
-            if fresh is not None:  # the log was rotated
+            if fresh is not None:
                 if watch:
                     watch.close()
                     watch = Watch(path)
                 file.close()
-                file, rest = fresh, b""
+                file, rest, fresh = fresh, b"", None
+                continue
+            fresh = _reopened(path, file)
+            if fresh is not None:  # rotated: what was written meanwhile comes first
                 continue
             if dead or watch is None:
                 return
             await watch.changed()
     finally:
         file.close()
+        if fresh is not None:
+            fresh.close()
         if over:
             over.cancel()
         if watch:
             watch.close()
 
 
-def _reopened(path: str, file: object) -> object | None:
+def _reopened(path: str, file: BinaryIO) -> BinaryIO | None:
     """The file now at `path`, if it is another one."""
     try:
-        if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:  # type: ignore[attr-defined]
+        if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
             return open(path, "rb")
     except FileNotFoundError:
         pass
