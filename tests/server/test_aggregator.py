@@ -19,7 +19,7 @@ FLUNDERS = {
             "singularName": "flunder",
             "namespaced": True,
             "kind": "Flunder",
-            "verbs": ["create", "get", "list"],
+            "verbs": ["create", "delete", "get", "list"],
             "shortNames": ["fl"],
         },
         {
@@ -34,18 +34,44 @@ FLUNDERS = {
 INDEX = {"paths": {"apis/wardle.example.com/v1alpha1": {"serverRelativeURL": f"/openapi/v3{PATH}?hash=1"}}}
 
 
+FLUNDER = {"type": "object", "properties": {"metadata": {"$ref": "#/definitions/Meta"}}}
+SWAGGER = {
+    "swagger": "2.0",
+    "paths": {
+        f"{PATH}/flunders": {"get": {"responses": {"200": {"schema": {"$ref": "#/definitions/Flunder"}}}}},
+        "/apis/other/v1/": {"get": {"responses": {}}},
+    },
+    "definitions": {"Flunder": FLUNDER, "Meta": {"type": "object"}, "Unused": {"type": "object"}},
+}
+
+
 class Wardle:
     """What an extension server does, without its socket."""
 
     def __init__(self):
         self.up = True
         self.seen = []
+        self.items = {}  # by namespace
+        self.stubborn = False
+
+    def kept(self, request):
+        namespace = request.path.split("/")[5]
+        if request.method == "DELETE" and not self.stubborn:
+            name = request.path.split("/")[-1]
+            self.items[namespace] = [i for i in self.items[namespace] if i != name]
+        items = [{"metadata": {"name": name}} for name in self.items.get(namespace, ())]
+        body = {"kind": "FlunderList", "items": items}
+        status = 201 if request.method == "POST" else 200
+        return Response(status, {"content-type": "application/json"}, orjson.dumps(body))
 
     async def __call__(self, backend, request):
         self.seen.append((backend, request))
         if not self.up:
             raise ConnectionRefusedError("connection refused")
         answers = {PATH: FLUNDERS, "/openapi/v3": INDEX, f"/openapi/v3{PATH}": {"openapi": "3.0.0"}}
+        answers["/openapi/v2"] = SWAGGER
+        if request.path.startswith(f"{PATH}/namespaces/"):
+            return self.kept(request)
         body = answers.get(request.path, {"kind": "FlunderList", "items": []})
         return Response(
             201 if request.method == "POST" else 200,
@@ -169,7 +195,7 @@ async def test_discovery_and_openapi_include_what_the_other_server_has(cluster):
             "responseKind": kind,
             "scope": "Namespaced",
             "singularResource": "flunder",
-            "verbs": ["create", "get", "list"],
+            "verbs": ["create", "delete", "get", "list"],
             "shortNames": ["fl"],
             "subresources": [{"subresource": "status", "responseKind": kind, "verbs": ["get"]}],
         }
@@ -177,6 +203,52 @@ async def test_discovery_and_openapi_include_what_the_other_server_has(cluster):
     _, index = await ask(cluster, "GET", "/openapi/v3")
     assert index["paths"][PATH[1:]] == INDEX["paths"][PATH[1:]] and "api/v1" in index["paths"]
     assert (await ask(cluster, "GET", f"/openapi/v3{PATH}"))[1] == {"openapi": "3.0.0"}
+
+
+async def test_the_older_document_has_the_paths_of_the_other_server(cluster):
+    _, before = await ask(cluster, "GET", "/openapi/v2")
+    await register(cluster)
+    _, after = await ask(cluster, "GET", "/openapi/v2")
+    assert set(after["paths"]) - set(before["paths"]) == {f"{PATH}/flunders"}
+    assert set(after["definitions"]) - set(before["definitions"]) == {"Flunder", "Meta"}
+    assert after["definitions"]["Flunder"] == FLUNDER
+    await cluster.client.delete("apiservices.apiregistration.k8s.io", "v1alpha1.wardle.example.com")
+    await cluster.settle()
+    assert (await ask(cluster, "GET", "/openapi/v2"))[1] == before
+
+
+async def condition(cluster, namespace, kind):
+    found = await cluster.client.get("namespaces", namespace)
+    [one] = [c for c in found["status"]["conditions"] if c["type"] == kind]
+    return one["status"], one["message"]
+
+
+async def test_a_namespace_goes_after_its_objects_at_other_servers(cluster):
+    await register(cluster)
+    await cluster.client.create("namespaces", {"metadata": {"name": "n"}})
+    cluster.wardle.items["n"] = ["a", "b"]
+    cluster.wardle.items["default"] = ["c"]
+    cluster.wardle.stubborn = True
+    await cluster.client.delete("namespaces", "n")
+    await cluster.settle()
+    remains = ("True", "Some resources are remaining: flunders.wardle.example.com has 2 resource instances")
+    assert await condition(cluster, "n", "NamespaceContentRemaining") == remains
+    cluster.wardle.stubborn = False
+    await cluster.advance(6)
+    assert cluster.wardle.items == {"n": [], "default": ["c"]}
+    assert (await ask(cluster, "GET", "/api/v1/namespaces/n"))[0] == 404
+
+
+async def test_a_namespace_stays_while_another_server_cannot_be_asked(cluster):
+    await register(cluster, backing=False)
+    await cluster.client.create("namespaces", {"metadata": {"name": "n"}})
+    await cluster.client.delete("namespaces", "n")
+    await cluster.settle()
+    status, message = await condition(cluster, "n", "NamespaceDeletionDiscoveryFailure")
+    assert status == "True" and message.startswith("Discovery failed for some groups, 1 failing: unable to")
+    await back(cluster)
+    await cluster.advance(40)
+    assert (await ask(cluster, "GET", "/api/v1/namespaces/n"))[0] == 404
 
 
 async def test_its_condition_says_what_is_missing(cluster):

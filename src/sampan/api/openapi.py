@@ -85,8 +85,11 @@ def document(rows: Iterable[Resource], version: str) -> Object:
     }
 
 
-def swagger(rows: Iterable[Resource], version: str) -> Object:
-    """The OpenAPI 2.0 document of everything: the v3 documents, said in the older language."""
+def swagger(rows: Iterable[Resource], version: str, others: Iterable[Object] = ()) -> Object:
+    """The OpenAPI 2.0 document of everything: the v3 documents, said in the older language.
+
+    `others` are parts (`paths`, `definitions`) that other servers wrote; where both say something, we are right.
+    """
     definitions: Object = {}
     paths: Object = {}
     for group in group_versions(rows).values():
@@ -96,6 +99,9 @@ def swagger(rows: Iterable[Resource], version: str) -> Object:
         for name, text in part["components"]["schemas"].items():
             if name not in definitions:
                 definitions[name] = to_v2(text)
+    for more in others:
+        paths = more["paths"] | paths
+        definitions = more["definitions"] | definitions
     return {
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": version},
@@ -104,6 +110,18 @@ def swagger(rows: Iterable[Resource], version: str) -> Object:
         "securityDefinitions": {"BearerToken": _BEARER},
         "security": [{"BearerToken": []}],
     }
+
+
+def referred(value: Any, definitions: Object) -> Object:
+    """Those `definitions` of a v2 document that a value refers to, and what they refer to themselves."""
+    found: Object = {}
+    waiting = list(references(value))
+    while waiting:
+        name = waiting.pop().removeprefix(V2_REF)
+        if name not in found and name in definitions:
+            found[name] = definitions[name]
+            waiting += references(definitions[name])
+    return found
 
 
 class _Schemas:

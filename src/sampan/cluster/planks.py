@@ -151,6 +151,7 @@ class ControlPlane:
 
     def _effects(self) -> dict[str, Effect]:
         found = {**self.options.volume_effects, "apiservice": self.server.aggregator.check}
+        found["aggregated"] = self.server.aggregator.empty
         if self.options.signer:
             lookup = self.server.lookup
             found["sign"] = effects.signer(

@@ -35,6 +35,7 @@ _UNHELD = (
     "All content-preserving finalizers finished",
 )
 _BATCH = 500
+_AGAIN = 5.0  # seconds until other servers are asked again
 
 
 def rules() -> list[Rule]:
@@ -59,7 +60,14 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     name = meta.name(namespace)
     everything = view.contents(name)
     contents = [(r, o) for r, o in everything if r == "pods"] or everything
-    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, now)))
+    elsewhere: Object = {}
+    if not everything and _others(view):
+        read = ("effect:aggregated", name, "")
+        if read not in view.fetched:
+            plan.reads = [read]
+            return plan
+        elsewhere = view.fetched[read] or {}
+    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, elsewhere, now)))
     doomed = [
         Delete(r, meta.name(o), name, uid=meta.uid(o), propagation="Background")
         for r, o in contents
@@ -73,6 +81,9 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     if contents:
         plan.why = f"waits for {len(contents)} objects"
         return plan
+    if elsewhere.get("remaining") or elsewhere.get("failed"):
+        plan.why = "waits for what other servers have in it"
+        return plan.requeue(_AGAIN)
     left = [f for f in finalizers if f != "kubernetes"]
     plan.why = "is empty"
     plan.then(
@@ -81,11 +92,24 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     return plan
 
 
-def _status(namespace: Object, remaining: list[tuple[str, Object]], now: float) -> Object:
-    counted = Counter(r for r, _ in remaining)
+def _others(view: View) -> bool:
+    """Whether any API is another server's, which may have objects of the namespace."""
+    return any(service["spec"].get("service") for service in view.list("apiservices.apiregistration.k8s.io"))
+
+
+def _status(namespace: Object, remaining: list[tuple[str, Object]], elsewhere: Object, now: float) -> Object:
+    counted = Counter(r for r, _ in remaining) + Counter(elsewhere.get("remaining"))
     held = Counter(f for _, o in remaining for f in o["metadata"].get("finalizers") or ())
-    content, finalizers = _GONE, _UNHELD
+    content, finalizers, discovery = _GONE, _UNHELD, _DISCOVERY
     state = {"NamespaceContentRemaining": "False", "NamespaceFinalizersRemaining": "False"}
+    if failed := elsewhere.get("failed"):
+        text = "unable to retrieve the complete list of server APIs: " + ", ".join(failed)
+        discovery = (
+            _DISCOVERY[0],
+            "DiscoveryFailed",
+            f"Discovery failed for some groups, {len(failed)} failing: {text}",
+        )
+        state[_DISCOVERY[0]] = "True"
     if counted:
         some = ", ".join(f"{_dotted(r)} has {n} resource instances" for r, n in sorted(counted.items()))
         content = (_GONE[0], "SomeResourcesRemain", f"Some resources are remaining: {some}")
@@ -99,7 +123,7 @@ def _status(namespace: Object, remaining: list[tuple[str, Object]], now: float) 
         )
         state[_UNHELD[0]] = "True"
     conditions = list(namespace.get("status", {}).get("conditions") or ())
-    for kind, reason, message in (_DISCOVERY, _PARSING, _DELETING, content, finalizers):
+    for kind, reason, message in (discovery, _PARSING, _DELETING, content, finalizers):
         conditions = _set(conditions, kind, state.get(kind, "False"), reason, message, now)
     return {"phase": "Terminating", "conditions": conditions}
 

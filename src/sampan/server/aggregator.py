@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
+from sampan.api import openapi
 from sampan.client.messages import Request, Response, User
 from sampan.server import respond, usage
 from sampan.server.backends import NoBackend, endpoint
@@ -57,6 +58,7 @@ class Aggregator:
         self._given = Derived(server.lookup, (BUCKET,), self._read)
         self._resources: dict[tuple[str, str], list[Object]] = {}  # what discovery there said last
         self._openapi: dict[tuple[str, str], dict[str, Object]] = {}  # likewise, by path
+        self._swagger: dict[tuple[str, str], Object] = {}  # likewise, of OpenAPI 2.0 what is its own
         self._changes = 0
 
     # Which group versions are others'
@@ -137,16 +139,59 @@ class Aggregator:
                 return {"error": f"bad status from {where}: {status}"}
             found = _discovered(orjson.loads(body))
             described = await self._described(service, path)
+            older = await self._described_before(service, path)
         except TimeoutError:
             return {
                 "error": f'failing or missing response from {where}: Get "{where}": context deadline exceeded'
             }
         except (NoBackend, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return {"error": f'failing or missing response from {where}: Get "{where}": {error}'}
-        if found != self._resources.get(key) or described != self._openapi.get(key):
-            self._resources[key], self._openapi[key] = found, described
+        known = (self._resources.get(key), self._openapi.get(key), self._swagger.get(key))
+        if (found, described, older) != known:
+            self._resources[key], self._openapi[key], self._swagger[key] = found, described, older
             self._changes += 1
         return {}
+
+    async def empty(self, namespace: str, _name: str) -> Object:
+        """Delete what other servers keep in a namespace: {"remaining": {resource.group: number}, "failed": [text]}.
+
+        What cannot be asked may have contents, and is named: the namespace must not go before them.
+        """
+        remaining: dict[str, int] = {}
+        failed: list[str] = []
+        for (group, version), service in self.given().items():
+            if not _available(service):
+                failed.append(f"{group}/{version}: stale GroupVersion discovery: {group}/{version}")
+                continue
+            for entry in self._resources.get((group, version), ()):
+                if entry["scope"] != "Namespaced" or "delete" not in entry["verbs"]:
+                    continue
+                path = f"/apis/{group}/{version}/namespaces/{quote(namespace)}/{entry['resource']}"
+                try:
+                    left = await self._empty(service, path, entry["verbs"])
+                except (NoBackend, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
+                    failed.append(f"{group}/{version}: {error}")
+                    break
+                if left:
+                    remaining[f"{entry['resource']}.{group}"] = left
+        return {"remaining": remaining, "failed": failed}
+
+    async def _empty(self, service: Object, path: str, verbs: Iterable[str]) -> int:
+        """Delete a collection; how many objects it still has then."""
+        if "deletecollection" in verbs:
+            await self._fetch(service, path, _OWN, "DELETE")
+        items = await self._items(service, path) if "list" in verbs else []
+        if not items or "deletecollection" in verbs:
+            return len(items)
+        for item in items:
+            await self._fetch(service, f"{path}/{quote(item['metadata']['name'])}", _OWN, "DELETE")
+        return len(await self._items(service, path))
+
+    async def _items(self, service: Object, path: str) -> list[Object]:
+        status, body = await self._fetch(service, path, _OWN)
+        if status != 200:
+            raise ValueError(f"{path} answered {status}")
+        return orjson.loads(body).get("items") or []
 
     async def _described(self, service: Object, path: str) -> dict[str, Object]:
         """The entry of the OpenAPI v3 index for a group version, if that server has one."""
@@ -156,9 +201,18 @@ class Aggregator:
         paths = orjson.loads(body).get("paths") or {}
         return {p: v for p, v in paths.items() if f"/{p}" == path and isinstance(v, dict)}
 
-    async def _fetch(self, service: Object, path: str, user: User) -> tuple[int, bytes]:
+    async def _described_before(self, service: Object, path: str) -> Object:
+        """The paths of a group version in that server's OpenAPI 2.0 document, and what they refer to; {} without one."""
+        status, body = await self._fetch(service, "/openapi/v2", _OPENAPI)
+        if status != 200:
+            return {}
+        found = orjson.loads(body)
+        paths = {p: v for p, v in (found.get("paths") or {}).items() if f"{p}/".startswith(f"{path}/")}
+        return {"paths": paths, "definitions": openapi.referred(paths, found.get("definitions") or {})}
+
+    async def _fetch(self, service: Object, path: str, user: User, method: str = "GET") -> tuple[int, bytes]:
         async with self._server.clock.timeout(_PATIENCE):
-            request = Request("GET", path, headers={"accept": "application/json"})
+            request = Request(method, path, headers={"accept": "application/json"})
             answer = await self._ask(service, request, user)
             body = answer.body
             return answer.status, body if isinstance(body, bytes) else b"".join([c async for c in body])
@@ -188,6 +242,10 @@ class Aggregator:
     def openapi_index(self) -> dict[str, Object]:
         """Paths of the OpenAPI v3 index that aggregated servers add."""
         return {path: entry for key in self.given() for path, entry in self._openapi.get(key, {}).items()}
+
+    def swagger(self) -> list[Object]:
+        """What aggregated servers add to the OpenAPI 2.0 document."""
+        return [part for key in self.given() if (part := self._swagger.get(key))]
 
     async def openapi(self, request: Request, path: str) -> Response | None:
         """The OpenAPI v3 document at `path` below /openapi/v3, passed on; None where no other server has it."""

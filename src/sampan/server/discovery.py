@@ -48,7 +48,7 @@ async def answer(server: Server, request: Request, info: RequestInfo) -> Respons
         other = await server.aggregator.openapi(request, "/".join(parts[2:])) if len(parts) > 2 else None
         more = server.aggregator.openapi_index()
         return other or await openapi.answer(
-            server.registry, request, parts[1:], server.config.git_version, more
+            server.registry, request, parts[1:], server.config.git_version, more, server.aggregator.swagger()
         )
     if head in (".well-known", "openid"):
         return _identity(server, parts)

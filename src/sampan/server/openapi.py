@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import weakref
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -43,6 +43,7 @@ class _Kept:
         self.groups: dict[str, list[Resource]] = {}
         self.hashes: dict[str, str] = {}
         self.index = b""
+        self.swagger = ""  # the tag of version 2
 
 
 _kept: weakref.WeakKeyDictionary[Registry, _Kept] = weakref.WeakKeyDictionary()
@@ -54,10 +55,11 @@ async def answer(
     rest: list[str],
     version: str,
     others: Mapping[str, Any] | None = None,
+    older: Sequence[Any] = (),
 ) -> Response | None:
     """The answer below /openapi; `rest` are the path's parts after it. None where there is no document.
 
-    `others` are entries of the index of version 3 that other servers answer for.
+    `others` are entries of the index of version 3 that other servers answer for, `older` their parts of version 2.
     """
     if request.method not in ("GET", "HEAD"):
         raise method_not_allowed()
@@ -66,7 +68,7 @@ async def answer(
         index = _with_others(kept.index, others) if others else kept.index
         return _send(request, _Document(_JSON, _tag(index), index, b""))
     if rest == ["v2"]:
-        return _send(request, await _swagger(kept, request, version))
+        return _send(request, await _swagger(kept, request, version, older))
     if rest[:1] != ["v3"]:
         return None
     path = "/".join(rest[1:])
@@ -103,18 +105,22 @@ def _current(registry: Registry, version: str) -> _Kept:
     return kept
 
 
-async def _swagger(kept: _Kept, request: Request, version: str) -> _Document:
+async def _swagger(kept: _Kept, request: Request, version: str, others: Sequence[Any]) -> _Document:
     rows = [row for group in kept.groups.values() for row in group]
-    tag = _tag("".join(kept.hashes.values()).encode())
+    tag = _tag("".join(kept.hashes.values()).encode() + (orjson.dumps(others) if others else b""))
+    if tag != kept.swagger:
+        kept.swagger = tag
+        kept.tasks.pop("v2", None)
+        kept.tasks.pop("v2 protobuf", None)
     accept = request.headers.get("accept", "")
     if any(name in accept for name in _V2_PROTOBUF):
 
         def protobuf() -> bytes:
-            return openapi_proto.encode(openapi.swagger(rows, version))
+            return openapi_proto.encode(openapi.swagger(rows, version, others))
 
         return await _build(kept, "v2 protobuf", openapi_proto.MEDIA_TYPE, f"{tag}P", protobuf)
     _require_json(request)
-    return await _build(kept, "v2", _JSON, tag, lambda: orjson.dumps(openapi.swagger(rows, version)))
+    return await _build(kept, "v2", _JSON, tag, lambda: orjson.dumps(openapi.swagger(rows, version, others)))
 
 
 async def _build(kept: _Kept, name: str, media: str, etag: str, make: Callable[[], bytes]) -> _Document:
