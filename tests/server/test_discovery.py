@@ -31,12 +31,18 @@ async def test_everything_at_once(api):
 
 async def test_health(api):
     assert await api.call("GET", "/healthz") == (200, "ok")
-    assert (await api.call("GET", "/readyz?verbose"))[1].endswith("readyz check passed\n")
-    api.server.ready_checks["mind"] = lambda: "still starting"
-    status, text = await api.call("GET", "/readyz")
-    assert (status, "[-]mind failed" in text) == (500, True)
-    assert await api.call("GET", "/readyz?exclude=mind") == (200, "ok")
+    assert await api.call("GET", "/livez/poststarthook/rbac/bootstrap-roles") == (200, "ok")
     assert (await api.call("GET", "/healthz/nothing"))[0] == 404
+    _, ready = await api.call("GET", "/readyz?verbose&exclude=etcd&exclude=nothing")
+    lines = ready.splitlines()
+    assert lines[:4] == ["[+]ping ok", "[+]log ok", "[+]etcd excluded: ok", "[+]etcd-readiness ok"]
+    assert lines[-3:] == [
+        "[+]shutdown ok",
+        'warn: some health checks cannot be excluded: no matches for "nothing"',
+        "readyz check passed",
+    ]
+    _, live = await api.call("GET", "/livez?verbose")
+    assert "[+]poststarthook/crd-informer-synced ok\n" in live and "shutdown" not in live
 
 
 async def test_anonymous_callers_are_refused_by_path_or_resource(api):

@@ -122,6 +122,20 @@ async def test_a_head_of_a_stream_leaves_the_connection_clean(listener):
     writer.close()
 
 
+async def test_every_answer_has_the_id_of_its_request():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    listener = await serve(_answer, [sock], None, RealClock(), audit="11111111-2222-4333-8444-")
+    reader, writer = await _open(listener)
+    asked = b"GET /a HTTP/1.1\r\nHost: h\r\n"
+    writer.write(asked + b"\r\n" + asked + b"\r\n" + asked + b"Audit-Id: mine" + b"x" * 99 + b"\r\n\r\n")
+    ids = [(await _read(reader))[1]["audit-id"] for _ in range(3)]
+    assert ids[:2] == ["11111111-2222-4333-8444-000000000001", "11111111-2222-4333-8444-000000000002"]
+    assert ids[2] == "mine" + "x" * 60
+    writer.close()
+    await listener.close(0.1)
+
+
 async def test_an_upgrade_is_handed_the_raw_connection(listener):
     reader, writer = await _open(listener)
     writer.write(b"GET /upgrade HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nabc")

@@ -59,7 +59,9 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
         paths.pki / "apiserver.crt", paths.pki / "apiserver.key", (paths.pki / "ca.crt").read_bytes()
     )
     await plane.bootstrap()
-    listener = await http.serve(plane.server.handle, _listeners(), context, clock, plane.server.at_once)
+    listener = await http.serve(
+        plane.server.handle, _listeners(), context, clock, plane.server.at_once, audit=ids.uid()[:24]
+    )
     _report_ready()
     log.info("the API is served", port=config.port)
     await plane.think()

@@ -141,7 +141,6 @@ class Server:
         self.deadlines = deadline.Deadlines(clock)
         self.metrics.sources.append(self.fairness.render)
         self.definitions = definitions.Definitions(self)
-        self.ready_checks: dict[str, Callable[[], str]] = {}  # name -> what is wrong, "" when nothing
         self.definitions.load()
 
     # The request path

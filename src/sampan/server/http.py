@@ -48,6 +48,7 @@ _LINGER = 5.0  # seconds that running requests have at shutdown
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
 _FRAMING = ("content-length", "transfer-encoding")
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
+_AUDIT_ID = 64  # characters of an Audit-Id that are kept
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # The usual header names, made once.
 _NAMES = {
@@ -399,7 +400,7 @@ class _Connection(asyncio.Protocol):
             return False  # the long way fails in the same way, and says so
         if response is None or not isinstance(response.body, bytes):
             return False
-        head = self._head(response)
+        head = self._head(incoming, response)
         head.append(b"content-length: %d\r\n\r\n" % len(response.body))
         head.append(response.body)
         self._transport.write(b"".join(head))
@@ -443,6 +444,9 @@ class _Connection(asyncio.Protocol):
         text = path.decode("latin-1")
         if not text.startswith("/"):  # absolute form
             text = "/" + text.partition("://")[2].partition("/")[2]
+        if (listener := self._listener).audit and "audit-id" not in incoming.headers:
+            listener.requests += 1
+            incoming.headers["audit-id"] = f"{listener.audit}{listener.requests:012x}"
         return Request(
             incoming.method,
             unquote(text) if "%" in text else text,
@@ -454,16 +458,19 @@ class _Connection(asyncio.Protocol):
             self._remote,
         )
 
-    def _head(self, response: Response) -> list[bytes]:
+    def _head(self, incoming: _Incoming, response: Response) -> list[bytes]:
         """The first lines of an answer."""
         headers = response.headers
-        return [
+        head = [
             _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
             headers.lines if type(headers) is Headers else header_lines(headers),
         ]
+        if audit := incoming.headers.get("audit-id"):
+            head.append(f"audit-id: {audit[:_AUDIT_ID]}\r\n".encode("latin-1"))
+        return head
 
     async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
-        head = self._head(response)
+        head = self._head(incoming, response)
         body = response.body
         chunked = not incoming.old
         close = close or (incoming.old and not isinstance(body, bytes))
@@ -612,12 +619,14 @@ def _peer(tls: Any) -> Mapping[str, Any] | None:
 class Listener:
     """A serving server. `close` lets running requests end."""
 
-    def __init__(self, handle: Handle, clock: Clock, at_once: AtOnce | None = None) -> None:
+    def __init__(self, handle: Handle, clock: Clock, at_once: AtOnce | None = None, audit: str = "") -> None:
         self.handle = handle
         self.at_once = at_once
         self.clock = clock
         self.loop = asyncio.get_running_loop()  # asked once: asking costs a call to the kernel
         self.connections: set[_Connection] = set()
+        self.audit = audit  # how the ids of requests begin
+        self.requests = 0  # that were given an id
         self.bodies = 0  # bytes of bodies that came and are not answered
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
@@ -652,12 +661,14 @@ async def serve(
     ssl_context: ssl.SSLContext | None,
     clock: Clock,
     at_once: AtOnce | None = None,
+    audit: str = "",
 ) -> Listener:
     """Answer HTTP on bound sockets. Must run on the loop that will serve.
 
+    `audit` is how the Audit-Id begins that each request gets, as all of Kubernetes' do; without it none does.
     `at_once` is asked first; it gives the answers that `handle` would give without waiting, and None for all others.
     """
-    listener = Listener(handle, clock, at_once)
+    listener = Listener(handle, clock, at_once, audit)
     loop = asyncio.get_running_loop()
     for sock in sockets:
         more: dict[str, Any] = {"ssl_handshake_timeout": 10.0} if ssl_context is not None else {}
