@@ -107,6 +107,11 @@ def _up(sub: argparse.ArgumentParser) -> None:
         "--audit-log-path", metavar="FILE", help="where (default: audit.log among the cluster's logs)"
     )
     sub.add_argument(
+        "--kubelet-config",
+        metavar="FILE",
+        help="a KubeletConfiguration: reservations, eviction thresholds, limits of nodes",
+    )
+    sub.add_argument(
         "--timeout",
         type=float,
         default=60,

@@ -7,6 +7,7 @@ depend on it: it may end at any moment, and the next one takes them over.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from sampan.cluster import garbage, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.node_network import NodeNetwork
 from sampan.cluster.paths import Paths
-from sampan.node import certificates
+from sampan.node import certificates, settings
 from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
@@ -79,7 +80,7 @@ class NodeProcess:
             pods,
             cgroup=group if limited else None,
         )
-        settings = AgentConfig(
+        config = AgentConfig(
             root=str(directory),
             log=str(self.paths.log(self.name)),
             address=addresses[0],
@@ -92,6 +93,8 @@ class NodeProcess:
             cluster_dns=(self.config.dns_ip,),
             conditions=() if limited else (_UNLIMITED,),
         )
+        if self.config.kubelet:
+            config = dataclasses.replace(config, **settings.read(self.config.kubelet))
         hooks = NodeHooks(
             addresses=None,
             sandbox_addresses=pods.addresses,
@@ -107,7 +110,7 @@ class NodeProcess:
             clock=self.clock,
             ids=self.ids,
             node_name=self.name,
-            config=settings,
+            config=config,
             hooks=hooks,
         )
         await self.agent.start()
@@ -115,7 +118,7 @@ class NodeProcess:
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(
             addresses,
-            settings.port,
+            config.port,
             cert=pki / "nodes" / f"{self.name}-serving.crt",
             key=pki / "nodes" / f"{self.name}-serving.key",
             client_ca=pki / "ca.crt",

@@ -17,7 +17,7 @@ from sampan.base.errors import SampanError
 from sampan.cluster.paths import Paths
 
 FORMAT = 1
-_EXAMPLES: dict[str, Any] = {"name": "", "kubeconfigs": []}  # of fields that have no default
+_EXAMPLES: dict[str, Any] = {"name": "", "kubeconfigs": [], "kubelet": {}}  # of fields that have no default
 
 
 @dataclass(slots=True)
@@ -54,6 +54,7 @@ class ClusterConfig:
     token_auth_file: str = ""
     audit_policy_file: str = ""
     audit_log_path: str = ""
+    kubelet: dict[str, Any] = field(default_factory=dict)  # the fields of a KubeletConfiguration
     node_monitor_grace_period: float = 40.0
     node_status_update_frequency: float = 10.0
     node_lease_duration: float = 40.0

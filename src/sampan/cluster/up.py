@@ -40,6 +40,7 @@ class Wishes:
     token_auth_file: str | None = None
     audit_policy_file: str | None = None
     audit_log_path: str | None = None
+    kubelet_config: str | None = None
     kubeconfig: str | None = None
     ip_family: str | None = None
     pod_network: str | None = None
@@ -197,11 +198,14 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
 
 
 def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
-    """Files the control plane reads each time it starts: what is wrong with them is said now. Raises SampanError."""
-    if not (wishes.token_auth_file or wishes.audit_policy_file or wishes.audit_log_path):
+    """Files of the control plane and of nodes: what is wrong with them is said now. Raises SampanError."""
+    if not any(
+        (wishes.token_auth_file, wishes.audit_policy_file, wishes.audit_log_path, wishes.kubelet_config)
+    ):
         return
     import yaml
 
+    from sampan.node import settings
     from sampan.server.audit import Policy
     from sampan.server.authenticate import read_token_file
 
@@ -212,6 +216,9 @@ def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
         if wishes.audit_policy_file:
             config.audit_policy_file = str(Path(wishes.audit_policy_file).absolute())
             Policy.load(Path(config.audit_policy_file))
+        if wishes.kubelet_config:
+            config.kubelet = yaml.safe_load(Path(wishes.kubelet_config).read_text())
+            settings.read(config.kubelet)
     except FileNotFoundError as error:
         raise SampanError(f"there is no {error.filename}") from None
     except (ValueError, yaml.YAMLError) as error:

@@ -36,7 +36,10 @@ class AgentConfig:
     pod_cidr: str = ""  # written to spec.podCIDR at registration, when set
     pod_cidrs: Sequence[str] = ()  # all of them, when dual-stack
     capacity: Mapping[str, str] = field(default_factory=dict)
-    reserved: Mapping[str, str] = field(default_factory=dict)  # capacity minus this is allocatable
+    reserved: Mapping[str, str] = field(
+        default_factory=dict
+    )  # for the system: capacity minus this is allocatable
+    kube_reserved: Mapping[str, str] = field(default_factory=dict)  # for the node's own processes, likewise
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[Mapping[str, str]] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class AgentConfig:
     unsafe_sysctls: Sequence[str] = ()  # allowed beyond the safe ones; "net.core.*" for all below
     events: bool = True
     max_pods: int = 110
+    pod_pids_limit: int = -1  # processes of a pod, -1: any number
     housekeeping: float = 10.0  # seconds between two looks at resources
     # Kubelet's own 10 and 15 percent of a disk are much where somebody tries a cluster on a well filled machine.
     eviction_hard: str = (

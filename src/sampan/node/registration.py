@@ -5,11 +5,12 @@ Labels, conditions and their texts are those kubelet writes ("Nodes" of the Kube
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.api import quantity
 from sampan.base.clock import rfc3339
+from sampan.node import pressure
 from sampan.node.config import KUBELET_VERSION, AgentConfig
 
 Object = dict[str, Any]
@@ -48,7 +49,7 @@ def node_object(
         "spec": spec,
         "status": {
             "capacity": dict(capacity),
-            "allocatable": allocatable(capacity, config.reserved),
+            "allocatable": allocatable(capacity, _withheld(config, capacity)),
             "conditions": conditions(config, {}, now),
             "addresses": addresses(name, config),
             "features": {"supplementalGroupsPolicy": True},
@@ -75,10 +76,21 @@ def node_object(
     }
 
 
-def allocatable(capacity: Mapping[str, str], reserved: Mapping[str, str]) -> Object:
-    """Capacity less what is reserved, never negative."""
+def _withheld(config: AgentConfig, capacity: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(resource, amount) of what pods do not get: both reservations, and what hard eviction keeps free."""
+    kept = [*config.reserved.items(), *config.kube_reserved.items()]
+    if config.root:
+        for one in pressure.parse(config.eviction_hard):
+            name = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(one.signal)
+            if name in capacity:
+                kept.append((name, str(one.least(quantity.value(capacity[name])))))
+    return kept
+
+
+def allocatable(capacity: Mapping[str, str], withheld: Iterable[tuple[str, str]]) -> Object:
+    """Capacity less what is withheld, never negative ("Reserve Compute Resources for System Daemons")."""
     result = dict(capacity)
-    for name, amount in reserved.items():
+    for name, amount in withheld:
         if name in result:
             left = quantity.parse(result[name]) - quantity.parse(amount)
             result[name] = str(left) if left.nano > 0 else "0"

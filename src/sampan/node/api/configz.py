@@ -24,8 +24,10 @@ def kubelet_configuration(config: AgentConfig) -> Object:
         "clusterDNS": list(config.cluster_dns),
         "resolvConf": config.resolv_conf,
         "maxPods": config.max_pods,
-        "podPidsLimit": -1,
+        "podPidsLimit": config.pod_pids_limit,
         "systemReserved": dict(config.reserved),
+        "kubeReserved": dict(config.kube_reserved),
+        "registerWithTaints": [dict(taint) for taint in config.taints],
         "cgroupDriver": "cgroupfs",
         "seccompDefault": True,
         "serializeImagePulls": False,
@@ -35,6 +37,7 @@ def kubelet_configuration(config: AgentConfig) -> Object:
         "nodeLeaseDurationSeconds": config.lease_duration,
         "evictionHard": _thresholds(config.eviction_hard),
         "evictionSoft": _thresholds(config.eviction_soft),
+        "evictionSoftGracePeriod": _graces(config),
         "evictionPressureTransitionPeriod": _duration(config.pressure_transition),
         "evictionMaxPodGracePeriod": int(config.eviction_max_pod_grace),
         "imageGCHighThresholdPercent": int(config.image_gc_high),
@@ -46,6 +49,11 @@ def kubelet_configuration(config: AgentConfig) -> Object:
 
 def _thresholds(text: str) -> dict[str, str]:
     return {one.signal: one.amount for one in pressure.parse(text)}
+
+
+def _graces(config: AgentConfig) -> dict[str, str]:
+    soft = pressure.parse(config.eviction_soft, config.eviction_soft_grace)
+    return {one.signal: _duration(one.grace) for one in soft}
 
 
 def _duration(seconds: float) -> str:

@@ -76,6 +76,7 @@ def wider(a: Limits, b: Limits) -> Limits:
         cpu_shares=max(a.cpu_shares or 0, b.cpu_shares or 0) or None,
         cpu_quota=max(a.cpu_quota, b.cpu_quota) if a.cpu_quota and b.cpu_quota else None,
         memory=max(a.memory, b.memory) if a.memory and b.memory else None,
+        pids=b.pids,
     )
 
 

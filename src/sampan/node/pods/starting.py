@@ -15,7 +15,7 @@ from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import deleting, find_container
 from sampan.node.pods.problems import ConfigProblem, NotStarted, VolumeError
 from sampan.node.pods.world import fail_pod, started
-from sampan.node.runtime import ContainerStatus, RuntimeFailure, SandboxConfig, SandboxStatus
+from sampan.node.runtime import ContainerStatus, Limits, RuntimeFailure, SandboxConfig, SandboxStatus
 
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
@@ -38,7 +38,7 @@ async def run_sandbox(driver: PodDriver, attempt: int) -> None:
         host_network = bool(pod["spec"].get("hostNetwork"))
         pool = kit.hooks.addresses
         address = await pool.allocate(pod) if pool and not host_network else ""
-        config = sandbox_config(pod, attempt, address, spec.kernel_hostname(pod, kit.config.cluster_domain))
+        config = sandbox_config(kit, pod, attempt, address)
         world.sandbox_attempt = attempt + 1
         world.sandbox = await _isolated_sandbox(kit, pod, config)
     except (RuntimeFailure, ConfigProblem, ApiError, OSError) as error:
@@ -80,7 +80,7 @@ def sandbox_addresses(kit: Kit, sandbox: SandboxStatus) -> list[str]:
     return list(known) or ([sandbox.config.ip] if sandbox.config.ip else [])
 
 
-def sandbox_config(pod: Object, attempt: int, address: str, hostname: str) -> SandboxConfig:
+def sandbox_config(kit: Kit, pod: Object, attempt: int, address: str) -> SandboxConfig:
     """The surroundings a pod's spec asks for."""
     meta, body = pod["metadata"], pod["spec"]
     security = body.get("securityContext") or {}
@@ -90,7 +90,7 @@ def sandbox_config(pod: Object, attempt: int, address: str, hostname: str) -> Sa
         pod_name=meta["name"],
         namespace=meta["namespace"],
         attempt=attempt,
-        hostname=hostname,
+        hostname=spec.kernel_hostname(pod, kit.config.cluster_domain),
         ip=address,
         host_network=bool(body.get("hostNetwork")),
         host_pid=bool(body.get("hostPID")),
@@ -99,10 +99,16 @@ def sandbox_config(pod: Object, attempt: int, address: str, hostname: str) -> Sa
         user_base=users.base(meta["uid"]) if body.get("hostUsers") is False else 0,
         sysctls={s["name"]: s["value"] for s in security.get("sysctls") or ()},
         cgroup=qos.cgroup(pod),
-        limits=qos.pod_limits(pod),
+        limits=_pod_limits(kit, pod),
         labels=spec.simulation_labels(pod),
         ports=[] if body.get("hostNetwork") else list(spec.host_ports(pod)),
     )
+
+
+def _pod_limits(kit: Kit, pod: Object) -> Limits:
+    """Of the pod's group: what it asks for, and how many processes this node gives a pod."""
+    most = kit.config.pod_pids_limit
+    return dataclasses.replace(qos.pod_limits(pod), pids=most if most > 0 else None)
 
 
 async def resize_sandbox(driver: PodDriver, before: bool = False) -> None:
@@ -113,7 +119,7 @@ async def resize_sandbox(driver: PodDriver, before: bool = False) -> None:
     sandbox = driver.world.sandbox
     if sandbox is None:
         return
-    has, limits = sandbox.config.limits, qos.pod_limits(driver.pod)
+    has, limits = sandbox.config.limits, _pod_limits(driver.kit, driver.pod)
     if before:
         limits = resize.wider(has, limits)
     if limits != has:
