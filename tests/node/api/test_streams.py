@@ -307,15 +307,25 @@ async def test_port_forward_by_websocket_channels(world, echo):
     raw.task.cancel()
 
 
-async def test_exec_by_spdy(world):
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("v5.channel.k8s.io, v4.channel.k8s.io, v3.channel.k8s.io", "v4.channel.k8s.io"),
+        ("v2.channel.k8s.io, channel.k8s.io", "v2.channel.k8s.io"),
+        ("", ""),
+    ],
+)
+async def test_exec_by_spdy(world, offered, chosen):
     world.pod()
     await world.clock.advance(0)
-    headers = {"upgrade": "SPDY/3.1", "x-stream-protocol-version": "v4.channel.k8s.io"}
+    headers = {"upgrade": "SPDY/3.1", "x-stream-protocol-version": offered}
     query = "command=echo&command=hi&output=1&error=1"
-    _, raw = await start(world, "/exec/default/p/c", query, headers)
+    head, raw = await start(world, "/exec/default/p/c", query, headers)
+    assert head.headers.get("x-stream-protocol-version", "") == chosen
     client = Spdy(raw)
     for number, kind in ((1, "error"), (3, "stdout"), (5, "stderr")):
         client.open(number, {"streamtype": kind})
     async with asyncio.timeout(5):
         seen = await client.collect([1, 3, 5])
-    assert seen[3] == b"hi\n" and orjson.loads(seen[1])["status"] == "Success"
+    assert seen[3] == b"hi\n"
+    assert orjson.loads(seen[1])["status"] == "Success" if chosen[:2] == "v4" else seen[1] == b""

@@ -21,7 +21,7 @@ WEBSOCKET = (
     "v2.channel.k8s.io",
     "channel.k8s.io",
 )
-SPDY = ("v4.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
+SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
 _CLOSE = 255
 _KINDS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
 
@@ -66,9 +66,8 @@ class WebSocketChannels:
 class SpdyChannels:
     """A stream a channel, told apart by their `streamtype` header."""
 
-    structured = True
-
-    def __init__(self, stream: Any, expected: set[int]) -> None:
+    def __init__(self, stream: Any, expected: set[int], protocol: str) -> None:
+        self.structured = protocol.startswith("v4.")
         self._incoming: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue()
         self._streams: dict[int, SpdyStream] = {}
         self._expected = expected

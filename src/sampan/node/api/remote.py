@@ -55,13 +55,15 @@ def serve(query: Query, begin: Begin, command: list[str], lets_go: bool = False)
 
         return Response(101, head, upgrade=websocket)
     if is_spdy(query.headers):
+        head = spdy_head(query.headers, SPDY)
+        protocol = head.get("x-stream-protocol-version", "")
 
         async def spdy(stream: Any) -> None:
-            channels = SpdyChannels(stream, {ERROR, *(c for c, wanted in wants.items() if wanted)})
+            channels = SpdyChannels(stream, {ERROR, *(c for c, wanted in wants.items() if wanted)}, protocol)
             await channels.opened()
             await _run(channels, begin, command, wants, lets_go)
 
-        return Response(101, spdy_head(query.headers, SPDY), upgrade=spdy)
+        return Response(101, head, upgrade=spdy)
     return text(400, "Upgrade request required\n")
 
 
