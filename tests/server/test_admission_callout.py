@@ -33,6 +33,8 @@ async def hook(certificates):
             ANSWER,
         )
 
+    silent = []  # held, so that nobody closes them
+
     async def serve(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(next(h for h in head.split(b"\r\n") if h.startswith(b"content-length")).split(b":")[1])
@@ -40,6 +42,8 @@ async def hook(certificates):
         if Hook.reply is not None:
             writer.write(Hook.reply)
             writer.close()
+        else:
+            silent.append(writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certificates[1])
     Hook.port = server.sockets[0].getsockname()[1]

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sampan.base import tls
 from sampan.base.clock import RealClock
 
 DAY = 86_400.0
@@ -350,8 +351,7 @@ def client_context(
     ca: bytes | None, cert_path: Path | None = None, key_path: Path | None = None
 ) -> ssl.SSLContext:
     """For a connection to a server whose certificate `ca` (PEM) signed; without one, the system's authorities."""
-    context = ssl.create_default_context(cadata=ca.decode()) if ca else ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = tls.client_context(data=ca.decode() if ca else "")
     if cert_path:
         context.load_cert_chain(cert_path, key_path)
     return context

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from sampan.base import tls
 from sampan.base.clock import Clock
 from sampan.client.connection import Body, Connection, Stale
 from sampan.client.messages import Request, Response
@@ -183,13 +184,9 @@ class HttpsTransport:
 def _context(ca: Pem | None, cert: Pem | None, key: Pem | None, verify: bool) -> ssl.SSLContext:
     trusted = _text(ca)
     if "-----BEGIN" in trusted:
-        context = ssl.create_default_context(cadata=trusted)
+        context = tls.client_context(data=trusted, verify=verify)
     else:
-        context = ssl.create_default_context(cafile=trusted or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        context = tls.client_context(file=trusted or None, verify=verify)
     context.set_alpn_protocols(["http/1.1"])
     if cert:
         _load_pair(context, cert, key)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from sampan.base import hostport
+from sampan.base import hostport, tls
 from sampan.node.pods.podspec import mains
 from sampan.node.runtime import Runtime, RuntimeFailure
 
@@ -136,7 +136,9 @@ async def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
     host, port = parts.hostname or "", parts.port or (443 if secure else 80)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        reader, writer = await asyncio.open_connection(host, port, ssl=_unverified() if secure else None)
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=tls.client_context(verify=False) if secure else None
+        )
     except OSError as error:
         raise ConnectionError(f'Get "{url}": dial tcp {hostport.join(host, port)}: {_cause(error)}') from None
     try:
@@ -162,13 +164,6 @@ async def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str, str]:
         return code, location, (await reader.readexactly(length)).decode("utf-8", "replace")
     finally:
         await _close(writer)
-
-
-def _unverified() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 # gRPC: the health protocol's one unary call over plain HTTP/2 (RFC 9113, RFC 7541 literals only, grpc.health.v1).

@@ -15,7 +15,6 @@ import ipaddress
 import json
 import shutil
 import socket
-import ssl
 import subprocess
 import tarfile
 import time
@@ -25,6 +24,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from sampan.base.tls import client_context
 
 USER, PASSWORD = "sailor", "swordfish"
 _BCRYPT = "$2b$04$sampansampansampansameVj8BKZl8aXmsotRe/LPUTn6OhEyJdCS"
@@ -86,7 +87,7 @@ class DockerRegistry:
     def call(self, method: str, path: str, body: bytes = b"", kind: str = "") -> http.client.HTTPResponse:
         address, _, port = self.host.rpartition(":")
         if self.tls:
-            context = ssl.create_default_context(cafile=str(self.ca))
+            context = client_context(file=str(self.ca))
             connection = http.client.HTTPSConnection(address, int(port), context=context, timeout=10)
         else:
             connection = http.client.HTTPConnection(address, int(port), timeout=10)

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from sampan.base import tls
 from sampan.node.images import manifests
 from sampan.node.images.reference import Reference
 from sampan.node.images.store import Store
@@ -236,11 +237,8 @@ class _Remote:
 
     def _context(self, host: str) -> ssl.SSLContext:
         authority = self._settings.authorities.get(host)
-        context = ssl.create_default_context(cafile=authority)
-        if not authority and (host in self._settings.insecure or is_loopback(host)):
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+        trusting = not authority and (host in self._settings.insecure or is_loopback(host))
+        return tls.client_context(file=authority, verify=not trusting)
 
     def _authorize(self, challenge: str) -> str:
         """Answer a 401. Raises PullError when we have nothing to answer with."""
