@@ -97,6 +97,15 @@ async def test_versions_scale_and_selectable_fields(defined):
         assert len(listed["items"]) == count
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", WIDGETS), ("PUT", f"{WIDGETS}/w")])
+async def test_protobuf_of_a_kind_without_field_numbers_is_refused(defined, method, path):
+    await defined.ok("POST", WIDGETS, widget(size=1))
+    headers = {"content-type": "application/vnd.kubernetes.protobuf"}
+    status, answer = await defined.call(method, path, b"k8s\0", headers=headers)
+    assert status == 415
+    assert answer["message"].endswith("accepted media types include: application/json, application/yaml")
+
+
 async def test_a_deprecated_version_says_so(ready):
     definition = copy.deepcopy(DEFINITION)
     definition["spec"]["versions"][1]["deprecated"] = True

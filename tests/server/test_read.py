@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 
 import orjson
@@ -109,6 +110,102 @@ async def test_refused_options(filled, query, status, message):
     code, answer = await filled.call("GET", f"{CMS}?{query}")
     assert code == status
     assert answer["message"].startswith(message)
+
+
+_NEEDED = "resourceVersionMatch is forbidden unless resourceVersion is provided"
+_NOT_ZERO = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+_INITIAL = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+_ALONE = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+_ONLY = 'Unsupported value: "Exact": supported values: "NotOlderThan"'
+
+
+# API concepts, "Semantics for get and list": how many come and whether there is more, or why it is refused.
+@pytest.mark.parametrize(
+    ("version", "match", "limit", "expected"),
+    [
+        ("", "", "", (4, False)),
+        ("", "", "2", (2, True)),
+        ("", "Exact", "", _NEEDED),
+        ("", "NotOlderThan", "2", _NEEDED),
+        ("0", "", "", (4, False)),
+        ("0", "", "2", (4, False)),  # from the cache, which knows no pages
+        ("0", "Exact", "", _NOT_ZERO),
+        ("0", "NotOlderThan", "", (4, False)),
+        ("0", "NotOlderThan", "2", (2, True)),
+        ("NOW", "", "", (4, False)),
+        ("NOW", "", "2", (2, True)),
+        ("NOW", "Exact", "", (4, False)),
+        ("NOW", "Exact", "2", (2, True)),
+        ("NOW", "NotOlderThan", "", (4, False)),
+        ("NOW", "NotOlderThan", "2", (2, True)),
+        ("NOW", "Sometimes", "", 'Unsupported value: "Sometimes": supported values: "Exact", "NotOlderThan"'),
+    ],
+)
+async def test_every_combination_of_version_and_match(filled, version, match, limit, expected):
+    now = (await filled.ok("GET", CMS))["metadata"]["resourceVersion"]
+    query = (
+        f"resourceVersion={now if version == 'NOW' else version}&resourceVersionMatch={match}&limit={limit}"
+    )
+    status, answer = await filled.call("GET", f"{CMS}?{query}")
+    if isinstance(expected, str):
+        assert status == 422 and expected in answer["message"]
+    else:
+        assert (len(answer["items"]), "continue" in answer["metadata"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("sendInitialEvents=true", _INITIAL),
+        ("sendInitialEvents=false&resourceVersion=0", _INITIAL),
+        ("resourceVersionMatch=NotOlderThan", _ALONE),
+        ("resourceVersionMatch=Exact&resourceVersion=NOW", _ALONE),
+        ("resourceVersionMatch=Exact&sendInitialEvents=true", _ONLY),
+        ("resourceVersionMatch=NotOlderThan&sendInitialEvents=true", 4),
+        ("resourceVersionMatch=NotOlderThan&sendInitialEvents=true&resourceVersion=0", 4),
+        ("resourceVersionMatch=NotOlderThan&sendInitialEvents=true&resourceVersion=NOW", 4),
+        ("resourceVersionMatch=NotOlderThan&sendInitialEvents=true&allowWatchBookmarks=1", 5),
+        ("resourceVersionMatch=NotOlderThan&sendInitialEvents=false", 0),
+        ("", 4),
+        ("resourceVersion=0", 4),
+        ("resourceVersion=NOW", 0),
+    ],
+)
+async def test_what_a_watch_begins_with(filled, query, expected):
+    now = (await filled.ok("GET", CMS))["metadata"]["resourceVersion"]
+    path = f"{CMS}?watch=1&timeoutSeconds=1&{query.replace('NOW', now)}"
+    if isinstance(expected, str):
+        status, answer = await filled.call("GET", path)
+        assert status == 422 and expected in answer["message"]
+        return
+    response = await filled.response("GET", path)
+    reading = asyncio.ensure_future(read_body(response))
+    await filled.clock.advance(2)
+    assert len((await reading).splitlines()) == expected
+
+
+async def test_unknown_parameters_are_ignored(filled):
+    assert len((await filled.ok("GET", f"{CMS}?shardSelector=x&newIdea=1"))["items"]) == 4
+
+
+async def test_an_expired_page_is_told_how_to_go_on(make_api):
+    api = make_api()
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+    for name in "abc":
+        await api.ok("POST", CMS, {"metadata": {"name": name}})
+    first = (await api.ok("GET", f"{CMS}?limit=1"))["metadata"]
+    await api.clock.advance(100)
+    for name in "defgh":
+        await api.ok("POST", CMS, {"metadata": {"name": name}})
+    await api.clock.advance(1000)
+    status, refused = await api.call("GET", f"{CMS}?limit=1&continue={first['continue']}")
+    assert (status, refused["reason"]) == (410, "Expired")
+    assert "continue parameter is too old to display a consistent list result" in refused["message"]
+    rest = await api.ok("GET", f"{CMS}?continue={refused['metadata']['continue']}")
+    assert _names(rest) == ["b", "c", "d", "e", "f", "g", "h"]
+    old = f"{CMS}?resourceVersion={first['resourceVersion']}&resourceVersionMatch=Exact"
+    status, refused = await api.call("GET", old)
+    assert (status, refused["reason"], "metadata" in refused and refused["metadata"]) == (410, "Expired", {})
 
 
 async def test_other_forms(filled):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import orjson
+import pytest
 
 CMS = "/api/v1/namespaces/d/configmaps"
 
@@ -69,6 +70,28 @@ async def test_initial_events_end_with_a_bookmark(ready):
     watcher = await _watch(ready, query)
     assert [e["type"] for e in watcher.events] == ["ADDED", "BOOKMARK"]
     assert watcher.events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    watcher.task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("PartialObjectMetadata", None), ("Table", [["a", 1, "0s"]])],
+)
+async def test_other_forms_of_a_watch(ready, kind, first):
+    await ready.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+    query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    accept = f"application/json;as={kind};v=v1;g=meta.k8s.io"
+    watcher = await _watch(ready, query, headers={"accept": accept})
+    await ready.ok("DELETE", f"{CMS}/a")
+    await ready.clock.settle()
+    assert [e["type"] for e in watcher.events] == ["ADDED", "BOOKMARK", "DELETED"]
+    for event in watcher.events:
+        assert (event["object"]["kind"], event["object"]["apiVersion"]) == (kind, "meta.k8s.io/v1")
+        assert "data" not in event["object"]
+    if first:
+        tables = [e["object"] for e in watcher.events]
+        assert [r["cells"] for r in tables[0]["rows"]] == first
+        assert [bool(t["columnDefinitions"]) for t in tables] == [True, False, False]  # told once
     watcher.task.cancel()
 
 

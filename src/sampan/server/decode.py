@@ -26,7 +26,7 @@ def body(call: Call, row: Resource, validation: str = "Warn", *, kinds: tuple[st
     Raises 400 and 415.
     """
     request = call.request
-    media = negotiate.body_type(request.headers)
+    media = negotiate.body_type(request.headers, negotiate.TEXT if row.custom else negotiate.ACCEPTED)
     obj = parse(call, row, media)
     duplicates: list[str] = []
     if validation != "Ignore":

@@ -15,6 +15,7 @@ JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 ACCEPTED = (JSON, YAML, PROTOBUF)
+TEXT = (JSON, YAML)  # custom resources have no fields' numbers
 
 _WILDCARDS = {"*/*": JSON, "application/*": JSON}
 _PARTIAL = "PartialObjectMetadata"
