@@ -34,6 +34,7 @@ from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.images.service import ImageService
 from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
+from sampan.node.network import traffic
 
 log = logging.logger("agent")
 
@@ -101,6 +102,7 @@ class NodeProcess:
             pod_ranges=pods.set_cidrs,
             isolate=self.network.policies.isolate,
             withdrawn=self.network.proxy.withdrawn,
+            traffic=traffic.by_sandbox,
             services=lambda namespace: self.network.view.list("services", namespace),
         )
         self.agent = Agent(

@@ -82,6 +82,7 @@ class NodeHooks:
     isolate(pod, addresses): returns once the network policies of a pod that has just got its addresses are in force
         (before its first container starts); with no addresses: it has them no longer. Raises OSError.
     withdrawn(pod): returns once this node's proxy no longer sends new traffic to the pod.
+    traffic(sandbox_ids): received bytes and errors, sent bytes and errors of each, and of the node as "". May block.
     services(namespace): Service objects visible there, for the `*_SERVICE_HOST` variables.
     """
 
@@ -90,4 +91,5 @@ class NodeHooks:
     pod_ranges: Callable[[Sequence[str]], Any] | None = None
     isolate: Callable[[Object, Sequence[str]], Awaitable[Any]] | None = None
     withdrawn: Callable[[Object], Awaitable[Any]] | None = None
+    traffic: Callable[[Iterable[str]], Mapping[str, tuple[int, int, int, int]]] = lambda sandbox_ids: {}
     services: Callable[[str], Iterable[Object]] = lambda namespace: ()

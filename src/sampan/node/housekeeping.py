@@ -117,7 +117,7 @@ class Housekeeping:
             parts = {s.config.name: used[s.config.id] for s in driver.world.running() if s.config.id in used}
             subject = Subject(driver.pod, parts)
             if with_disk:
-                paths = self._paths(driver)
+                paths = self.paths(driver)
                 everything = [*paths.logs.values(), *paths.layers.values(), *paths.volumes.values()]
                 subject.disk, subject.inodes = await asyncio.to_thread(disk.usage, everything)
             result.append(subject)
@@ -148,13 +148,13 @@ class Housekeeping:
         for driver in self._active():
             if not _is_limited(driver.pod) or pressure.is_critical(driver.pod):
                 continue
-            text = await asyncio.to_thread(exceeded, driver.pod, self._paths(driver))
+            text = await asyncio.to_thread(exceeded, driver.pod, self.paths(driver))
             if text:
                 await self._evict(Subject(driver.pod), text, _IMMEDIATE)
                 evicted = True
         return evicted
 
-    def _paths(self, driver: PodDriver) -> Paths:
+    def paths(self, driver: PodDriver) -> Paths:
         layer = getattr(self._kit.runtime, "writable_layer", lambda _: "")
         attempts = list(driver.world.containers.values())
         logs: dict[str, str] = {}
@@ -192,13 +192,21 @@ class Housekeeping:
         pids = seen["pid.available"]
         return {
             "fs": _fs(seen, "nodefs", stamp),
-            "runtime": {"imageFs": _fs(seen, "imagefs", stamp)},
+            "runtime": {"imageFs": _fs(seen, "imagefs", stamp), "containerFs": _fs(seen, "nodefs", stamp)},
             "rlimit": {"time": stamp, "maxpid": pids.capacity, "curproc": pids.capacity - pids.available},
         }
 
 
 def _fs(seen: Mapping[str, Observation], name: str, stamp: str) -> Object:
-    space, inodes = seen[f"{name}.available"], seen[f"{name}.inodesFree"]
+    return _figures(seen[f"{name}.available"], seen[f"{name}.inodesFree"], stamp)
+
+
+def file_system(path: str, stamp: str) -> Object:
+    """FsStats of the file system that holds `path`. Raises OSError."""
+    return _figures(*disk.space(path), stamp)
+
+
+def _figures(space: Observation, inodes: Observation, stamp: str) -> Object:
     return {
         "time": stamp,
         "availableBytes": space.available,

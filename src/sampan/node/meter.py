@@ -30,6 +30,8 @@ class Measured:
     working_set: int
     rss: int
     processes: int
+    page_faults: int = 0
+    major_page_faults: int = 0
 
 
 class Meter:
@@ -64,6 +66,7 @@ class Meter:
             resident = int(file.read().split()[1]) * resource.getpagesize()
         stats = {"cpu_seconds": used.ru_utime + used.ru_stime, "memory_rss": resident}
         stats |= {"memory_working_set": resident, "pids": 1}
+        stats |= {"page_faults": used.ru_minflt + used.ru_majflt, "major_page_faults": used.ru_majflt}
         return self._measured(_SELF, stats, self._begun, self._clock.now())
 
     def _measured(self, id_: str, one: Mapping[str, float], since: float, now: float) -> Measured:
@@ -82,4 +85,6 @@ class Meter:
             working_set=working,
             rss=int(one.get("memory_rss", 0)),
             processes=int(one.get("pids", 0)),
+            page_faults=int(one.get("page_faults", 0)),
+            major_page_faults=int(one.get("major_page_faults", 0)),
         )

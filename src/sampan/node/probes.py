@@ -76,6 +76,7 @@ class ProbeManager:
         streak, last, title = 0, None, _TITLES[kind]
         while True:
             looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
+            begun = self._clock.monotonic()
             try:
                 ok, seen = await self._look(driver, container, container_id, probe)
             except checks.Unknown as error:  # counts neither way
@@ -86,7 +87,7 @@ class ProbeManager:
                 continue
             streak = streak + 1 if ok is last else 1
             last = ok
-            looks.results[name, title, "successful" if ok else "failed"] += 1
+            looks.add(name, title, ok, self._clock.monotonic() - begun)
             if not ok:
                 driver.record("Warning", "Unhealthy", f"{title} probe failed: {seen}", name)
             elif seen.startswith(checks.REDIRECTED):

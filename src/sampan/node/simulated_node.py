@@ -165,6 +165,8 @@ class SimulatedVolumes:
     def disk_paths(self, pod: Object) -> dict[str, str]:
         return {}
 
+    measured_paths = disk_paths
+
     async def remove_logs(self, pod: Object) -> None:
         pass
 
@@ -237,5 +239,5 @@ class SimulatedProber:
     def _tell(self, driver: Any, name: str, container_id: str, kind: str, ok: bool) -> None:
         if driver.uid in self._seen:
             looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
-            looks.results[name, kind.capitalize(), "successful" if ok else "failed"] += 1
+            looks.add(name, kind.capitalize(), ok, 0.0)
         driver.probed(name, container_id, kind, ok)

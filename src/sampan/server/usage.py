@@ -61,7 +61,9 @@ class Usage:
         nodes = self._server.nodes
         if nodes is None:
             return None
-        request = Request("GET", "/stats/summary", "", {"accept": "application/json"}, b"")
+        request = Request(
+            "GET", "/stats/summary", "only_cpu_and_memory=true", {"accept": "application/json"}, b""
+        )
         try:
             async with self._limit, self._server.clock.timeout(_PATIENCE):
                 response = await nodes.request(node, request)

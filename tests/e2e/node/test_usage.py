@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from harness import Kubectl, eventually, shell
 
@@ -60,6 +61,33 @@ def test_what_a_node_serves_through_the_server(kubectl: Kubectl) -> None:
     assert "node is up" in kubectl(f"{raw}/logs/?query=kubelet")
     summary = json.loads(kubectl(f"{raw}/stats/summary"))
     assert summary["node"]["fs"]["capacityBytes"] > summary["node"]["fs"]["availableBytes"] > 0
-    assert any(one["podRef"]["name"] == "seen" for one in summary["pods"])
+    assert summary["node"]["network"]["rxBytes"] > 0
     assert 'pod="seen"' in kubectl(f"{raw}/metrics/cadvisor")
     assert kubectl(f"{raw}/healthz") == "ok"
+
+
+def test_a_pods_summary_tells_of_memory_disk_volumes_and_network(kubectl: Kubectl) -> None:
+    kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}})
+    writes = "head -c 3000000 /dev/zero >/tmp/own; head -c 2000000 /dev/zero >/data/file; echo words; sleep infinity"
+    mounts = [{"name": "data", "mountPath": "/data"}, {"name": "map", "mountPath": "/map"}]
+    main = shell(writes, volumeMounts=mounts, resources={"limits": {"memory": "64Mi"}})
+    volumes = [{"name": "data", "emptyDir": {}}, {"name": "map", "configMap": {"name": "c"}}]
+    kubectl.run_pod("full", {"containers": [main], "volumes": volumes})
+    node = kubectl.get("pod/full")["spec"]["nodeName"]
+
+    def own() -> Any:
+        summary = json.loads(kubectl(f"get --raw /api/v1/nodes/{node}/proxy/stats/summary"))
+        (found,) = [p for p in summary["pods"] if p["podRef"]["namespace"] == kubectl.namespace]
+        assert found["ephemeral-storage"]["usedBytes"] > 5_000_000
+        return found
+
+    found = eventually(own)
+    (container,) = found["containers"]
+    assert 3_000_000 <= container["rootfs"]["usedBytes"] < 4_000_000
+    assert container["logs"]["usedBytes"] > 0 and container["logs"]["capacityBytes"] > 0
+    for part in (container, found):
+        assert 0 < part["memory"]["availableBytes"] < 64 << 20 and part["memory"]["pageFaults"] > 0
+    by_name = {volume["name"]: volume for volume in found["volume"]}
+    assert 2_000_000 <= by_name["data"]["usedBytes"] < 3_000_000
+    assert by_name["map"]["inodesUsed"] > 0 and len(by_name) == 3, "the account's token is the third"
+    assert found["network"]["name"] == "eth0" and found["network"]["txBytes"] > 0

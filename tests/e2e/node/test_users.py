@@ -5,12 +5,12 @@ from __future__ import annotations
 from harness import Kubectl, pod, server, shell
 
 
-def test_a_pod_with_users_of_its_own(kubectl: Kubectl) -> None:
+def test_a_pod_with_users_of_its_own(kubectl: Kubectl, busybox: str) -> None:
     kubectl("create configmap words --from-literal=word=hello")
     mounts = [{"name": "words", "mountPath": "/words"}, {"name": "disk", "mountPath": "/disk"}]
-    script = "id -u; cat /words/word; echo; echo x > /disk/file; stat -c %u /disk/file; cut -c1-40 /proc/self/uid_map"
+    script = "id -u; cat /words/word; echo; echo x > /disk/file; busybox stat -c %u /disk/file; cat /proc/self/uid_map"
     volumes = [{"name": "words", "configMap": {"name": "words"}}, {"name": "disk", "emptyDir": {}}]
-    main = shell(f"{script}; sleep infinity", volumeMounts=mounts)
+    main = shell(f"{script}; sleep infinity", volumeMounts=mounts, image=busybox)
     kubectl.run_pod("own", {"hostUsers": False, "containers": [main], "volumes": volumes})
     lines = kubectl("logs own").split("\n")
     assert lines[:3] == ["0", "hello", "0"]

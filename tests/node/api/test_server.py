@@ -81,6 +81,9 @@ async def test_results_of_probes_as_monitoring_asks_for_them(world, served):
     of = f'namespace="default",pod="p",pod_uid="{pod["metadata"]["uid"]}"'
     labels = f'container="c",{of},probe_type="Readiness",result="successful"'
     assert f"prober_probe_total{{{labels}}} 1\n".encode() in text
+    took = 'container="c",namespace="default",pod="p",probe_type="Readiness"'
+    assert f'prober_probe_duration_seconds_bucket{{{took},le="+Inf"}} 1\n'.encode() in text
+    assert f"prober_probe_duration_seconds_count{{{took}}} 1\n".encode() in text
 
 
 async def test_a_command_is_run_and_its_output_returned(world):

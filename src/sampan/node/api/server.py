@@ -21,7 +21,7 @@ from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
-from sampan.node.api import access, configz, logs, nodelogs, portforward, remote, stats, websocket
+from sampan.node.api import access, configz, logs, metrics, nodelogs, portforward, remote, stats, websocket
 from sampan.node.api.http import HttpServer
 from sampan.node.api.query import Query, text
 from sampan.node.pods.driver import PodDriver
@@ -102,15 +102,16 @@ class KubeletApi:
             case ["pods"] | ["runningpods"]:
                 return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods()})
             case ["stats", "summary"]:
-                return _json(await stats.summary(self._agent, self._clock.now()))
+                part = query.flag("only_cpu_and_memory")
+                return _json(await stats.summary(self._agent, self._clock.now(), part))
             case ["metrics", "resource"]:
-                return text(200, await stats.resource_metrics(self._agent, self._clock.now()), _METRICS)
+                return text(200, await metrics.resources(self._agent, self._clock.now()), _METRICS)
             case ["metrics", "cadvisor"]:
-                return text(200, await stats.container_metrics(self._agent, self._clock.now()), _METRICS)
+                return text(200, await metrics.containers(self._agent), _METRICS)
             case ["metrics", "probes"]:
-                return text(200, stats.probe_metrics(self._agent), _METRICS)
+                return text(200, metrics.probes(self._agent), _METRICS)
             case ["metrics"]:
-                return text(200, stats.metrics(self._agent), _METRICS)
+                return text(200, await metrics.own(self._agent, self._clock.now()), _METRICS)
             case ["shutdown"]:
                 return await self._shutdown(query)
             case ["configz"]:

@@ -1,64 +1,90 @@
-"""What pods and node use, in kubelet's forms: /stats/summary and the pages below /metrics."""
+"""/stats/summary: what the node and its pods use, in kubelet's form (stats.k8s.io v1alpha1 of `k8s.io/kubelet`)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sampan.base.clock import rfc3339
+from sampan.node import disk
 from sampan.node.agent import Agent
+from sampan.node.housekeeping import file_system
 from sampan.node.meter import Measured
 from sampan.node.pods.driver import PodDriver
 
-_STATES = ("created", "exited", "running")
-
 Object = dict[str, Any]
+Counters = tuple[int, int, int, int]
 
 
-async def summary(agent: Agent, now: float) -> Object:
-    """The stats/v1alpha1 Summary. Rates are over `windowSeconds`, an addition of ours."""
+async def summary(agent: Agent, now: float, only_cpu_and_memory: bool = False) -> Object:
+    """The Summary. Rates are over `windowSeconds`, an addition of ours. Disk and network cost most of the work."""
     drivers = list(agent.manager.drivers.values())
-    started = {s.config.id: s.started_at for d in drivers for s in d.world.running()}
-    used = await agent.meter.measure(started)
+    used = await measured(agent)
     stamp = rfc3339(now)
-    everything = list(used.values())
-    own = agent.meter.own()
-    node: Object = {
-        "nodeName": agent.name,
-        "startTime": rfc3339(agent.started_at),
-        **_usage([*everything, own], stamp),
-        **await agent.housekeeping.node_stats(stamp),
-    }
-    system = [
-        {"name": "kubelet", "startTime": rfc3339(agent.started_at), **_usage([own], stamp)},
-        {"name": "pods", "startTime": rfc3339(agent.started_at), **_usage(everything, stamp)},
+    everything, own = list(used.values()), agent.meter.own()
+    begun = {"startTime": rfc3339(agent.started_at)}
+    node: Object = {"nodeName": agent.name, **begun, **_usage([*everything, own], stamp)}
+    node["systemContainers"] = [
+        {"name": "kubelet", **begun, **_usage([own], stamp)},
+        {"name": "pods", **begun, **_usage(everything, stamp)},
     ]
-    return {
-        "node": node | {"systemContainers": system},
-        "pods": [_pod(driver, used, stamp) for driver in drivers],
-    }
+    pods = [_pod(driver, used, stamp) for driver in drivers]
+    if not only_cpu_and_memory:
+        node |= await agent.housekeeping.node_stats(stamp)
+        ids = {d.uid: d.world.sandbox.config.id for d in drivers if d.world.sandbox is not None}
+        traffic = await asyncio.to_thread(agent.hooks.traffic, ids.values())
+        node |= _network(traffic.get(""), stamp)
+        for pod, driver in zip(pods, drivers, strict=True):
+            pod |= _network(traffic.get(ids.get(driver.uid, "?")), stamp)
+            if agent.config.root:
+                await asyncio.to_thread(_add_storage, agent, driver, pod, stamp)
+    return {"node": node, "pods": pods}
+
+
+async def measured(agent: Agent) -> Mapping[str, Measured]:
+    """What each running container uses, by id."""
+    drivers = agent.manager.drivers.values()
+    started = {s.config.id: s.started_at for d in drivers for s in d.world.running()}
+    return await agent.meter.measure(started)
 
 
 def _pod(driver: PodDriver, used: Mapping[str, Measured], stamp: str) -> Object:
     meta = driver.pod["metadata"]
     found = [(s, used[s.config.id]) for s in driver.world.running() if s.config.id in used]
     containers = [
-        {"name": s.config.name, "startTime": rfc3339(s.started_at), **_usage([one], stamp)}
+        {
+            "name": s.config.name,
+            "startTime": rfc3339(s.started_at),
+            **_usage([one], stamp, s.config.limits.memory),
+        }
         for s, one in found
     ]
+    sandbox = driver.world.sandbox
+    limit = sandbox.config.limits.memory if sandbox is not None else None
     return {
         "podRef": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
         "startTime": rfc3339(driver.world.first_seen),
         "containers": containers,
-        **_usage([one for _, one in found], stamp),
+        **_usage([one for _, one in found], stamp, limit),
         "process_stats": {"process_count": sum(one.processes for _, one in found)},
     }
 
 
-def _usage(parts: Iterable[Measured], stamp: str) -> Object:
-    """cpu and memory of several together."""
+def _usage(parts: Iterable[Measured], stamp: str, limit: int | None = None) -> Object:
+    """cpu and memory of several together; `limit` in bytes tells how much memory is left."""
     parts = list(parts)
+    working = sum(p.working_set for p in parts)
+    memory = {
+        "time": stamp,
+        "usageBytes": sum(p.usage for p in parts),
+        "workingSetBytes": working,
+        "rssBytes": sum(p.rss for p in parts),
+        "pageFaults": sum(p.page_faults for p in parts),
+        "majorPageFaults": sum(p.major_page_faults for p in parts),
+    }
+    if limit:
+        memory["availableBytes"] = max(limit - working, 0)
     return {
         "cpu": {
             "time": stamp,
@@ -66,113 +92,56 @@ def _usage(parts: Iterable[Measured], stamp: str) -> Object:
             "usageCoreNanoSeconds": int(sum(p.cpu_seconds for p in parts) * 1e9),
             "windowSeconds": round(min((p.window for p in parts), default=0.0), 3),
         },
-        "memory": {
-            "time": stamp,
-            "usageBytes": sum(p.usage for p in parts),
-            "workingSetBytes": sum(p.working_set for p in parts),
-            "rssBytes": sum(p.rss for p in parts),
-        },
+        "memory": memory,
     }
 
 
-async def resource_metrics(agent: Agent, now: float) -> bytes:
-    """/metrics/resource: CPU seconds and working sets, by container, pod and node."""
-    data = await summary(agent, now)
-    cpu, memory, pod_cpu, pod_memory = [], [], [], []
-    for pod in data["pods"]:
-        ref = pod["podRef"]
-        whole = f'namespace="{ref["namespace"]}",pod="{ref["name"]}"'
-        pod_cpu.append(f"pod_cpu_usage_seconds_total{{{whole}}} {_seconds(pod)}")
-        pod_memory.append(f"pod_memory_working_set_bytes{{{whole}}} {_bytes(pod)}")
-        for container in pod["containers"]:
-            labels = f'container="{container["name"]}",namespace="{ref["namespace"]}",pod="{ref["name"]}"'
-            cpu.append(f"container_cpu_usage_seconds_total{{{labels}}} {_seconds(container)}")
-            memory.append(f"container_memory_working_set_bytes{{{labels}}} {_bytes(container)}")
-    lines = [
-        "# TYPE container_cpu_usage_seconds_total counter",
-        *cpu,
-        "# TYPE container_memory_working_set_bytes gauge",
-        *memory,
-        "# TYPE pod_cpu_usage_seconds_total counter",
-        *pod_cpu,
-        "# TYPE pod_memory_working_set_bytes gauge",
-        *pod_memory,
-        "# TYPE node_cpu_usage_seconds_total counter",
-        f"node_cpu_usage_seconds_total {_seconds(data['node'])}",
-        "# TYPE node_memory_working_set_bytes gauge",
-        f"node_memory_working_set_bytes {_bytes(data['node'])}",
-    ]
-    return ("\n".join(lines) + "\n").encode()
+def _network(counters: Counters | None, stamp: str) -> Object:
+    if counters is None:
+        return {}
+    names = ("rxBytes", "rxErrors", "txBytes", "txErrors")
+    interface = {"name": "eth0", **dict(zip(names, counters, strict=True))}
+    return {"network": {"time": stamp, **interface, "interfaces": [interface]}}
 
 
-def _seconds(entry: Object) -> float:
-    return entry["cpu"]["usageCoreNanoSeconds"] / 1e9
+def _add_storage(agent: Agent, driver: PodDriver, pod: Object, stamp: str) -> None:
+    """rootfs and logs of containers, volumes, and the sum of what counts as ephemeral storage. Blocking."""
+    paths = agent.housekeeping.paths(driver)
+    root = file_system(agent.config.root, stamp)
+    total = [0, 0]
+
+    def used(path: str, base: Object = root) -> Object:
+        size, inodes = disk.usage([path])
+        total[0] += size
+        total[1] += inodes
+        return base | {"usedBytes": size, "inodesUsed": inodes}
+
+    for container in pod["containers"]:
+        container["rootfs"] = used(paths.layers.get(container["name"], ""))
+        container["logs"] = used(paths.logs.get(container["name"], ""))
+    pod["volume"] = []
+    claims = {
+        v["name"]: claim for v in driver.pod["spec"].get("volumes") or () if (claim := _claim(driver, v))
+    }
+    for name, path in agent.kit.volumes.measured_paths(driver.pod).items():
+        try:
+            base = file_system(path, stamp)
+        except OSError:
+            continue  # it went with its pod
+        if name in claims:
+            reference = {"name": claims[name], "namespace": pod["podRef"]["namespace"]}
+            pod["volume"].append({"name": name, "pvcRef": reference, **base})
+            continue
+        if name in paths.volumes:
+            pod["volume"].append({"name": name, **used(path, base)})
+            continue
+        size, inodes = disk.usage([path])
+        pod["volume"].append({"name": name, **base, "usedBytes": size, "inodesUsed": inodes})
+    pod["ephemeral-storage"] = root | {"usedBytes": total[0], "inodesUsed": total[1]}
 
 
-def _bytes(entry: Object) -> int:
-    return entry["memory"]["workingSetBytes"]
-
-
-def metrics(agent: Agent) -> bytes:
-    """/metrics: how many pods and containers this node carries."""
-    worlds = [driver.world for driver in agent.manager.drivers.values()]
-    states = Counter(one.state for world in worlds for one in world.containers.values())
-    running = sum(1 for world in worlds if world.sandbox is not None and world.sandbox.ready)
-    lines = [
-        "# TYPE kubelet_node_name gauge",
-        f'kubelet_node_name{{node="{agent.name}"}} 1',
-        "# TYPE kubelet_active_pods gauge",
-        f"kubelet_active_pods {len(worlds)}",
-        "# TYPE kubelet_running_pods gauge",
-        f"kubelet_running_pods {running}",
-        "# TYPE kubelet_running_containers gauge",
-        *(f'kubelet_running_containers{{container_state="{state}"}} {states[state]}' for state in _STATES),
-    ]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def probe_metrics(agent: Agent) -> bytes:
-    """/metrics/probes: how often each probe of a container that is here had which result."""
-    lines = ["# TYPE prober_probe_total counter"]
-    for looks in agent.kit.prober.looks():
-        meta = looks.metadata
-        of = f'namespace="{meta["namespace"]}",pod="{meta["name"]}",pod_uid="{meta["uid"]}"'
-        for (container, kind, result), count in sorted(looks.results.items()):
-            labels = f'container="{container}",{of},probe_type="{kind}",result="{result}"'
-            lines.append(f"prober_probe_total{{{labels}}} {count}")
-    return ("\n".join(lines) + "\n").encode()
-
-
-async def container_metrics(agent: Agent, now: float) -> bytes:
-    """/metrics/cadvisor: the counters of containers under the names dashboards ask for."""
-    drivers = list(agent.manager.drivers.values())
-    started = {s.config.id: s.started_at for d in drivers for s in d.world.running()}
-    used = await agent.meter.measure(started)
-    families: dict[str, list[str]] = {name: [] for name in _CADVISOR}
-    for driver in drivers:
-        meta = driver.pod["metadata"]
-        for status in driver.world.running():
-            one = used.get(status.config.id)
-            if one is None:
-                continue
-            labels = (
-                f'container="{status.config.name}",id="/{status.config.id}",image="{status.config.image.ref}",'
-                f'name="{status.config.id}",namespace="{meta["namespace"]}",pod="{meta["name"]}"'
-            )
-            for name, (_, value) in _CADVISOR.items():
-                families[name].append(f"{name}{{{labels}}} {value(one)}")
-            families["container_start_time_seconds"][-1] = (
-                f"container_start_time_seconds{{{labels}}} {status.started_at}"
-            )
-    lines = [f"# TYPE {name} {_CADVISOR[name][0]}\n" + "\n".join(rows) for name, rows in families.items()]
-    return ("\n".join(lines) + "\n").encode()
-
-
-_CADVISOR: Mapping[str, tuple[str, Callable[[Measured], float]]] = {
-    "container_cpu_usage_seconds_total": ("counter", lambda m: m.cpu_seconds),
-    "container_memory_usage_bytes": ("gauge", lambda m: m.usage),
-    "container_memory_working_set_bytes": ("gauge", lambda m: m.working_set),
-    "container_memory_rss": ("gauge", lambda m: m.rss),
-    "container_processes": ("gauge", lambda m: m.processes),
-    "container_start_time_seconds": ("gauge", lambda m: 0.0),
-}
+def _claim(driver: PodDriver, volume: Object) -> str:
+    """The PersistentVolumeClaim behind a volume, "" for others."""
+    if "ephemeral" in volume:
+        return f"{driver.pod['metadata']['name']}-{volume['name']}"
+    return (volume.get("persistentVolumeClaim") or {}).get("claimName", "")

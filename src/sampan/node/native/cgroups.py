@@ -155,18 +155,24 @@ def _set(file: str, value: object) -> None:
 
 def _number(file: str, key: str = "") -> int:
     """A counter, or the counter `key` of a file of "key value" lines; 0 when absent."""
+    if key:
+        return _numbers(file).get(key, 0)
     try:
         with open(file) as opened:
-            text = opened.read()
+            text = opened.read().strip()
     except OSError:
         return 0
-    if not key:
-        return int(text) if text.strip().isdigit() else 0
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == key:
-            return int(value)
-    return 0
+    return int(text) if text.isdigit() else 0
+
+
+def _numbers(file: str) -> dict[str, int]:
+    """The counters of a file of "key value" lines."""
+    try:
+        with open(file) as opened:
+            rows = [line.split() for line in opened]
+    except OSError:
+        return {}
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
 
 
 def oom_kills(path: str) -> int:
@@ -180,31 +186,30 @@ def oom_kills(path: str) -> int:
 
 
 def stats(path: str) -> dict[str, float]:
-    """cpu_seconds, memory_usage, memory_working_set, memory_rss, pids; {} when the group is gone."""
+    """cpu_seconds, memory_usage, memory_working_set, memory_rss, page faults, pids; {} when the group is gone."""
     table = layout()
-    if "" in table:
-        group = f"{table['']}/{path}"
-        if not os.path.isdir(group):
-            return {}
-        usage = _number(f"{group}/memory.current")
-        idle = _number(f"{group}/memory.stat", "inactive_file")
-        rss = _number(f"{group}/memory.stat", "anon")
+    new = "" in table
+    if not new and "memory" not in table:
+        return {}
+    group = f"{table['' if new else 'memory']}/{path}"
+    if not os.path.isdir(group):
+        return {}
+    memory = _numbers(f"{group}/memory.stat")
+    of = "" if new else "total_"  # version 1 gives the figures of the group alone, too
+    usage = _number(f"{group}/{'memory.current' if new else 'memory.usage_in_bytes'}")
+    if new:
         cpu = _number(f"{group}/cpu.stat", "usage_usec") / 1e6
         pids = _number(f"{group}/pids.current")
     else:
-        group = f"{table.get('memory', '')}/{path}"
-        if "memory" not in table or not os.path.isdir(group):
-            return {}
-        usage = _number(f"{group}/memory.usage_in_bytes")
-        idle = _number(f"{group}/memory.stat", "total_inactive_file")
-        rss = _number(f"{group}/memory.stat", "total_rss")
         cpu = _number(f"{table.get('cpuacct', '')}/{path}/cpuacct.usage") / 1e9
         pids = len(members(path))
     return {
         "cpu_seconds": cpu,
         "memory_usage": usage,
-        "memory_working_set": max(0, usage - idle),
-        "memory_rss": rss,
+        "memory_working_set": max(0, usage - memory.get(f"{of}inactive_file", 0)),
+        "memory_rss": memory.get("anon" if new else "total_rss", 0),
+        "page_faults": memory.get(f"{of}pgfault", 0),
+        "major_page_faults": memory.get(f"{of}pgmajfault", 0),
         "pids": pids,
     }
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
+from sampan.node.histogram import Histogram
 from sampan.node.runtime import Image, Images, Mount, Runtime
 
 Object = dict[str, Any]
@@ -43,6 +44,10 @@ class Volumes(Protocol):
         """Where the pod's emptyDir volumes on disk lie, by name."""
         ...
 
+    def measured_paths(self, pod: Object) -> Mapping[str, str]:
+        """Where the pod's volumes lie whose use can be told, by name."""
+        ...
+
     async def remove_logs(self, pod: Object) -> None: ...
 
     async def sweep(self, present: Set[str]) -> None:
@@ -60,10 +65,19 @@ class Volumes(Protocol):
 
 @dataclass(slots=True)
 class ProbeLooks:
-    """How often the probes of one pod, whose metadata this is, had which result: (container, probe type, result)."""
+    """What the probes of one pod, whose metadata this is, have seen.
+
+    results: how often, by (container, probe type, result); durations: seconds of the successful looks, by (container, type).
+    """
 
     metadata: Object
     results: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    durations: dict[tuple[str, str], Histogram] = field(default_factory=dict)
+
+    def add(self, container: str, kind: str, ok: bool, seconds: float) -> None:
+        self.results[container, kind, "successful" if ok else "failed"] += 1
+        if ok:
+            self.durations.setdefault((container, kind), Histogram()).observe(seconds)
 
 
 class Prober(Protocol):

@@ -290,6 +290,13 @@ class VolumeManager:
         ]
         return {name: paths[name] for name in on_disk if name in paths}
 
+    def measured_paths(self, pod: Object) -> dict[str, str]:
+        """Where the pod's volumes lie whose use can be told, by name: all but a node's own directories and images."""
+        paths = self._paths.get(pod["metadata"]["uid"], {})
+        volumes = pod["spec"].get("volumes") or ()
+        wanted = [v["name"] for v in volumes if "hostPath" not in v and "image" not in v]
+        return {name: paths[name] for name in wanted if name in paths}
+
     # Taking down
 
     async def unmount(self, pod_uid: str) -> None:
