@@ -111,6 +111,26 @@ def test_pod_exec_and_logs(core: client.CoreV1Api, kubectl: Kubectl, space: str)
     assert session.read_stdout() == "two\n" and session.returncode == 3
 
 
+def test_a_command_goes_on_when_its_client_has_hung_up(
+    core: client.CoreV1Api, kubectl: Kubectl, space: str
+) -> None:
+    """Tools that copy files into a container send all, and go."""
+    kubectl.run_pod("busy")
+    kubectl.wait("pod/busy")
+    process = stream(
+        core.connect_get_namespaced_pod_exec,
+        "busy",
+        space,
+        command=["sh", "-c", "cat > /tmp/sent; echo end >> /tmp/sent"],
+        stdin=True,
+        _preload_content=False,
+    )
+    process.write_stdin("all\n" * 100_000)
+    process.close()
+    eventually(lambda: kubectl.run("exec busy -- tail -n1 /tmp/sent").stdout == "end\n", "all was written")
+    assert kubectl("exec busy -- wc -l /tmp/sent").split()[0] == "100001"
+
+
 def test_logs_follow(core: client.CoreV1Api, kubectl: Kubectl, space: str) -> None:
     core.create_namespaced_pod(
         space, pod("count", {"restartPolicy": "Never", "containers": [{"command": ["seq", "3"]}]})

@@ -141,6 +141,50 @@ async def test_the_end_of_the_input_ends_an_attach_where_the_container_reads_on(
     assert process._ended.is_set() == once
 
 
+async def test_a_command_goes_on_when_its_client_has_hung_up(world):
+    process = EchoExec([], stdin=True)
+    process.kill = lambda: pytest.fail("killed")
+    world.pod()
+    await world.clock.advance(0)
+
+    async def begin(*args, **options):
+        return process
+
+    world.node.runtime.exec = begin
+    headers = {**KEY, "sec-websocket-protocol": "v4.channel.k8s.io"}
+    _, raw = await start(world, "/exec/default/p/c", "command=cat&input=1&output=1", headers)
+    Socket(raw).send(b"\x00all there is")
+    raw.inward.put_nowait(b"")
+    async with asyncio.timeout(5):
+        await raw.task
+        assert await process.wait() == 0  # it has read all, and the end
+
+
+async def test_a_client_that_never_answers_the_close_is_let_go(world):
+    world.pod()
+    await world.clock.advance(0)
+    headers = {**KEY, "sec-websocket-protocol": "v4.channel.k8s.io"}
+    _, raw = await start(world, "/exec/default/p/c", "command=true&output=1", headers)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not raw.task.done()
+    await world.clock.advance(1)
+    async with asyncio.timeout(5):
+        await raw.task
+
+
+@pytest.mark.parametrize("size", [b'{"Width":100,"Height":30}\n', b'{"height":30,"width":100}'])
+async def test_sizes_of_a_terminal_reach_it_in_any_spelling(world, size):
+    class Terminal(EchoExec):
+        sizes = []
+
+        def resize(self, columns, rows):
+            self.sizes.append((columns, rows))
+
+    await run_attach(world, Terminal([], stdin=True), [b"\x04" + size, b"\xff\x00"], stdinOnce=True)
+    assert Terminal.sizes == [(100, 30)]
+
+
 async def test_a_failure_to_start_is_an_internal_error(world):
     async def refuse(*args, **options):
         raise RuntimeFailure("ExecError", "no such file")

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from sampan.base.clock import Clock
 from sampan.client.messages import Response
 from sampan.node.api.channels import is_spdy, spdy_head
 from sampan.node.api.query import Query, text
@@ -24,7 +25,7 @@ _TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _PLAIN = ("portforward.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io")
 
 
-def serve(query: Query, dial: Dial, pod: str) -> Response:
+def serve(query: Query, dial: Dial, pod: str, clock: Clock) -> Response:
     """`pod` is the name used in error texts."""
     if is_websocket(query.headers):
         found = handshake(query.headers, (_TUNNEL, *_PLAIN))
@@ -35,7 +36,7 @@ def serve(query: Query, dial: Dial, pod: str) -> Response:
         ports = [int(p) for value in values for p in value.split(",")]
 
         async def websocket(stream: Any) -> None:
-            socket = WebSocket(stream, protocol)
+            socket = WebSocket(stream, protocol, clock)
             if protocol == _TUNNEL:
                 await _Forwarder(_Tunnel(socket), dial, pod).run()
             else:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from sampan.api.status import internal
+from sampan.base.clock import Clock
 from sampan.client.messages import Response
 from sampan.node.api.channels import (
     ERROR,
@@ -32,7 +33,7 @@ from sampan.node.runtime import Exec, RuntimeFailure
 Begin = Callable[[], Awaitable[Exec]]
 
 
-def serve(query: Query, begin: Begin, command: list[str], lets_go: bool = False) -> Response:
+def serve(query: Query, begin: Begin, command: list[str], clock: Clock, lets_go: bool = False) -> Response:
     """An answer that upgrades the connection and runs what `begin` starts.
 
     No `command` is an attach. `lets_go`: the end of the client's input ends the attach, as with kubelet for a
@@ -51,7 +52,8 @@ def serve(query: Query, begin: Begin, command: list[str], lets_go: bool = False)
         protocol, head = found
 
         async def websocket(stream: Any) -> None:
-            await _run(WebSocketChannels(WebSocket(stream, protocol)), begin, command, wants, lets_go)
+            socket = WebSocket(stream, protocol, clock)
+            await _run(WebSocketChannels(socket), begin, command, wants, lets_go)
 
         return Response(101, head, upgrade=websocket)
     if is_spdy(query.headers):
@@ -88,8 +90,10 @@ async def _run(
         if not ended.done():
             if inward.exception() is None and inward.result():
                 await _finish(channels, exit_status(0, command))
-            elif command:  # the client is gone
+            elif command and wants[RESIZE]:  # the client hung up on its terminal
                 process.kill()
+            elif command:
+                await _run_out(process)
             return
         await asyncio.gather(*copies, return_exceptions=True)
         code = ended.result() if command else 0  # who attached learns how a container ended from its status
@@ -103,10 +107,24 @@ async def _run(
             close()
 
 
+async def _run_out(process: Exec) -> None:
+    """The client is gone: its command reads the end of its input and goes on, as with other runtimes.
+
+    Tools that copy files into a container send all, hang up, and count on that.
+    """
+    with contextlib.suppress(OSError):
+        await process.close_stdin()
+    await process.wait()
+
+
 async def _copy(read: Callable[[], Awaitable[bytes]], channels: Channels, channel: int) -> None:
+    gone = channel < 0
     while data := await read():
-        if channel >= 0:
-            await channels.send(channel, data)
+        if not gone:
+            try:
+                await channels.send(channel, data)
+            except OSError:  # what nobody hears must still be read, or the process would wait for ever
+                gone = True
 
 
 async def _inward(channels: Channels, process: Exec, lets_go: bool) -> bool:
@@ -127,11 +145,11 @@ async def _inward(channels: Channels, process: Exec, lets_go: bool) -> bool:
 
 
 def _resize(process: Exec, data: bytes) -> None:
-    """{"Width": columns, "Height": rows}, one or several."""
+    """{"Width": columns, "Height": rows}, one or several. The JavaScript client writes small letters, Go takes both."""
     for line in data.splitlines():
         with contextlib.suppress(ValueError, AttributeError):
-            size: Any = orjson.loads(line)
-            columns, rows = int(size.get("Width", 0)), int(size.get("Height", 0))
+            size: Any = orjson.loads(line.lower())
+            columns, rows = int(size.get("width", 0)), int(size.get("height", 0))
             if columns > 0 and rows > 0:
                 process.resize(columns, rows)
 

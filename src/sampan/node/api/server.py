@@ -11,6 +11,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,8 @@ class KubeletApi:
             raise Refused(400, "you must specify at least 1 command")
         tty, stdin = query.flag("tty"), query.flag("input", "stdin")
         runtime = self._agent.runtime
-        return remote.serve(
-            query, lambda: runtime.exec(status.config.id, command, tty=tty, stdin=stdin), command
-        )
+        begin = partial(runtime.exec, status.config.id, command, tty=tty, stdin=stdin)
+        return remote.serve(query, begin, command, self._clock)
 
     async def _run(self, query: Query, driver: PodDriver, name: str) -> Response:
         """A command without streams: its output when it has ended, both kinds together."""
@@ -185,7 +185,8 @@ class KubeletApi:
     def _attach(self, query: Query, driver: PodDriver, name: str) -> Response:
         status = self._running(driver, name)
         lets_go = not status.config.stdin_once and not status.config.tty
-        return remote.serve(query, lambda: self._agent.runtime.attach(status.config.id), [], lets_go)
+        begin = partial(self._agent.runtime.attach, status.config.id)
+        return remote.serve(query, begin, [], self._clock, lets_go)
 
     def _port_forward(self, query: Query, driver: PodDriver) -> Response:
         sandbox = driver.world.sandbox
@@ -195,7 +196,7 @@ class KubeletApi:
         async def dial(port: int) -> Any:
             return await self._agent.runtime.connect(sandbox.config.id, port)
 
-        return portforward.serve(query, dial, driver.uid)
+        return portforward.serve(query, dial, driver.uid, self._clock)
 
     async def _logs(self, query: Query, driver: PodDriver, name: str) -> Response:
         pod = driver.pod["metadata"]["name"]
@@ -217,7 +218,7 @@ class KubeletApi:
         )
         body = self._read(path, options, driver, status.config.id)
         if websocket.is_websocket(query.headers):
-            answer = websocket.one_way(query.headers, body)
+            answer = websocket.one_way(query.headers, body, self._clock)
             return answer or text(400, "no subprotocol of the client is supported\n")
         return Response(200, {"content-type": "text/plain"}, body)
 

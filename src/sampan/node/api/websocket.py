@@ -13,10 +13,12 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from sampan.base.clock import Clock
 from sampan.client.messages import Response
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _BASE64 = "base64.binary.k8s.io"
+_GOODBYE = 1.0  # seconds that a client has to answer our close; some wait for the connection to end instead
 _ONE_WAY = ("binary.k8s.io", _BASE64)  # of what is only read: bytes as they are, or as text
 
 
@@ -41,7 +43,7 @@ def handshake(headers: Mapping[str, str], protocols: Sequence[str]) -> tuple[str
     return chosen, answer
 
 
-def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Response | None:
+def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes], clock: Clock) -> Response | None:
     """An answer that sends `chunks` as messages and closes; None when the client offers only unknown subprotocols."""
     found = handshake(headers, _ONE_WAY)
     if found is None:
@@ -56,7 +58,7 @@ def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Respons
                 await socket.send(chunk)
 
     async def upgrade(stream: Any) -> None:
-        socket = WebSocket(stream, protocol)
+        socket = WebSocket(stream, protocol, clock)
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(send(socket)), loop.create_task(socket.drain())]
         try:
@@ -73,8 +75,9 @@ def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> Respons
 class WebSocket:
     """The server's side of a connection after its handshake; messages are bytes."""
 
-    def __init__(self, stream: Any, subprotocol: str) -> None:
+    def __init__(self, stream: Any, subprotocol: str, clock: Clock) -> None:
         self.subprotocol = subprotocol
+        self._clock = clock
         self._stream = stream
         self._connection = Connection(ConnectionType.SERVER)
         self._partial = bytearray()
@@ -137,9 +140,10 @@ class WebSocket:
             await self._stream.write(data)
 
     async def close(self, code: int = 1000) -> None:
-        """Say goodbye and wait for the answer."""
+        """Say goodbye and wait a moment for the answer: an end with bytes unread would cost the client our last ones."""
         if self._closed:
             return
-        with contextlib.suppress(OSError, LocalProtocolError):
+        with contextlib.suppress(OSError, LocalProtocolError):  # TimeoutError is an OSError
             await self._write(self._connection.send(CloseConnection(code)))
-            await self.drain()
+            async with self._clock.timeout(_GOODBYE):
+                await self.drain()
