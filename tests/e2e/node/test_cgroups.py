@@ -54,6 +54,15 @@ def test_a_pods_class_decides_where_its_group_lies_and_its_limits_what_is_in_it(
     if UNIFIED:
         assert setting(cluster, kubectl, "best", "memory") == "max"
 
+    def weight_of_class(name: str) -> int:
+        new, old = FILES["weight"]
+        controller, _, file = old.partition("/")
+        of = group(cluster, kubectl, name, controller).parent
+        return int((of / (new if UNIFIED else file)).read_text())
+
+    assert weight_of_class("best") == (1 if UNIFIED else 2), "all of them together"
+    assert weight_of_class("burst") >= (10 if UNIFIED else 256), "the sum of what they asked for"
+
 
 def test_no_group_outlives_its_pod(cluster: Cluster, kubectl: Kubectl) -> None:
     kubectl.run_pod("brief", {"containers": [shell("sleep infinity", resources={"limits": {"cpu": "1"}})]})

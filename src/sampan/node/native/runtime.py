@@ -72,6 +72,7 @@ class NativeRuntime:
         self._clock = clock
         self._network = network
         self._cgroup = cgroup
+        self._weights: dict[str, int] = {}  # of the groups of QoS classes
         self._on_exit: Callable[[str], None] = lambda _: None
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, Container] = {}
@@ -196,7 +197,21 @@ class NativeRuntime:
             self._sandboxes[config.id] = sandbox
             await self.remove_sandbox(config.id)
             raise RuntimeFailure("CreatePodSandboxError", f"failed to create pod sandbox: {error}") from None
+        self._weigh_classes()
         return sandbox.status()
+
+    def _weigh_classes(self) -> None:
+        """BestEffort pods together have the least of a contended CPU, Burstable ones what they asked for ("Pod QoS")."""
+        if self._cgroup is None:
+            return
+        there = [one.config for one in self._sandboxes.values() if one.ready]
+        for name in ("besteffort", "burstable"):
+            asked = [c.limits.cpu_shares or 0 for c in there if c.cgroup.startswith(f"{name}/")]
+            shares = max(2, sum(asked)) if name == "burstable" else 2
+            if asked and self._weights.get(name) != shares:
+                with contextlib.suppress(OSError):  # a group that is not ours to weigh
+                    cgroups.update(f"{self._cgroup}/{name}", {"cpu_shares": shares})
+                    self._weights[name] = shares
 
     def _pod_cgroup(self, config: SandboxConfig) -> str | None:
         if self._cgroup is None:
@@ -216,6 +231,7 @@ class NativeRuntime:
         if self._network is not None and not sandbox.config.host_network:
             await self._network.detach(sandbox.config)
         await asyncio.to_thread(self._dismantle, sandbox)
+        self._weigh_classes()
 
     def _dismantle(self, sandbox: Sandbox) -> None:
         init = sandbox.record.get("init") or self._init_of(sandbox)
@@ -440,6 +456,7 @@ class NativeRuntime:
             return
         await _resized(cgroups.update, group, _or_unlimited(limits))
         sandbox.config = replace(sandbox.config, limits=limits)
+        self._weigh_classes()
         await asyncio.to_thread(sandbox.save)
 
     # -- looking
