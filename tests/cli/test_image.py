@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -118,10 +119,29 @@ def test_mistakes_are_named(sampan, tree, tmp_path, words, said):
     assert said in err and "Traceback" not in err
 
 
-def test_a_full_disk_is_named():
-    with pytest.raises(image.SampanError) as caught, image._understood("web.tar"):
-        raise OSError(28, os.strerror(28))
-    assert caught.value.hint == "The disk is full."
+@pytest.mark.root
+def test_a_full_disk_is_named_and_removing_images_makes_room(sampan, tree, tmp_path):
+    data = tmp_path / "sampan"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", data], check=True)
+    try:
+        assert sampan("image", "import", str(tree), "localhost/a:1")[0] == 0
+        (tree / "large").write_bytes(bytes(2 << 20))
+        code, _, err = sampan("image", "import", str(tree), "localhost/b:1")
+        assert code == 1 and f"cannot store it in {data}/images: No space left" in err and "image rm" in err
+        with pytest.raises(OSError), (data / "rest").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert sampan("image", "rm", "localhost/a:1")[1] == "removed localhost/a:1\n"
+        assert "localhost/a" not in sampan("image", "ls")[1]
+    finally:
+        subprocess.run(["umount", "-l", data], check=True)
+
+
+def test_what_cannot_be_written_is_named(sampan, tmp_path):
+    (tmp_path / "sampan").write_text("a file")
+    code, _, err = sampan("image", "ls")
+    assert code == 1 and "Errno" not in err and str(tmp_path / "sampan") in err
 
 
 def test_pull_fetches_layers_and_says_so(sampan, tmp_path):

@@ -15,7 +15,7 @@ from sampan.base.errors import SampanError
 from sampan.cli.show import size, table
 from sampan.cluster.paths import Paths
 from sampan.node.images import archive, configured, host, reference, registry
-from sampan.node.images.store import Store
+from sampan.node.images.store import FULL, Store
 from sampan.node.images.unpack import UnpackError
 
 
@@ -27,10 +27,9 @@ def load(arguments: argparse.Namespace) -> int:
         raise SampanError(
             "standard input is a terminal", "For example: docker save web:1 | sampan image load -"
         )
-    with _understood(source):
-        loaded = archive.load(
-            _store(arguments), sys.stdin.buffer if source == "-" else source, arguments.ref or ""
-        )
+    store = _store(arguments)
+    with _understood(source, store):
+        loaded = archive.load(store, sys.stdin.buffer if source == "-" else source, arguments.ref or "")
     if not loaded:
         raise SampanError(f"{source} holds no image")
     for ref in loaded:
@@ -134,10 +133,9 @@ def import_(arguments: argparse.Namespace) -> int:
     if not os.path.exists(arguments.directory):
         raise SampanError(f"there is no {arguments.directory}")
     config = {"Cmd": arguments.cmd} if arguments.cmd else {}
-    with _understood(arguments.directory):
-        print(
-            f"imported {archive.import_root(_store(arguments), arguments.directory, arguments.ref, config)}"
-        )
+    store = _store(arguments)
+    with _understood(arguments.directory, store):
+        print(f"imported {archive.import_root(store, arguments.directory, arguments.ref, config)}")
     return 0
 
 
@@ -158,7 +156,7 @@ def _check_name(name: str | None) -> None:
 
 
 @contextmanager
-def _understood(source: str) -> Iterator[None]:
+def _understood(source: str, store: Store) -> Iterator[None]:
     """Failures of reading, unpacking and storing in words."""
     try:
         yield
@@ -171,8 +169,10 @@ def _understood(source: str) -> Iterator[None]:
         raise SampanError(f"{source}: {error}", hint) from None
     except ValueError as error:
         raise SampanError(str(error), "A name looks like localhost/web:v1.") from None
-    except PermissionError:
-        raise
     except OSError as error:
-        hint = "The disk is full." if error.errno == 28 else ""
-        raise SampanError(f"{source}: {error.strerror or error}", hint) from None
+        if error.errno in FULL:
+            hint = "Make room there, for example with: sampan image rm NAME"
+            raise SampanError(f"cannot store it in {store.directory}: {error.strerror}", hint) from None
+        if error.filename:
+            raise
+        raise SampanError(f"{source}: {error.strerror or error}") from None

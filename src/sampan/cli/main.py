@@ -13,6 +13,16 @@ from collections.abc import Sequence
 
 from sampan.base.errors import SampanError
 
+_ELSEWHERE = "It may belong to another user, or lie where nothing can be written."
+_ROOM = "Make room on the disk and try again."
+_HINTS = {
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar; `command` is "module:function" under sampan.cli."""
@@ -208,14 +218,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(importlib.import_module(f"sampan.cli.{module}"), function)(arguments) or 0
     except SampanError as error:
         return _failed(error.message, error.hint)
-    except PermissionError as error:
-        return _failed(str(error), "It may belong to another user, or lie where nothing can be written.")
     except BrokenPipeError:  # `sampan logs | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _failed(str(error), "Make room on the disk and try again." if full else "")
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}", _HINTS.get(error.errno or 0, ""))
     except KeyboardInterrupt:
         begun = arguments.verb == "up"
         _failed("interrupted", "Go on with `sampan up`, or undo it with `sampan down`." if begun else "")

@@ -7,6 +7,7 @@ library and `sampan.node`'s light modules are imported: it is there all the time
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -301,8 +302,10 @@ def _reply(connection: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def log(text: str) -> None:
+    """A full disk loses lines, never the cluster."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    print(f"{stamp} supervisor: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        os.write(2, f"{stamp} supervisor: {text}\n".encode())
 
 
 def main() -> None:

@@ -30,5 +30,7 @@ def open_store(
 
 
 def _end(error: BaseException) -> None:
-    print(f"sampan: the store cannot write to its disk: {error}; stopping", file=sys.stderr, flush=True)
-    os._exit(74)  # EX_IOERR
+    try:
+        print(f"sampan: the store cannot write to its disk: {error}; stopping", file=sys.stderr, flush=True)
+    finally:  # its log may be on the same disk
+        os._exit(74)  # EX_IOERR

@@ -25,7 +25,7 @@ from typing import Any
 from sampan.base import tls
 from sampan.node.images import manifests
 from sampan.node.images.reference import Reference
-from sampan.node.images.store import Store
+from sampan.node.images.store import FULL, Store
 from sampan.node.images.unpack import UnpackError
 
 _AT_ONCE = 3
@@ -93,6 +93,9 @@ def pull(
                     answers.append(str(error))
                     transient = False
                 except OSError as error:
+                    if error.errno in FULL:
+                        full = f"write {store.directory}: no space left on device"
+                        raise PullError(f'failed to pull and unpack image "{ref}": {full}', True) from None
                     silences.append(f"failed to do request: {base}: {_network_cause(error)}")
     causes = "; ".join(dict.fromkeys(answers or silences))
     raise PullError(f'failed to pull and unpack image "{ref}": {causes}', transient)
@@ -396,6 +399,9 @@ class _Pull:
             try:
                 self._attempt(digest, size, path)
             except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    os.unlink(path)  # to go on from it later would only keep the disk full
+                    raise
                 last = PullError(f"failed to copy {digest}: {_cause(error)}", True)
                 continue
             except PullError as error:

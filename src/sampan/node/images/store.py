@@ -8,6 +8,7 @@ locked by its shim and stays until nobody does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO
 
 from sampan.node.images.unpack import UnpackError, unpack
 from sampan.node.runtime import Image
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
@@ -152,7 +155,12 @@ class Store:
                 refs.pop(digest, None)
             named = {entry["id"] for entry in index["refs"].values()}
             index["images"] = {id_: image for id_, image in index["images"].items() if id_ in named}
-            self._write(index)
+            try:
+                self._write(index)
+            except OSError as error:
+                if error.errno not in FULL or not self._collect(index):
+                    raise
+                self._write(index)  # into the room of the layers: what lacks them was no image any more
             self._collect(index)
         return bool(names)
 

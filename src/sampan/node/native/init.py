@@ -284,8 +284,11 @@ def _prepare(config: dict) -> None:
 
 
 def _log(text: str) -> None:
-    """To the log, past sys.stderr: whoever was forked into us may have replaced that."""
-    os.write(2, text.encode(errors="replace"))
+    """To the log, past sys.stderr: whoever was forked into us may have replaced that. A full disk loses lines only."""
+    try:
+        os.write(2, text.encode(errors="replace"))
+    except OSError:
+        pass
 
 
 def _close_all_but(kept: set[int]) -> None:

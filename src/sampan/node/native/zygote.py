@@ -76,9 +76,9 @@ def _handle(connection: socket.socket) -> None:
             _HANDLERS[op.decode()](connection, request)
     except BaseException:
         text = traceback.format_exc()
-        os.write(2, text.encode(errors="replace"))
         try:
             connection.send(json.dumps({"error": f"internal: {text[-2000:]}"}).encode())
+            os.write(2, text.encode(errors="replace"))
         except OSError:
             pass
     finally:
