@@ -2,7 +2,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.cli import image, main
+from sampan.cli import main
 from sampan.cluster import paths
 
 
