@@ -286,6 +286,9 @@ async def test_figures_become_prometheus_metrics(run, client, clock):
     registry.register(Collector(runner.figures))
     text = generate_latest(registry).decode()
     assert 'workqueue_depth{name="replicaset"} 0.0' in text
+    assert 'workqueue_queue_duration_seconds_count{name="replicaset"}' in text
+    assert 'workqueue_unfinished_work_seconds{name="replicaset"} 0.0' in text
+    assert 'workqueue_longest_running_processor_seconds{name="replicaset"} 0.0' in text
     assert 'controller_runtime_reconcile_total{controller="replicaset",result="error"} 0.0' in text
 
 

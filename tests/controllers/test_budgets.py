@@ -14,6 +14,7 @@ from sampan.api.registry import Resource
 from sampan.api.resources import BUILTIN
 from sampan.base.clock import rfc3339
 from sampan.controllers import certificates, disruption, hpa, replicaset, resourcequota
+from sampan.testing import Cluster
 
 APP = {"app": "a"}
 
@@ -233,3 +234,61 @@ def test_expired_bootstrap_tokens_go():
     w.now += 60
     w.settle()
     assert w.list("secrets") == []
+
+
+CUSTOM = {
+    "metadata": {"name": "farms.x.io"},
+    "spec": {
+        "group": "x.io",
+        "scope": "Namespaced",
+        "names": {"plural": "farms", "kind": "Farm"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                },
+                "subresources": {
+                    "status": {},
+                    "scale": {
+                        "specReplicasPath": ".spec.field.size",
+                        "statusReplicasPath": ".status.size",
+                        "labelSelectorPath": ".status.selector",
+                    },
+                },
+            }
+        ],
+    },
+}
+
+
+async def test_a_custom_kind_is_scaled_by_the_paths_of_its_definition():
+    async with Cluster(nodes=0) as cluster:
+        await cluster.client.create("customresourcedefinitions.apiextensions.k8s.io", CUSTOM)
+        await cluster.settle()
+        farm = {"apiVersion": "x.io/v1", "kind": "Farm", "metadata": {"name": "f"}}
+        farm |= {"spec": {"field": {"size": 1}}, "status": {"selector": "app=f"}}
+        await cluster.client.create("farms.x.io", farm, "default")
+        target = {"apiVersion": "x.io/v1", "kind": "Farm", "name": "f"}
+        spec = {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5}
+        hpa = {"metadata": {"name": "h"}, "spec": spec}
+        await cluster.client.create("horizontalpodautoscalers.autoscaling", hpa, "default")
+        await cluster.advance(20)
+        assert (await cluster.client.get("farms.x.io", "f", "default"))["spec"]["field"]["size"] == 3
+        active = meta.condition(await cluster.get("hpa", "h"), "ScalingActive")
+        assert (active["status"], active["reason"]) == ("False", "InvalidSelector")
+        status = {"status": {"selector": "app=f"}}
+        await cluster.client.patch("farms.x.io", "f", status, "default", subresource="status")
+        await cluster.advance(20)
+        active = meta.condition(await cluster.get("hpa", "h"), "ScalingActive")
+        assert active["reason"] == "FailedGetResourceMetric"
+
+
+@pytest.mark.parametrize("tolerance, expected", [(None, 2), ("0.3", 2), ("0.01", 3)])
+def test_how_far_from_its_target_use_must_be_for_a_change(tolerance, expected):
+    behavior = {"scaleUp": {"tolerance": tolerance}} if tolerance else {}
+    w = autoscaled(2, **({"behavior": behavior} if behavior else {}))
+    w.use = 54  # of 50
+    assert grown(w) == expected

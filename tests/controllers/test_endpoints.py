@@ -5,9 +5,14 @@ from world import World
 
 from sampan.api import meta
 from sampan.controllers import endpoints, endpointslice, loadbalancer
+from sampan.testing import Cluster
 
 SLICES = "endpointslices.discovery.k8s.io"
 APP = {"app": "a"}
+WEB = {
+    "metadata": {"name": "web", "labels": {"app": "web"}},
+    "spec": {"containers": [{"name": "c", "image": "i"}]},
+}
 RULES = (*endpointslice.rules(), *endpoints.rules())
 
 
@@ -208,3 +213,17 @@ def test_traffic_distribution(wish, hints):
     pod(w, "a", "10.0.0.1")
     w.settle()
     assert ends(w)["10.0.0.1"].get("hints") == hints
+
+
+async def test_hints_follow_the_zone_of_a_node():
+    async with Cluster(nodes=1) as cluster:
+        spec = {"selector": {"app": "web"}, "ports": [{"port": 80}], "trafficDistribution": "PreferSameZone"}
+        await cluster.client.create("services", {"metadata": {"name": "web"}, "spec": spec}, "default")
+        await cluster.client.create("pods", WEB, "default")
+        await cluster.advance(1)
+        for zone in ("a", "b"):
+            label = {"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}
+            await cluster.client.patch("nodes", "node-1", label)
+            await cluster.settle()
+            (found,) = await cluster.list("endpointslices", labels="kubernetes.io/service-name=web")
+            assert found["endpoints"][0]["hints"] == {"forZones": [{"name": zone}]}

@@ -9,7 +9,7 @@ import copy
 import itertools
 from typing import Any
 
-from sampan.api import meta
+from sampan.api import meta, selectors
 from sampan.api.mergepatch import merge_patch
 from sampan.api.resources import BUILTIN
 from sampan.base.clock import rfc3339
@@ -119,9 +119,19 @@ class World:
             if not missing:
                 return plan
             for r in missing:
-                found = self.live_only.get(r) or self.get(r[0], r[2], r[1])
+                found = self.live_only.get(r) or self._read(*r)
                 self.fetched[r] = found if r[2] else self.list(r[0], r[1])
         raise AssertionError("never enough reads")
+
+    def _read(self, resource: str, namespace: str, name: str) -> Object | None:
+        resource, _, subresource = resource.partition("/")
+        found = self.get(resource, name, namespace)
+        if found is None or not subresource:
+            return found
+        selector = str(selectors.from_object(found["spec"].get("selector")))
+        kept = {k: found["metadata"][k] for k in ("name", "namespace", "uid")}
+        spec = {"replicas": found["spec"].get("replicas", 1)}
+        return {"kind": "Scale", "metadata": kept, "spec": spec, "status": {"selector": selector}}
 
     def settle(self, rounds: int = 50) -> None:
         """Runs every rule on every object until a round changes nothing."""
@@ -163,7 +173,8 @@ class World:
                 self.objects["namespaces"].pop(("", meta.name(step.obj)))
                 next(self._ids)
             else:
-                self.change(step.resource, meta.name(step.obj), step.obj, meta.namespace(step.obj))
+                change = {"spec": step.obj["spec"]} if step.subresource == "scale" else step.obj
+                self.change(step.resource, meta.name(step.obj), change, meta.namespace(step.obj))
         elif isinstance(step, Delete):
             self.delete(step)
         else:

@@ -232,6 +232,16 @@ def test_preemption_takes_the_fewest_and_least_important():
     assert never.message.endswith("preemption: not eligible due to preemptionPolicy=Never.")
 
 
+@pytest.mark.parametrize("younger", ["a", "b"])
+def test_of_equal_victims_those_go_that_started_last(younger):
+    s = cluster(node("a", cpu="2"), node("b", cpu="2"))
+    for where in ("a", "b"):
+        victim = pod(f"on-{where}", cpu="2", priority=1)
+        victim["status"] = {"startTime": f"2026-01-01T00:00:{'20' if where == younger else '10'}Z"}
+        s.set_pod(victim, where)
+    assert schedule(pod("high", cpu="2", priority=10), s).victims.node == younger
+
+
 @pytest.mark.parametrize(
     "allowed, gone, where, victim",
     [

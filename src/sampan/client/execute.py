@@ -117,7 +117,8 @@ class Executor:
             return Action("create", step.resource, namespace, made["metadata"]["name"])
         if isinstance(step, Update):
             made = await client.update(step.resource, step.obj, step.subresource)
-            view.apply_result(step.resource, made)
+            if step.subresource != "scale":  # which answers a Scale, not the object
+                view.apply_result(step.resource, made)
             meta = step.obj["metadata"]
             return Action(_verb("update", step), step.resource, meta.get("namespace", ""), meta["name"])
         if isinstance(step, Patch):
@@ -146,8 +147,7 @@ class Executor:
                 raise
             self._view.apply_deletion(step.resource, step.name, step.namespace)
             return Action("missed", step.resource, step.namespace, step.name)
-        if step.subresource != "scale":  # which answers a Scale, not the object
-            self._view.apply_result(step.resource, made)
+        self._view.apply_result(step.resource, made)
         return Action(_verb("patch", step), step.resource, step.namespace, step.name)
 
     async def _delete(self, step: Delete) -> Action:

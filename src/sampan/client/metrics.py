@@ -48,6 +48,13 @@ class Collector:
             "controller_runtime_reconcile", "Reconciles by result", labels=["controller", "result"]
         )
         times = SummaryMetricFamily("workqueue_work_duration_seconds", "Time in reconciles", labels=["name"])
+        waits = SummaryMetricFamily("workqueue_queue_duration_seconds", "Time in the queue", labels=["name"])
+        ages = GaugeMetricFamily(
+            "workqueue_unfinished_work_seconds", "Time of what is in work", labels=["name"]
+        )
+        oldest = GaugeMetricFamily(
+            "workqueue_longest_running_processor_seconds", "Time of the longest work", labels=["name"]
+        )
         for one in self._figures():
             depth.add_metric([one.name], len(one.queue))
             unfinished.add_metric([one.name], one.queue.working)
@@ -56,4 +63,8 @@ class Collector:
             results.add_metric([one.name, "success"], one.succeeded)
             results.add_metric([one.name, "error"], one.failed)
             times.add_metric([one.name], one.succeeded + one.failed, one.seconds)
-        yield from (depth, unfinished, added, retried, results, times)
+            waits.add_metric([one.name], one.queue.taken, one.queue.waited)
+            running = one.queue.unfinished()
+            ages.add_metric([one.name], sum(running))
+            oldest.add_metric([one.name], max(running, default=0.0))
+        yield from (depth, unfinished, added, retried, results, times, waits, ages, oldest)

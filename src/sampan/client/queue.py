@@ -29,13 +29,15 @@ class Queue:
         self._clock = clock
         self._ids = ids
         self._concurrency = concurrency
-        self._waiting: dict[Key, str] = {}  # in order of arrival; the value is what woke it
-        self._working: set[Key] = set()
+        self._waiting: dict[Key, tuple[str, float]] = {}  # in order of arrival: what woke it, and when
+        self._working: dict[Key, float] = {}  # since when
         self._again: dict[Key, str] = {}  # woken while being worked on
         self._timers: dict[Key, Timer] = {}
         self._failures: dict[Key, int] = {}
         self._open = False
         self._called = False  # a turn is due
+        self.waited = 0.0  # seconds that keys had to wait
+        self.taken = 0
         self.added = 0
         self.retried = 0
 
@@ -45,6 +47,11 @@ class Queue:
     @property
     def working(self) -> int:
         return len(self._working)
+
+    def unfinished(self) -> list[float]:
+        """For how many seconds each key has been worked on."""
+        now = self._clock.monotonic()
+        return [now - began for began in self._working.values()]
 
     @property
     def idle(self) -> bool:
@@ -66,9 +73,12 @@ class Queue:
         if key in self._working:
             self._again.setdefault(key, cause)
         elif key not in self._waiting:
-            self._waiting[key] = cause
-            self.added += 1
+            self._wait(key, cause)
             self._call()
+
+    def _wait(self, key: Key, cause: str) -> None:
+        self._waiting[key] = (cause, self._clock.monotonic())
+        self.added += 1
 
     def add_later(self, key: Key, delay: float, cause: str) -> None:
         """The latest word counts: an earlier timer of this key is forgotten."""
@@ -102,11 +112,10 @@ class Queue:
         self._failures.pop(key, None)
 
     def done(self, key: Key) -> None:
-        self._working.discard(key)
+        self._working.pop(key, None)
         cause = self._again.pop(key, None)
         if cause is not None:
-            self._waiting[key] = cause
-            self.added += 1
+            self._wait(key, cause)
         self._call()
 
     def _call(self) -> None:
@@ -115,13 +124,17 @@ class Queue:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        end = self._clock.monotonic() + _TURN
+        now = self._clock.monotonic()
+        end = now + _TURN
         while self._open and self._waiting and len(self._working) < self._concurrency:
             key = next(iter(self._waiting))
-            cause = self._waiting.pop(key)
-            self._working.add(key)
+            cause, since = self._waiting.pop(key)
+            self.waited += now - since
+            self.taken += 1
+            self._working[key] = now
             self._ready(key, cause)
-            if self._clock.monotonic() > end:
+            now = self._clock.monotonic()
+            if now > end:
                 break
         self._called = False
         if len(self._working) < self._concurrency:

@@ -34,7 +34,11 @@ from sampan.server.tokens import TokenIssuer, account_user
 from sampan.store.protocol import Store
 
 # Controllers that are a part of the API server in the original.
-_OF_THE_SERVER = ("kube-aggregator", "api-priority-and-fairness-config-consumer-v1")
+_OF_THE_SERVER = (
+    "kube-aggregator",
+    "api-priority-and-fairness-config-consumer-v1",
+    "ipallocator-repair-controller",
+)
 MASTERS = User("system:apiserver", ("system:masters", "system:authenticated"))
 SCHEDULER = User("system:kube-scheduler", ("system:authenticated",))
 

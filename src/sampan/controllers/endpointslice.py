@@ -20,8 +20,17 @@ _ZONE = "topology.kubernetes.io/zone"
 
 
 def rules() -> list[Rule]:
-    watches = {"pods": services_of, RESOURCE: _service_of_slice}
-    return [Rule("endpointslice-controller", "services", reconcile, watches, reads=("nodes",))]
+    watches = {"pods": services_of, RESOURCE: _service_of_slice, "nodes": _hinting}
+    return [Rule("endpointslice-controller", "services", reconcile, watches)]
+
+
+def _hinting(node: Object, view: View) -> list[Key]:
+    """Services whose endpoints carry hints, which follow the zones of nodes."""
+    return [
+        Key(meta.namespace(s), meta.name(s))
+        for s in view.list("services")
+        if s["spec"].get("trafficDistribution")
+    ]
 
 
 def services_of(pod: Object, view: View) -> Iterator[Key]:

@@ -6,21 +6,19 @@ What was recommended and done lately is remembered here, as in the original; a r
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 
-from sampan.api import meta, quantity
-from sampan.api.registry import Registry, Resource
-from sampan.client.plan import Event, Object, Patch, Plan, View
+from sampan.api import meta, selectors
+from sampan.api.registry import Registry
+from sampan.client.plan import Event, Object, Plan, Update, View
 
-from . import pods
-from .base import Rule, selector_of, stamp, status_patch
+from . import hpa_metrics
+from .base import Rule, stamp, status_patch
 from .rolling import of_total
 
 _RESOURCE = "horizontalpodautoscalers.autoscaling"
-_METRICS = "pods.metrics.k8s.io"
 _PERIOD = 15.0
-_TOLERANCE = 0.1
+_NO_SCALE = "the server could not find the requested resource"
 _UP = {
     "stabilizationWindowSeconds": 0,
     "selectPolicy": "Max",
@@ -42,7 +40,7 @@ def rules(registry: Registry) -> list[Rule]:
 
 
 class Autoscaler:
-    """`registry` tells which resource a target's kind is."""
+    """`registry` tells which resource a target's kind is. Whatever it is, it is seen and sized through its `/scale`."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -52,32 +50,36 @@ class Autoscaler:
     def reconcile(self, hpa: Object, view: View, now: float) -> Plan:
         plan = Plan().requeue(_PERIOD)
         target = hpa["spec"]["scaleTargetRef"]
-        group, _, version = target.get("apiVersion", "v1").rpartition("/")
-        row = self._registry.by_kind(group, version, target["kind"])
-        found = view.get(row.name, target["name"], meta.namespace(hpa)) if row else None
-        if row is not None and found is None:
-            read = (row.name, meta.namespace(hpa), target["name"])
-            if read not in view.fetched:
-                plan.reads.append(read)
-                return plan
-            found = view.fetched[read]
-        if row is None or found is None:
-            text = f'the HPA controller was unable to get the target\'s current scale: "{target["name"]}" not found'
-            return self._done(
-                plan, hpa, now, [("AbleToScale", "False", "FailedGetScale", text)], None, None, None
-            )
+        resource = self._scalable(target)
+        read = (f"{resource}/scale", meta.namespace(hpa), target["name"])
+        if resource and read not in view.fetched:
+            plan.reads.append(read)
+            return plan
+        scale = view.fetched[read] if resource else None
+        if scale is None:
+            text = f'{resource} "{target["name"]}" not found' if resource else _NO_SCALE
+            plan.events.append(Event(hpa, "Warning", "FailedGetScale", text))
+            text = f"the HPA controller was unable to get the target's current scale: {text}"
+            bad = ("AbleToScale", "False", "FailedGetScale", text)
+            return self._done(plan, hpa, now, [bad], None, None, None)
         uses_metrics = any(
             m["type"] in ("Resource", "ContainerResource") for m in hpa["spec"].get("metrics") or ()
         )
-        if uses_metrics and self._registry.get(_METRICS) is not None:
-            read = (_METRICS, meta.namespace(hpa), "")
+        if uses_metrics and self._registry.get(hpa_metrics.RESOURCE) is not None:
+            read = (hpa_metrics.RESOURCE, meta.namespace(hpa), "")
             if read not in view.fetched:
                 plan.reads.append(read)
                 return plan
-        return self._scale(plan, hpa, row, found, view, now)
+        return self._size(plan, hpa, scale, view, now)
 
-    def _scale(self, plan: Plan, hpa: Object, row: Resource, target: Object, view: View, now: float) -> Plan:
-        spec, current = hpa["spec"], target["spec"].get("replicas", 1)
+    def _scalable(self, target: Object) -> str:
+        """The resource of the target's kind; empty for one that nobody can scale."""
+        group, _, version = target.get("apiVersion", "v1").rpartition("/")
+        row = self._registry.by_kind(group, version, target["kind"])
+        return row.name if row and "scale" in row.subresources else ""
+
+    def _size(self, plan: Plan, hpa: Object, scale: Object, view: View, now: float) -> Plan:
+        spec, current = hpa["spec"], _replicas(scale)
         low, high = spec.get("minReplicas") or 1, spec["maxReplicas"]
         able = (
             "AbleToScale",
@@ -92,9 +94,15 @@ class Autoscaler:
         if current > high or current < low:
             wanted = high if current > high else low
             reason = f"Current number of replicas {'above Spec.MaxReplicas' if current > high else 'below Spec.MinReplicas'}"
-            return self._resize(plan, hpa, row, target, now, wanted, reason, [able], None)
-        chosen = view.selected("pods", meta.namespace(hpa), selector_of(target))
-        sizes, metrics, problem = self._sizes(hpa, chosen, current, view)
+            return self._resize(plan, hpa, scale, now, wanted, reason, [able], None)
+        selector = scale["status"].get("selector")
+        if not selector:
+            plan.events.append(Event(hpa, "Warning", "SelectorRequired", "selector is required"))
+            text = "the HPA target's scale is missing a selector"
+            bad = ("ScalingActive", "False", "InvalidSelector", text)
+            return self._done(plan, hpa, now, [able, bad], current, current, None)
+        chosen = view.selected("pods", meta.namespace(hpa), selectors.parse_labels(selector))
+        sizes, metrics, problem = hpa_metrics.sizes(hpa, chosen, current, view)
         if not sizes:
             text = f"the HPA was unable to compute the replica count: {problem}"
             bad = ("ScalingActive", "False", "FailedGetResourceMetric", text)
@@ -113,24 +121,23 @@ class Autoscaler:
         reason = f"{name} {'above' if wanted > current else 'below'} target"
         if wanted < current:
             reason = "All metrics below target"
-        return self._resize(plan, hpa, row, target, now, wanted, reason, conditions, metrics)
+        return self._resize(plan, hpa, scale, now, wanted, reason, conditions, metrics)
 
     def _resize(
         self,
         plan: Plan,
         hpa: Object,
-        row: Resource,
-        target: Object,
+        scale: Object,
         now: float,
         wanted: int,
         reason: str,
         conditions: list[tuple[str, str, str, str]],
         metrics: list[Object] | None,
     ) -> Plan:
-        current = target["spec"].get("replicas", 1)
+        current = _replicas(scale)
         if wanted != current:
-            patch = {"spec": {"replicas": wanted}}
-            plan.then(Patch(row.name, meta.name(target), patch, meta.namespace(target), subresource="scale"))
+            target = hpa["spec"]["scaleTargetRef"]
+            plan.then(Update(self._scalable(target), scale | {"spec": {"replicas": wanted}}, "scale"))
             text = f"New size: {wanted}; reason: {reason}"
             plan.why = text
             plan.events.append(Event(hpa, "Normal", "SuccessfulRescale", text))
@@ -166,40 +173,6 @@ class Autoscaler:
             if wanted != current:
                 status["lastScaleTime"] = stamp(now)
         return plan.then(*status_patch(_RESOURCE, hpa, status))
-
-    def _sizes(
-        self, hpa: Object, chosen: list[Object], current: int, view: View
-    ) -> tuple[list[tuple[int, str]], list[Object] | None, str]:
-        """(size by each metric with its name, status.currentMetrics, why there is none)."""
-        listed = view.fetched.get((_METRICS, meta.namespace(hpa), "")) or []
-        measured = {meta.name(m): m for m in listed}  # type: ignore[arg-type]
-        sizes: list[tuple[int, str]] = []
-        shown: list[Object] = []
-        problem = "no metrics returned from resource metrics API"
-        for metric in hpa["spec"].get("metrics") or ():
-            kind = metric["type"]
-            if kind not in ("Resource", "ContainerResource"):
-                problem = f"metrics of type {kind} are not served here"
-                continue
-            source = metric["resource" if kind == "Resource" else "containerResource"]
-            result = _by_resource(source, chosen, measured, current)
-            if result is None:
-                problem = f"failed to get {source['name']} utilization: unable to get metrics for resource {source['name']}: {problem}"
-                continue
-            size, now_used = result
-            title = f"{source['name']} resource" + (
-                " utilization (percentage of request)" if "averageUtilization" in now_used else ""
-            )
-            sizes.append((size, title))
-            field = "resource" if kind == "Resource" else "containerResource"
-            entry = {"name": source["name"], "current": now_used}
-            shown.append(
-                {
-                    "type": kind,
-                    field: entry | ({"container": source["container"]} if "container" in source else {}),
-                }
-            )
-        return sizes, shown or None, problem
 
     def _stable(self, hpa: Object, current: int, advised: int, now: float) -> int:
         """Of the advice within the stabilisation windows the one that changes least."""
@@ -257,6 +230,11 @@ class Autoscaler:
         return max(limits) if (sign > 0) == widest else min(limits)
 
 
+def _replicas(scale: Object) -> int:
+    """A Scale says nothing of a size that is 0."""
+    return int(scale["spec"].get("replicas", 0))
+
+
 def _behavior(hpa: Object) -> tuple[Object, Object]:
     given = hpa["spec"].get("behavior") or {}
     up, down = (
@@ -264,53 +242,3 @@ def _behavior(hpa: Object) -> tuple[Object, Object]:
         for name, default in (("scaleUp", _UP), ("scaleDown", _DOWN))
     )
     return up, down
-
-
-def _by_resource(
-    source: Object, chosen: list[Object], measured: dict[str, Object], current: int
-) -> tuple[int, Object] | None:
-    """(size, current value) of a Resource metric; None without any measurement.
-
-    Pods without one count as using nothing when that would shrink, as using their target when it would grow.
-    """
-    resource, target = source["name"], source["target"]
-    ready, missing = [], 0
-    for pod in chosen:
-        if not pods.active(pod):
-            continue
-        found = measured.get(meta.name(pod))
-        if found is None or not pods.ready(pod):
-            missing += 1
-            continue
-        containers = [c for c in found["containers"] if source.get("container") in (None, c["name"])]
-        used = sum(quantity.milli(c["usage"].get(resource, "0")) for c in containers)
-        asked = sum(
-            quantity.milli(((c.get("resources") or {}).get("requests") or {}).get(resource, "0"))
-            for c in pod["spec"]["containers"]
-            if source.get("container") in (None, c["name"])
-        )
-        ready.append((used, asked))
-    if not ready:
-        return None
-    used, asked = sum(u for u, _ in ready), sum(a for _, a in ready)
-    average = quantity.from_milli(used // len(ready))
-    if target["type"] == "Utilization":
-        if not asked:
-            return None
-        percent = used * 100 // asked
-        ratio, shown = (
-            percent / target["averageUtilization"],
-            {"averageUtilization": percent, "averageValue": average},
-        )
-    else:
-        goal = quantity.milli(target["averageValue"])
-        ratio, shown = used / len(ready) / goal, {"averageValue": average}
-    if abs(ratio - 1) <= _TOLERANCE:
-        return current, shown
-    if not missing:
-        return math.ceil(ratio * len(ready)), shown
-    # Unmeasured pods must not make the answer more extreme.
-    damped = (ratio * len(ready) + (missing if ratio < 1 else 0)) / (len(ready) + missing)
-    if abs(damped - 1) <= _TOLERANCE or (damped < 1) != (ratio < 1):
-        return current, shown
-    return math.ceil(damped * (len(ready) + missing)), shown

@@ -6,8 +6,11 @@ PodDisruptionBudget protects, then the most important. A budget is broken only w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from sampan.base.clock import rfc3339_parse
 
 from . import filters
 from .podinfo import Object, PodInfo
@@ -73,10 +76,16 @@ def _protected(lower: list[Placed], snapshot: Snapshot) -> set[str]:
 
 
 def _cost(victims: list[Placed], protected: set[str]) -> tuple[float, ...]:
-    """Fewest broken budgets, then lowest highest priority, then lowest sum, then fewest."""
+    """Fewest broken budgets, then lowest highest priority, then lowest sum, then fewest, then the node whose most
+    important victims have run for the shortest time."""
     priorities = [v.info.priority for v in victims]
     broken = sum(v.key in protected for v in victims)
-    return (broken, max(priorities), sum(priorities), len(victims))
+    since = min(_started(v) for v in victims if v.info.priority == max(priorities))
+    return (broken, max(priorities), sum(priorities), len(victims), -since)
+
+
+def _started(placed: Placed) -> float:
+    return rfc3339_parse(placed.started) if placed.started else math.inf
 
 
 def _minimal(
