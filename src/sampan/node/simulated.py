@@ -99,6 +99,9 @@ class SimulatedImages:
             self._present[ref] = image
         return image
 
+    async def allows(self, image: Image, ref: str, credentials: Sequence[Mapping[str, Any]] = ()) -> bool:
+        return True
+
     async def list(self) -> list[Image]:
         return list(self._present.values())
 

@@ -39,7 +39,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
                 kubectl=kubectl, docker=docker, image=f"{docker.host}/team/box:v1", registries=registries
             )
             for line in cluster.sampan("image ls").splitlines():
-                if line.startswith(docker.host):
+                if line.startswith(docker.host) and "@" not in line:  # the digest goes with the tag
                     cluster.sampan(f"image rm {line.split()[0]}")
         assert cluster.complaints() == ""
     finally:
@@ -72,6 +72,8 @@ def test_a_private_image_needs_its_secret_and_then_comes(private: SimpleNamespac
     assert status["imageID"].startswith(f"{private.docker.host}/team/box@sha256:")
     assert "Successfully pulled image" in kubectl.events_of("late")
     kubectl.wait("pod/early", seconds=60)  # its back-off ends and the secret is there
+    kubectl.apply(pod("other", named(private.image)))  # what is here is not for those without the secret
+    eventually(lambda: waiting(kubectl, "other").get("reason") == "ImagePullBackOff")
     names = [n for image in kubectl.get("nodes")["items"][0]["status"]["images"] for n in image["names"]]
     assert private.image in names
 

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from docker_registry import DockerRegistry, tar
 
+from sampan.node.images import reference, registry
 from sampan.node.images.registry import Settings
 from sampan.node.images.service import ImageService
 from sampan.node.runtime import ImageError
@@ -81,3 +82,34 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(tmp_path, monkey
             await service.pull(f"{docker.host}/team/app:v1")
         file.write_text(f'authorities: {{"{docker.host}": {docker.ca}}}\n')  # holds at the next pull
         assert (await service.pull(f"{docker.host}/team/app:v1")).layers
+
+
+async def test_a_pulled_image_is_for_those_who_could_pull_it(docker, tmp_path):
+    docker.push("team/app", "v1", LAYERS)
+    name, directory = f"{docker.host}/team/app:v1", str(tmp_path / "images")
+    authorities = {docker.host: str(docker.ca)} if docker.tls else {}
+    service = ImageService(directory, Settings(authorities=authorities))
+    image = await service.pull(name, [docker.login])
+    assert await service.allows(image, name, [docker.login])
+    assert await service.allows(image, name) is not docker.password
+    other = [{**docker.login, "username": "stowaway"}]
+    assert await service.allows(image, name, other) is not docker.password
+    own = Settings(authorities=authorities, credentials={docker.host: docker.login})
+    await ImageService(directory, own).pull(name)
+    assert await service.allows(image, name)  # the machine's own login serves every pod
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_an_image_the_operator_brings_is_for_all(tmp_path, first):
+    directory = tmp_path / "registry"
+    directory.mkdir()
+    with DockerRegistry(directory, password=True) as docker:
+        docker.push("team/app", "v1", LAYERS)
+        name = f"{docker.host}/team/app:v1"
+        service = ImageService(str(tmp_path / "images"))
+        if first:
+            image = await service.pull(name, [docker.login])
+            assert not await service.allows(image, name)
+        registry.pull(service.store, reference.parse(name), [docker.login])
+        image = await service.pull(name, [docker.login])
+        assert await service.allows(image, name)

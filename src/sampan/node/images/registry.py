@@ -74,18 +74,24 @@ def pull(
     credentials: Sequence[Mapping[str, Any]] = (),
     settings: Settings | None = None,
     progress: Progress | None = None,
+    guarded: bool = False,
 ) -> str:
-    """Pull an image into the store; returns its id. Blocking. Raises PullError with the real cause."""
+    """Pull an image into the store; returns its id. Blocking. Raises PullError with the real cause.
+
+    `guarded`: it is for those only who have the credentials it took, if it took any (see `access`).
+    """
     settings = settings or Settings()
     answers: list[str] = []
     silences: list[str] = []  # only of interest when nobody answered
     transient = True
+    own = _own_logins(settings, ref.host)
     with store.adding():
         for base in _endpoints(ref.host, settings):
-            for login in _logins([*credentials, *_own_logins(settings, ref.host)], ref.host):
+            for login in logins([*credentials, *own], ref.host) or [{}]:
                 remote = _Remote(base, ref.repository, login, settings)
                 try:
-                    return _Pull(store, ref, remote, progress).run()
+                    for_all = login in logins(own, ref.host)  # the node's own serves every pod
+                    return _Pull(store, ref, remote, progress).run(guarded, for_all)
                 except PullError as error:
                     answers.append(str(error))
                     transient = transient and error.transient
@@ -119,8 +125,8 @@ def _own_logins(settings: Settings, host: str) -> list[Mapping[str, Any]]:
     return [settings.credentials[host]] if host in settings.credentials else []
 
 
-def _logins(credentials: Sequence[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
-    """What to try, in order; without any that fits, anonymously. Accepts Docker config files and plain entries."""
+def logins(credentials: Sequence[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
+    """Those that are for a registry, in order. Accepts Docker config files and plain entries."""
     found: list[dict[str, str]] = []
     for one in credentials:
         if "auths" in one:
@@ -129,7 +135,7 @@ def _logins(credentials: Sequence[Mapping[str, Any]], host: str) -> list[dict[st
                     found.append(_login(entry))
         elif _same_registry(one.get("registry") or host, host):  # never to another registry than its own
             found.append(_login(one))
-    return [one for one in found if one] or [{}]
+    return [one for one in found if one]
 
 
 def _same_registry(where: str, host: str) -> bool:
@@ -179,6 +185,11 @@ class _Remote:
         self._settings = settings
         self._lock = threading.Lock()
         self._authorization = f"Bearer {login['bearer']}" if "bearer" in login else ""
+
+    @property
+    def login_used(self) -> Mapping[str, str]:
+        """{} as long as the registry has not asked for one."""
+        return self._login if self._authorization else {}
 
     def get(self, path: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         """GET below /v2/REPOSITORY/, authenticated as asked, redirects followed. The caller reads and closes."""
@@ -304,7 +315,7 @@ class _Pull:
         self._remote = remote
         self._progress = progress or (lambda *_: None)
 
-    def run(self) -> str:
+    def run(self, guarded: bool, for_all: bool) -> str:
         data, digest = self._manifest(self._ref.digest or self._ref.tag)
         manifest = json.loads(data)
         if manifests.is_index(manifest):
@@ -326,7 +337,8 @@ class _Pull:
         image_id = manifests.digest_of(raw)
         named = f"{self._ref.name}@{digest}"
         size = sum(int(one.get("size", 0)) for one in layers)
-        self._store.put(list(dict.fromkeys((str(self._ref), named))), image_id, config, size, named)
+        pulled = (self._ref.name, {} if for_all else self._remote.login_used) if guarded else None
+        self._store.put(list(dict.fromkeys((str(self._ref), named))), image_id, config, size, named, pulled)
         return image_id
 
     def _manifest(self, name: str) -> tuple[bytes, str]:

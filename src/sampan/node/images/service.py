@@ -57,7 +57,7 @@ class ImageService:
             )
         try:
             settings = self._settings or await asyncio.to_thread(configured.read, parsed.host)
-            await asyncio.to_thread(registry.pull, self.store, parsed, credentials, settings)
+            await asyncio.to_thread(registry.pull, self.store, parsed, credentials, settings, guarded=True)
         except (registry.PullError, ValueError) as error:
             aside = " (that is the node, not the machine)" if registry.is_loopback(parsed.host) else ""
             raise ImageError("ErrImagePull", f"{error}{aside}") from None
@@ -67,6 +67,14 @@ class ImageService:
         if image is None:
             raise ImageError("ErrImagePull", f'image "{name}" was removed while it was pulled')
         return image
+
+    async def allows(self, image: Image, ref: str, credentials: Sequence[Mapping[str, Any]] = ()) -> bool:
+        """Whether a pod with these credentials may use an image that is present, named as it names it."""
+        if ref.startswith("sha256:") or host.is_host(canonical(ref)):
+            return True
+        parsed = reference.parse(ref)
+        logins = registry.logins(credentials, parsed.host)
+        return await asyncio.to_thread(self.store.allows, image.id, parsed.name, logins)
 
     async def list(self) -> list[Image]:
         """What is in the store, and the built-in image."""

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from sampan.node.images import access
 from sampan.node.images.unpack import UnpackError, unpack
 from sampan.node.runtime import Image
 
@@ -86,7 +87,8 @@ class Store:
 
     def _write(self, index: Mapping[str, Any]) -> None:
         path = f"{self.directory}/index.json"
-        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        private = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(private, "w", encoding="utf-8") as file:
             json.dump(index, file)
             file.flush()
             os.fsync(file.fileno())
@@ -99,18 +101,27 @@ class Store:
         config: Mapping[str, Any],
         size: int,
         digest: str = "",
+        pulled: access.Pulled | None = None,
     ) -> None:
-        """Name an image whose layers are all there. `config` is the OCI image configuration, `refs` are canonical."""
+        """Name an image whose layers are all there. `config` is the OCI image configuration, `refs` are canonical.
+
+        With `pulled` it is for those only who could pull it, too.
+        """
         with self.locked():
             index = self._read()
+            record = access.granted(index["images"].get(image_id), pulled)
             index["images"][image_id] = {
                 "config": config.get("config") or {},
                 "diff_ids": config["rootfs"]["diff_ids"],
                 "size": size,
-            }
+            } | ({"access": record} if record is not None else {})
             for ref in refs:
                 index["refs"][ref] = {"id": image_id, "digest": digest}
             self._write(index)
+
+    def allows(self, image_id: str, repository: str, logins: Sequence[access.Login]) -> bool:
+        """Whether somebody with these logins may use an image that is here as one of that repository."""
+        return access.allows(self._read()["images"].get(image_id, {}).get("access"), repository, logins)
 
     def find(self, ref: str) -> Image | None:
         """By canonical reference or by image id (sha256:...)."""

@@ -71,12 +71,20 @@ async def _ensure(driver: PodDriver, ref: str, policy: str | None, about: str = 
     policy = default_policy(policy, ref)
     if policy != "Always":
         image = await kit.images.find(ref)
-        if image is not None:
+        if image is not None and (
+            await kit.images.allows(image, ref)
+            or await kit.images.allows(image, ref, await _credentials(driver))
+        ):
             text = f'Container image "{ref}" already present on machine and can be accessed by the pod'
             driver.record("Normal", "Pulled", text, about)
             return image
         if policy == "Never":
             text = f'Container image "{ref}" is not present with pull policy of Never'
+            if image is not None:
+                text = (
+                    f'Container image "{ref}" is present with pull policy of Never but does not have the proper '
+                    "credentials to access the image"
+                )
             driver.record("Warning", "ErrImageNeverPull", text, about)
             raise NotStarted("ErrImageNeverPull", text)
     return await _pull(driver, ref, about)
