@@ -84,14 +84,16 @@ class DockerRegistry:
     def login(self) -> dict[str, str]:
         return {"registry": self.host, "username": USER, "password": PASSWORD}
 
-    def call(self, method: str, path: str, body: bytes = b"", kind: str = "") -> http.client.HTTPResponse:
+    def call(
+        self, method: str, path: str, body: bytes = b"", kind: str = "", accept: str = "*/*"
+    ) -> http.client.HTTPResponse:
         address, _, port = self.host.rpartition(":")
         if self.tls:
             context = client_context(file=str(self.ca))
             connection = http.client.HTTPSConnection(address, int(port), context=context, timeout=10)
         else:
             connection = http.client.HTTPConnection(address, int(port), timeout=10)
-        headers = {"Content-Type": kind} if kind else {}
+        headers = {"Accept": accept} | ({"Content-Type": kind} if kind else {})
         if self.password:
             headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         connection.request(method, path, body=body, headers=headers)

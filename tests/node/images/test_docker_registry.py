@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from docker_registry import DockerRegistry, tar
 from sampan.node.images import reference, registry
 from sampan.node.images.registry import Settings
 from sampan.node.images.service import ImageService
+from sampan.node.images.store import Store
 from sampan.node.runtime import ImageError
 
+OCI = "application/vnd.oci.image.manifest.v1+json"
 LAYERS = [tar({"bin/tool": b"#!/bin/sh\n", "big": b"0" * 3_000_000}), tar({"etc/name": b"app\n"})]
 
 
@@ -113,3 +117,20 @@ async def test_an_image_the_operator_brings_is_for_all(tmp_path, first):
         registry.pull(service.store, reference.parse(name), [docker.login])
         image = await service.pull(name, [docker.login])
         assert await service.allows(image, name)
+
+
+def test_a_download_goes_on_where_a_killed_one_stopped(tmp_path):
+    directory, content = tmp_path / "registry", os.urandom(3_000_000)
+    directory.mkdir()
+    with DockerRegistry(directory) as docker:
+        docker.push("team/app", "v1", [tar({"big": content})])
+        manifest = json.loads(docker.call("GET", "/v2/team/app/manifests/v1", accept=OCI).read())
+        digest, size = manifest["layers"][0]["digest"], manifest["layers"][0]["size"]
+        blob = docker.call("GET", f"/v2/team/app/blobs/{digest}").read()
+        store, seen = Store(str(tmp_path / "images")), []
+        Path(store.directory, "ingest", digest.removeprefix("sha256:")).write_bytes(blob[: size // 2])
+        name = reference.parse(f"{docker.host}/team/app:v1")
+        registry.pull(store, name, progress=lambda _, have, total: seen.append((have, total)))
+        assert seen[0][0] > size // 2 and seen[-1] == (size, size)
+        (layer,) = store.find(str(name)).layers
+        assert Path(layer, "big").read_bytes() == content
