@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import orjson
 
+from sampan.api import meta
 from sampan.node.statuses import status_patch
+from sampan.testing import Cluster
 
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": "t"}
 
@@ -50,3 +52,16 @@ async def test_that_a_pod_is_being_started_is_told_when_it_takes_a_moment(world)
     await world.clock.advance(0.04)
     told = orjson.loads(patches(world)[0].body)["status"]["containerStatuses"][0]["state"]
     assert told["waiting"]["reason"] == "ContainerCreating"
+
+
+async def test_what_others_said_of_a_pod_is_put_right():
+    """As the node lifecycle controller does when it has not heard of a node, which then comes back."""
+    async with Cluster(nodes=1) as cluster:
+        spec = {"containers": [{"name": "c", "image": "i"}]}
+        await cluster.client.create("pods", {"metadata": {"name": "p"}, "spec": spec}, "default")
+        await cluster.advance(5)
+        assert meta.is_true(await cluster.client.get("pods", "p", "default"), "Ready")
+        change = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+        await cluster.client.patch("pods", "p", change, "default", kind="strategic", subresource="status")
+        await cluster.advance(1)
+        assert meta.is_true(await cluster.client.get("pods", "p", "default"), "Ready")

@@ -32,12 +32,28 @@ class StatusWriter:
         self._slots: dict[str, tuple[Object, Object]] = {}  # uid -> (pod, status), newest wins
         self._held: dict[str, tuple[Object, Object, Timer]] = {}  # those that may wait, until their timer
         self._sent: dict[str, Object] = {}
+        self._written: dict[str, int] = {}  # the revision that has it
         self._writers: set[asyncio.Task[None]] = set()
         self._active: dict[str, asyncio.Event] = {}  # uids being written
 
     def know(self, pod: Object) -> None:
         """What the API already has, so that taking a pod over writes nothing."""
-        self._sent.setdefault(pod["metadata"]["uid"], pod.get("status", {}))
+        uid = pod["metadata"]["uid"]
+        self._sent.setdefault(uid, pod.get("status", {}))
+        self._written.setdefault(uid, int(pod["metadata"].get("resourceVersion") or 0))
+
+    def seen(self, pod: Object) -> None:
+        """What the API has now. Conditions that somebody else changed are told again: a node that was not heard of for
+        a while finds its pods marked as not ready."""
+        uid = pod["metadata"]["uid"]
+        if uid in self._slots or uid in self._held or uid in self._active or uid not in self._written:
+            return
+        if int(pod["metadata"]["resourceVersion"]) < self._written[uid]:
+            return
+        stored, told = (_states(status) for status in (pod.get("status", {}), self._sent[uid]))
+        if any(stored.get(kind) != state for kind, state in told.items()):
+            status, self._sent[uid] = self._sent[uid], pod.get("status", {})
+            self.put(pod, status)
 
     def put(self, pod: Object, status: Object) -> None:
         uid = pod["metadata"]["uid"]
@@ -80,6 +96,7 @@ class StatusWriter:
         held = self._held.pop(uid, None)
         if held:
             held[2].cancel()
+        self._written.pop(uid, None)
 
     async def close(self) -> None:
         for _, _, timer in self._held.values():
@@ -125,10 +142,11 @@ class StatusWriter:
             return
         meta = pod["metadata"]
         body = {"metadata": {"uid": uid}, "status": patch}
-        await self._client.patch(
+        made = await self._client.patch(
             "pods", meta["name"], body, meta["namespace"], kind="strategic", subresource="status"
         )
         self._sent[uid] = status
+        self._written[uid] = int(made["metadata"]["resourceVersion"])
 
 
 def _starting(status: Object) -> bool:
@@ -159,6 +177,10 @@ def status_patch(old: Object, new: Object) -> Object:
         patch["$setElementOrder/conditions"] = [{"type": t} for t in [*mine, *others]]
         patch["conditions"] = changed
     return patch
+
+
+def _states(status: Object) -> dict[str, str]:
+    return {c["type"]: c["status"] for c in status.get("conditions") or ()}
 
 
 def _conditions(old: list[Object], new: list[Object]) -> list[Object]:

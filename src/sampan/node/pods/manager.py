@@ -86,6 +86,7 @@ class PodManager:
                 driver.vanish()
         elif driver:
             held = driver.holds_resources()
+            self.kit.statuses.seen(pod)
             driver.update(pod)
             if held and not driver.holds_resources():
                 self._reconsider()
