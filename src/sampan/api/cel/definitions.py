@@ -19,7 +19,7 @@ from sampan.api.status import FieldError, forbidden_field, invalid_value, requir
 Object = dict[str, Any]
 _KEY = "x-kubernetes-validations"
 _TOO_DEAR = (
-    f"estimated rule cost exceeds budget by factor of more than {estimate.FACTOR}x (try simplifying the rule, or "
+    "estimated rule cost exceeds budget by factor of {} (try simplifying the rule, or "
     "adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
 )
 
@@ -90,8 +90,10 @@ def _rule(
         detail = f"compilation failed: {text}" if text.startswith("ERROR") else text
         errors.append(_invalid(f"{path}.rule", rule, detail))
         return
-    if estimate.worst(parse(made.text), node) * places > estimate.RULE_LIMIT * estimate.FACTOR:
-        errors.append(forbidden_field(f"{path}.rule", _TOO_DEAR))
+    factor = estimate.worst(parse(made.text), node) * places / estimate.RULE_LIMIT
+    if factor > 1:
+        much = f"{factor:.1f}x" if factor <= 100 else "more than 100x"
+        errors.append(forbidden_field(f"{path}.rule", _TOO_DEAR.format(much)))
     if made.uses_old and loose:
         detail = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}"
         errors.append(invalid_value(f"{path}.rule", rule.get("rule"), detail))
