@@ -172,9 +172,11 @@ class World:
             if step.subresource == "finalize":
                 self.objects["namespaces"].pop(("", meta.name(step.obj)))
                 next(self._ids)
-            else:
-                change = {"spec": step.obj["spec"]} if step.subresource == "scale" else step.obj
+            elif step.subresource == "scale":
+                change = {"spec": step.obj["spec"]}
                 self.change(step.resource, meta.name(step.obj), change, meta.namespace(step.obj))
+            else:
+                self.put(step.resource, step.obj)
         elif isinstance(step, Delete):
             self.delete(step)
         else:

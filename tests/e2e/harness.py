@@ -263,7 +263,7 @@ class Cluster:
 
     def run(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         head, *tail = shlex.split(command)
-        verb = [head, tail.pop(0)] if head in ("node", "image") else [head]
+        verb = [head, tail.pop(0)] if head in ("node", "image", "token") else [head]
         which = [f"--name={self.name}", f"--data-dir={self.data}", f"--kubeconfig={self.kubeconfig}"]
         return subprocess.run(
             [*within(self.netns), str(ROOT / "sampan"), *verb, *which, *tail],

@@ -11,7 +11,9 @@ import datetime
 import hashlib
 import ipaddress
 import os
+import secrets
 import ssl
+import string
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -252,6 +254,11 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def secret(length: int) -> str:
+    """Letters and digits nobody can guess."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(length))
+
+
 def load_or_create_signing_key(path: Path) -> bytes:
     """The private key (PEM) in this file; a missing one is made and saved with mode 0600."""
     if path.exists():
@@ -294,6 +301,27 @@ def request_names(csr: bytes) -> tuple[set[str], set[str]]:
     return set(found.get_values_for_type(x509.DNSName)), set(
         map(str, found.get_values_for_type(x509.IPAddress))
     )
+
+
+def certificate_names(cert: bytes) -> tuple[set[str], set[str]]:
+    """`(DNS names, addresses)` the first certificate in a PEM text is good for."""
+    try:
+        found = (
+            x509.load_pem_x509_certificate(cert)
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value
+        )
+    except x509.ExtensionNotFound:
+        return set(), set()
+    addresses = found.get_values_for_type(x509.IPAddress)
+    return set(found.get_values_for_type(x509.DNSName)), {str(address) for address in addresses}
+
+
+def public_key_hash(cert: bytes) -> str:
+    """`sha256:HEX` of a certificate's public key, by which kubeadm pins an authority (RFC 7469, 2.4)."""
+    public = x509.load_pem_x509_certificate(cert).public_key()
+    info = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256:{hashlib.sha256(info).hexdigest()}"
 
 
 def lifetime(cert: bytes) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import collections
 import shutil
 import sys
@@ -46,7 +47,7 @@ def down(arguments: argparse.Namespace) -> int:
     from sampan.cluster.down import remove
 
     paths = _paths(arguments)
-    if remove(paths, arguments.kubeconfig):
+    if remove(paths, arguments.kubeconfig, lambda text: print(f"sampan: {text}", file=sys.stderr)):
         print(f"cluster {paths.name} is gone, with all it made")
     else:
         print(f"there is no cluster {paths.name}")
@@ -68,7 +69,7 @@ def stop(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     from sampan.cluster import config as configs
-    from sampan.cluster import supervision
+    from sampan.cluster import joining, membership, supervision
 
     paths = _paths(arguments)
     config = configs.load(paths.config)
@@ -80,14 +81,23 @@ def status(arguments: argparse.Namespace) -> int:
         return 3
     answer = supervision.ask(paths, "status")
     plane = answer["control_plane"]
-    rows = [["control-plane", "running" if plane["ready"] else "starting", str(plane["pid"] or "-")]]
+    first = "machine" if config.server else "control-plane"
+    rows = [[first, "running" if plane["ready"] else "starting", str(plane["pid"] or "-")]]
     for node in config.nodes:
         pid = answer["nodes"].get(node.name)
         rows.append([node.name, "running" if pid else "stopped", str(pid or "-")])
-    print(
-        f"cluster {config.name}: https://127.0.0.1:{config.port}, context {config.context}, data in {paths.data}"
-    )
+    if config.server:
+        heard = asyncio.run(membership.heard(config, paths))
+        print(f"cluster {config.name}: node of {config.server} ({heard}), data in {paths.data}")
+    else:
+        where = f"https://127.0.0.1:{config.port}, context {config.context}, data in {paths.data}"
+        print(f"cluster {config.name}: {where}")
     table(["process", "state", "pid"], rows)
+    if config.machine and not config.server:
+        members = asyncio.run(membership.others(config, paths))
+        print(f"\nother machines join at {joining.url(config)}: {called()} token create")
+        if members:
+            table(["machine", "node", "ready"], members)
     return 0
 
 

@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     command("doctor", "doctor:doctor", "what this machine lacks for a full cluster, and what that costs")
     demo = command("demo", "demo:demo", "a first Kubernetes course in one go, on real pods, under load")
     demo.add_argument("--keep", action="store_true", help="leave the demo's cluster running at the end")
+    _join(
+        commands, common, command("join", "join:join", "make this machine a node of a cluster on another one")
+    )
     _node(commands, common)
     _image(commands, common)
     service = command("service", "service:service", "print where a Service is reached from here, and open it")
@@ -95,6 +98,41 @@ def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 1 to 65535")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    """30m, 24h, 0 (for ever)."""
+    match = re.fullmatch(r"(\d+)(s|m|h|d)?", text)
+    if match is None or (match[2] is None and int(match[1])):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 30m, 24h, 7d, or 0 for ever")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(match[2], 1)
+
+
+def _join(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    sub: argparse.ArgumentParser,
+) -> None:
+    sub.add_argument("server", metavar="https://HOST:PORT", help="where the first machine's API is")
+    sub.add_argument("--token", required=True, metavar="ID.SECRET")
+    sub.add_argument("--ca-hash", required=True, metavar="sha256:HEX", help="of the cluster's authority")
+    sub.add_argument("--node-name", metavar="NAME", help="default: this machine's host name")
+    sub.add_argument(
+        "--advertise",
+        metavar="ADDRESS",
+        default="",
+        help="this machine's address for the others (default: that of the way to the first machine)",
+    )
+    token = commands.add_parser("token", help="create, list or delete the tokens with which machines join")
+    verbs = token.add_subparsers(dest="token_verb", metavar="create|list|delete", required=True)
+    create = verbs.add_parser("create", parents=[common], help="make a token and print the command to join")
+    create.add_argument("--ttl", type=_seconds, default=86400.0, help="30m, 24h (default), 0 for ever")
+    create.add_argument("--description", default="", help="for those who list them")
+    create.set_defaults(command="join:create")
+    verbs.add_parser("list", parents=[common], help="list tokens").set_defaults(command="join:list_")
+    delete = verbs.add_parser("delete", parents=[common], help="make tokens worthless")
+    delete.add_argument("tokens", nargs="+", metavar="ID")
+    delete.set_defaults(command="join:delete")
 
 
 def _up(sub: argparse.ArgumentParser) -> None:
@@ -138,6 +176,11 @@ def _up(sub: argparse.ArgumentParser) -> None:
         "--pod-network",
         choices=("auto", "host-gw", "vxlan"),
         help="how pods of other nodes are reached (default: auto, by plain routes where nodes are neighbours)",
+    )
+    sub.add_argument(
+        "--advertise",
+        metavar="ADDRESS",
+        help="serve the API at this address of the machine too, so that others can join (auto: the default route's)",
     )
     periods = sub.add_argument_group("periods of node failure, in seconds")
     periods.add_argument(

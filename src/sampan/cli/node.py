@@ -20,6 +20,7 @@ CONTROL_PLANE = "control-plane"
 def add(arguments: argparse.Namespace) -> int:
     paths = Paths.of(arguments.name, arguments.data_dir)
     config = configs.load(paths.config)
+    config.need_server()
     with exclusive(paths):
         node = add_node(config, arguments.node)
         credentials.ensure_node(config, paths.pki, node.name, config.fabric_addresses(node.index))
@@ -49,6 +50,11 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def delete(arguments: argparse.Namespace) -> int:
+    paths = Paths.of(arguments.name, arguments.data_dir)
+    config = configs.load(paths.config)
+    if config.machine and all(node.name != arguments.node for node in config.nodes):
+        return _forget(paths, config, arguments.node)
+    config.need_server()
     paths, config = _change(arguments, stopped=True)
     supervision.ask(paths, "node-stop", name=arguments.node)
     asyncio.run(_delete_object(paths, config, arguments.node))
@@ -57,6 +63,14 @@ def delete(arguments: argparse.Namespace) -> int:
         configs.save(config, paths.config)
         supervision.ask(paths, "node-remove", name=arguments.node)
     print(f"node {arguments.node} is gone")
+    return 0
+
+
+def _forget(paths: Paths, config: ClusterConfig, name: str) -> int:
+    """A node of another machine."""
+    if not asyncio.run(_delete_object(paths, config, name)):
+        config.node(name)
+    print(f"node {name} is gone; on its machine, if that is still there: sampan down")
     return 0
 
 
@@ -100,12 +114,15 @@ async def _shut_down(config: ClusterConfig, paths: Paths, name: str, grace: floa
         )
 
 
-async def _delete_object(paths: Paths, config: ClusterConfig, name: str) -> None:
+async def _delete_object(paths: Paths, config: ClusterConfig, name: str) -> bool:
+    """Whether there was one."""
     try:
         await admin_client(config, paths).delete("nodes", name)
+        return True
     except ApiError as error:
         if error.code != 404:
             raise
+        return False
 
 
 def _change(arguments: argparse.Namespace, *, stopped: bool) -> tuple[Paths, ClusterConfig]:

@@ -17,13 +17,13 @@ from pathlib import Path
 import uvloop
 
 from sampan.api.resources import BUILTIN
+from sampan.api.status import ApiError
 from sampan.base import logging
 from sampan.base.clock import RealClock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
-from sampan.client.https import HttpsTransport
 from sampan.cluster import config as configs
-from sampan.cluster import garbage, processes
+from sampan.cluster import credentials, garbage, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.node_network import NodeNetwork
 from sampan.cluster.paths import Paths
@@ -38,6 +38,7 @@ from sampan.node.network import traffic
 
 log = logging.logger("agent")
 
+_RETRY = 5.0  # seconds until a request that failed is made again
 
 _UNLIMITED = {
     "type": "ContainersUnlimited",
@@ -54,13 +55,7 @@ class NodeProcess:
         self.paths, self.config, self.name = paths, config, name
         self.clock, self.ids = RealClock(), Ids()
         pki = paths.pki
-        self.transport = HttpsTransport(
-            f"https://{config.server_address}:{config.port}",
-            ca=str(pki / "ca.crt"),
-            cert=str(pki / "nodes" / f"{name}.crt"),
-            key=str(pki / "nodes" / f"{name}.key"),
-            clock=self.clock,
-        )
+        self.transport = credentials.node_transport(config, pki, name, self.clock)
         self.client = Client(self.transport, BUILTIN, agent="kubelet")
         self.runtime = str(paths.node(name) / "runtime")
         self.network = NodeNetwork(config, name, self.runtime, self.client, self.clock, self.ids)
@@ -117,6 +112,7 @@ class NodeProcess:
         )
         await self.agent.start()
         pki = self.paths.pki
+        await self._ensure_serving(pki / "nodes", addresses)
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(
             addresses,
@@ -127,6 +123,24 @@ class NodeProcess:
         )
         self._rotate(addresses)
         log.info("node is up", node=self.name, address=addresses[0], pods=",".join(self.network.pod_ranges))
+
+    async def _ensure_serving(self, directory: Path, addresses: Sequence[str]) -> None:
+        """A node that has joined asks for its serving certificate, once the cluster knows its addresses."""
+        files = directory / f"{self.name}-serving.crt", directory / f"{self.name}-serving.key"
+        while not files[0].exists():
+            try:
+                pair = await certificates.request(
+                    self.client,
+                    self.clock,
+                    self.name,
+                    certificates.SERVING,
+                    dns=[self.name],
+                    ips=addresses,
+                )
+                pair.save(*files)
+            except (certificates.Refused, ApiError, OSError, EOFError, TimeoutError) as error:
+                log.warning("asking for a serving certificate; trying again", error=error)
+                await self.clock.sleep(self.ids.jitter(_RETRY, 0.5))
 
     def _rotate(self, addresses: Sequence[str]) -> None:
         """Both certificates are renewed before they end."""

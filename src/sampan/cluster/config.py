@@ -51,6 +51,13 @@ class ClusterConfig:
     load_balancer_cidr6: str = ""
     fabric6: str = ""
     pod_network: str = "auto"  # how packets reach pods of other nodes: see `node.network.routes`
+    # A cluster over several machines (see docs/decisions/0013): all but `mtu` is empty on one that keeps to itself.
+    machine: str = ""  # this machine's address for the others
+    server: str = ""  # https://HOST:PORT of the first machine, on those that joined it
+    first_machine: str = ""  # its address
+    network_id: int = 0  # of the tunnel between the machines
+    leaf: int = 0  # place of this machine's host on the fabric
+    mtu: int = 1500  # of the fabric
     token_auth_file: str = ""
     audit_policy_file: str = ""
     audit_log_path: str = ""
@@ -129,6 +136,18 @@ class ClusterConfig:
     @property
     def server_address(self) -> str:
         return self.fabric_address(0) if self.fabric else "127.0.0.1"
+
+    @property
+    def server_url(self) -> str:
+        """Where this machine's nodes find the API."""
+        return self.server or f"https://{self.server_address}:{self.port}"
+
+    def need_server(self) -> None:
+        """For what only the first machine of a cluster can do. Raises SampanError on one that has joined."""
+        if self.server:
+            raise SampanError(
+                f"this machine has joined the cluster at {self.server}", "Do that on the first machine."
+            )
 
     @property
     def context(self) -> str:

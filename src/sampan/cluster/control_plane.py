@@ -19,21 +19,13 @@ from sampan.base import logging, pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.base.ids import Ids
-from sampan.client.view import CachedView
 from sampan.cluster import config as configs
-from sampan.cluster import effects, garbage
+from sampan.cluster import effects, garbage, host_network, joining, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.connector import FrontProxyConnector, HttpsConnector
 from sampan.cluster.paths import Paths
 from sampan.cluster.planks import ControlPlane, Options
 from sampan.controllers import Timing
-from sampan.node.network import fabric
-from sampan.node.network.controller import ProxyController
-from sampan.node.network.passage_keeper import PassageKeeper
-from sampan.node.network.proxy import ServiceProxy
-from sampan.node.network.rootless import RootlessNetwork
-from sampan.node.network.routes import NodeRoutes
-from sampan.node.network.ruleset import Config as ProxyConfig
 from sampan.server import audit, http
 from sampan.server.authenticate import read_token_file
 from sampan.store.open import open_store
@@ -62,10 +54,11 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     listener = await http.serve(
         plane.server.handle, _listeners(), context, clock, plane.server.at_once, audit=ids.uid()[:24]
     )
-    _report_ready()
+    processes.report_ready()
     log.info("the API is served", port=config.port)
     await plane.think()
-    network = await _host_network(plane, config) if config.fabric else []
+    client = plane.client(agent="kube-proxy")
+    network = await host_network.start(client, paths, config, clock, ids) if config.fabric else []
     garbage.settle()
     sys.setswitchinterval(_SWITCH)
     await stopped.wait()
@@ -103,56 +96,15 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         dns_on_nodes=True,
         volumes=str(paths.volumes),
         volume_effects=effects.volumes(paths.volumes),
+        objects=joining.objects(config, (paths.pki / "ca.crt").read_text()),
+        rules=[joining.place_rule(config.pod_ranges)] if config.machine else [],
         signer=pki.CA(pki.KeyPair.load(paths.pki / "ca.crt", paths.pki / "ca.key")),
     )
-
-
-async def _host_network(
-    plane: ControlPlane, config: ClusterConfig
-) -> list[ProxyController | RootlessNetwork | PassageKeeper]:
-    """Service addresses and pods are reachable from the host too; a user namespace also needs its way out and in."""
-    resources = ("services", "endpointslices.discovery.k8s.io", "nodes")
-    view = CachedView(plane.client(agent="kube-proxy"), resources, clock=plane.clock, ids=plane.ids)
-    await view.start()
-    inside = (*config.pod_cidrs, *config.service_cidrs, *config.load_balancer_cidrs, *config.fabrics)
-    settings = ProxyConfig(
-        table=fabric.host_table(config.name),
-        pods=tuple(config.pod_cidrs),
-        services=tuple(config.service_cidrs),
-        egress=tuple(config.fabrics),
-        inside=inside,
-        loopback=True,
-    )
-    routes = NodeRoutes(fabric.host_link(config.name), sources=config.fabric_addresses(0))
-    proxy = ServiceProxy(settings)
-    parts: list[ProxyController | RootlessNetwork | PassageKeeper] = []
-    parts.append(ProxyController(view, proxy, plane.clock, routes))
-    gateway = os.environ.get("SAMPAN_GATEWAY_FD")
-    if gateway:
-        address = config.server_address
-        parts.append(RootlessNetwork(int(gateway), view, plane.clock, inside=inside, dns_address=address))
-    else:
-        link, versions = fabric.host_link(config.name), config.fabric_versions
-        parts.append(PassageKeeper(link, settings.table, versions, lambda: proxy.port))
-    started = []
-    for part in parts:
-        try:
-            await part.start()
-            started.append(part)
-        except OSError as error:
-            log.warning("a part of the host's network does not work", part=type(part).__name__, error=error)
-    return started
 
 
 def _listeners() -> list[socket.socket]:
     numbers = [int(n) for n in os.environ["SAMPAN_LISTEN_FDS"].split(",")]
     return [socket.socket(fileno=number) for number in numbers]
-
-
-def _report_ready() -> None:
-    number = int(os.environ["SAMPAN_READY_FD"])
-    os.write(number, b"ready")
-    os.close(number)
 
 
 def main() -> None:

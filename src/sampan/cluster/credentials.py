@@ -1,6 +1,7 @@
 """The first identity: `up` makes the cluster's CA and signs what its own processes need.
 
-Joining machines will use bootstrap tokens and signing requests; local agents need no such detour. Every key is 0600.
+Machines that join use bootstrap tokens and signing requests (`joining`); local agents need no such detour. Every key is
+0600.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sampan.base import pki
-from sampan.base.clock import RealClock
+from sampan.base.clock import Clock, RealClock
+from sampan.client.https import HttpsTransport
 from sampan.cluster.config import ClusterConfig
 
 ADMIN = ("kubernetes-admin", ("system:masters",))
@@ -45,6 +47,17 @@ def ensure_node(config: ClusterConfig, directory: Path, name: str, addresses: Se
     _pair(ca, directory / "nodes", f"{name}-serving", f"system:node:{name}", ("system:nodes",), [name], ips)
 
 
+def node_transport(config: ClusterConfig, directory: Path, name: str, clock: Clock) -> HttpsTransport:
+    """A node's way to the API, as system:node:NAME."""
+    return HttpsTransport(
+        config.server_url,
+        ca=str(directory / "ca.crt"),
+        cert=str(directory / "nodes" / f"{name}.crt"),
+        key=str(directory / "nodes" / f"{name}.key"),
+        clock=clock,
+    )
+
+
 def _pair(
     ca: pki.CA,
     directory: Path,
@@ -55,12 +68,11 @@ def _pair(
     ips: list[str] | None = None,
 ) -> None:
     certificate, key = directory / f"{stem}.crt", directory / f"{stem}.key"
-    if (
-        certificate.exists()
-        and key.exists()
-        and pki.expires(certificate.read_bytes()) > RealClock().now() + _SPARE
-    ):
-        return
+    if certificate.exists() and key.exists():
+        pem = certificate.read_bytes()
+        fresh = pki.expires(pem) > RealClock().now() + _SPARE
+        if fresh and {*(dns or ()), *(ips or ())} <= set().union(*pki.certificate_names(pem)):
+            return
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     pair = ca.issue(common_name, organizations, dns=dns or [], ips=ips or [], server=bool(dns or ips))
     pki.write_private(key, pair.key)
@@ -78,4 +90,6 @@ def _server_names(config: ClusterConfig) -> tuple[list[str], list[str]]:
         socket.gethostname(),
     ]
     ips = {"127.0.0.1", "::1", config.api_service_ip, config.server_address, *config.fabric_addresses(0)}
+    if config.machine:
+        ips.add(config.machine)
     return dns, sorted(ips, key=lambda ip: (ipaddress.ip_address(ip).version, ip))

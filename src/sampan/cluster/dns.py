@@ -62,4 +62,4 @@ def _ready(node: Object) -> bool:
 
 def _addresses(node: Object) -> list[str]:
     found = node.get("status", {}).get("addresses") or ()
-    return [a["address"] for a in found if a["type"] == "InternalIP"]
+    return [a["address"] for a in found if a.get("type") == "InternalIP"]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from sampan.api.resources import BUILTIN
+from sampan.api.status import ApiError
+from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
+from sampan.client.client import Client
 from sampan.cluster import config as configs
-from sampan.cluster import kubeconfig, processes, rootless, supervision
+from sampan.cluster import credentials, kubeconfig, processes, rootless, supervision
 from sampan.cluster.paths import Paths, is_root, known_clusters
 from sampan.node.images.store import Store
 from sampan.node.native import cgroups
 from sampan.node.network import fabric
+
+_PATIENCE = 5.0  # seconds for telling the first machine that this one leaves
 
 
 def stop(paths: Paths) -> bool:
@@ -20,8 +28,11 @@ def stop(paths: Paths) -> bool:
     return supervision.end(paths)
 
 
-def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
-    """Stop a cluster and take away all it made, also what a crash left. False: there was none."""
+def remove(paths: Paths, kubeconfig_flag: str | None, progress: Callable[[str], None] = print) -> bool:
+    """Stop a cluster and take away all it made, also what a crash left. False: there was none.
+
+    A machine that has joined one leaves it.
+    """
     existed = paths.data.exists() or paths.run.exists()
     try:
         config = configs.load(paths.config)
@@ -29,13 +40,39 @@ def remove(paths: Paths, kubeconfig_flag: str | None) -> bool:
         config = configs.ClusterConfig(paths.name, rootless=not is_root())
     supervision.end(paths)
     sweep(paths)
-    for file in {str(kubeconfig.target(kubeconfig_flag)), *config.kubeconfigs}:
-        kubeconfig.remove(Path(file), config.context)
+    if config.server:
+        _leave(paths, config, progress)
+    else:
+        for file in {str(kubeconfig.target(kubeconfig_flag)), *config.kubeconfigs}:
+            kubeconfig.remove(Path(file), config.context)
     for directory in (paths.data, paths.run):
         _remove_tree(directory, rootless_owned=config.rootless)
     _remove_if_empty(paths.data.parent, paths.run.parent)
     _remove_unused_images(paths)
     return existed
+
+
+def _leave(paths: Paths, config: configs.ClusterConfig, progress: Callable[[str], None]) -> None:
+    """The cluster forgets the machine's node, if it can be told."""
+    node = config.nodes[0].name
+    try:
+        asyncio.run(_delete_node(paths, config, node))
+    except (ApiError, OSError, EOFError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        progress(f"{config.server} could not be told ({reason}); there: sampan node delete {node}")
+
+
+async def _delete_node(paths: Paths, config: configs.ClusterConfig, node: str) -> None:
+    clock = RealClock()
+    transport = credentials.node_transport(config, paths.pki, node, clock)
+    try:
+        async with clock.timeout(_PATIENCE):
+            await Client(transport, BUILTIN, agent="sampan").delete("nodes", node)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+    finally:
+        await transport.close()
 
 
 def sweep(paths: Paths) -> None:

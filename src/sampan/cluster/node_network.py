@@ -70,7 +70,7 @@ class NodeNetwork:
         )
         services = ServiceProxy(settings)
         self._ports = HostPorts(services)
-        ways = NodeRoutes("eth0", sources=self.addresses, mode=config.pod_network)
+        ways = NodeRoutes("eth0", sources=self.addresses, mode=config.pod_network, mtu=config.mtu)
         self.pods = PodNetwork(self.pod_ranges, node_ips=self.addresses, mtu=ways.pod_mtu, ports=self._ports)
         self.proxy = ProxyController(
             self.view, services, clock, ways, health=HealthChecks(clock), problem=self._problem

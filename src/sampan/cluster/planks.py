@@ -6,7 +6,7 @@ own identity, with the rights of that identity and no more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sampan import controllers
@@ -18,9 +18,10 @@ from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.client.execute import Effect
 from sampan.client.messages import User
+from sampan.client.plan import Object
 from sampan.client.runner import Runner
 from sampan.cluster import debug, dns, effects
-from sampan.controllers import Timing
+from sampan.controllers import Rule, Timing
 from sampan.controllers.persistentvolume import LOCAL_PATH
 from sampan.scheduler import run as scheduler
 from sampan.server import bootstrap
@@ -59,6 +60,8 @@ class Options:
     volumes: str = ""  # where nodes keep volumes of the default storage class; empty: there is no such class
     volume_effects: Mapping[str, Effect] = field(default_factory=effects.no_volumes)
     signer: pki.CA | None = None  # signs approved certificate requests; None: nobody does
+    objects: Sequence[Object] = ()  # that must exist, beyond those of every cluster
+    rules: Sequence[Rule] = ()  # further controllers
     timing: Timing = field(default_factory=Timing)
     toleration_seconds: int = 300  # how long pods bear a lost node
     nodes: NodeConnector | None = None
@@ -113,7 +116,7 @@ class ControlPlane:
         await bootstrap.ensure(masters, bootstrap.objects(self.options.service_cidrs))
         await bootstrap.ensure(masters, [dns.service(*self.options.dns_ips)])
         authorities = bootstrap.authentication(self.options.cluster_ca, self.options.front_proxy_ca)
-        await bootstrap.ensure(masters, [authorities])
+        await bootstrap.ensure(masters, [authorities, *self.options.objects])
         if self.options.volumes:
             await _create(masters, "storageclasses.storage.k8s.io", storage_class())
         if self.options.advertise:
@@ -134,7 +137,11 @@ class ControlPlane:
             )
             self.runner = Runner(
                 self.client(),
-                [*controllers.build(config), *([dns.rule()] if self.options.dns_on_nodes else [])],
+                [
+                    *controllers.build(config),
+                    *([dns.rule()] if self.options.dns_on_nodes else []),
+                    *self.options.rules,
+                ],
                 clock=self.clock,
                 ids=self.ids,
                 effects=self._effects(),

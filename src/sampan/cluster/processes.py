@@ -52,6 +52,13 @@ def spawn(
         os._exit(127)
 
 
+def report_ready() -> None:
+    """A child tells the supervisor that it serves."""
+    number = int(os.environ["SAMPAN_READY_FD"])
+    os.write(number, b"ready")
+    os.close(number)
+
+
 def cgroup(cluster: str, node: str = "") -> str:
     """The control group below which everything of a node, or of a whole cluster, runs."""
     return f"sampan/{cluster}/{node}" if node else f"sampan/{cluster}"

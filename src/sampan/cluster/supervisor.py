@@ -29,6 +29,7 @@ from sampan.node.network import fabric
 
 _RESTART_PAUSE = 0.2
 _RESTART_PAUSE_MAX = 10.0
+_FREEBIND, _FREEBIND6 = 15, 78  # socket options of Linux
 _ATTEMPTS = 3  # starts of the control plane before whoever waits for it is told
 
 
@@ -54,15 +55,33 @@ class Supervisor:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.listeners.append(_listen("127.0.0.1", self.config["port"]))
-        if self.config["rootless"]:
-            self.gateway = rootless.enter(self.run)
-        if self.config["fabric"]:
-            self.listeners += [_listen(address, self.config["port"]) for address in self.wiring.build()]
+        if self.joined:
+            self.wiring.build()
+        else:
+            self._open_listeners()
         self.start_control_plane()
         for node in self.config["nodes"]:
             if not node["stopped"]:
                 self.start_node(node["name"])
+
+    def _open_listeners(self) -> None:
+        port, machine = self.config["port"], self.config.get("machine")
+        self.listeners.append(_listen("127.0.0.1", port))
+        if machine:
+            self.listeners.append(_listen(machine, port))
+        if self.config["rootless"]:
+            self.gateway = rootless.enter(self.run)
+        if self.config["fabric"]:
+            self.listeners += [_listen(address, port) for address in self.wiring.build()]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the control plane is on another machine: `machine` then takes its place here."""
+        return bool(self.config.get("server"))
+
+    @property
+    def log_of_control_plane(self) -> Path:
+        return self.data / "logs" / ("machine.log" if self.joined else "control-plane.log")
 
     def start_control_plane(self) -> None:
         read, write = os.pipe()
@@ -70,10 +89,9 @@ class Supervisor:
         fds = {"SAMPAN_LISTEN_FDS": [s.fileno() for s in self.listeners], "SAMPAN_READY_FD": [write]}
         if self.gateway:
             fds["SAMPAN_GATEWAY_FD"] = [self.gateway.fd]
+        module = "sampan.cluster.machine" if self.joined else "sampan.cluster.control_plane"
         self.control_plane = processes.spawn(
-            [*self.command, "sampan.cluster.control_plane", str(self.data)],
-            log=self.data / "logs" / "control-plane.log",
-            fds=fds,
+            [*self.command, module, str(self.data)], log=self.log_of_control_plane, fds=fds
         )
         os.close(write)
 
@@ -179,7 +197,7 @@ class Supervisor:
 
     def _refuse_waiting(self) -> None:
         """Whoever waits for a control plane that cannot start is told its last words."""
-        with open(self.data / "logs" / "control-plane.log", errors="replace") as file:
+        with open(self.log_of_control_plane, errors="replace") as file:
             last = ([line.strip() for line in file if line.strip()] or ["it wrote nothing"])[-1]
         for connection in self.waiting:
             _reply(connection, {"error": f"the control plane does not start: {last}"})
@@ -270,6 +288,9 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # After a reboot an address may come later than we.
+    level, option = (socket.IPPROTO_IPV6, _FREEBIND6) if ":" in host else (socket.IPPROTO_IP, _FREEBIND)
+    listener.setsockopt(level, option, 1)
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import shutil
+import ssl
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from sampan.base.errors import SampanError
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.cluster import config as configs
-from sampan.cluster import credentials, kubeconfig, ports, supervision
+from sampan.cluster import credentials, joining, kubeconfig, machines, ports, supervision
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
 from sampan.cluster.paths import Paths, is_root, make_private
@@ -44,6 +45,7 @@ class Wishes:
     kubeconfig: str | None = None
     ip_family: str | None = None
     pod_network: str | None = None
+    advertise: str | None = None
     node_monitor_grace_period: float | None = None
     node_status_update_frequency: float | None = None
     pod_eviction_timeout: float | None = None
@@ -65,8 +67,11 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
             raise
         _start(paths, config, progress)
     supervision.ask(paths, "wait-ready", timeout=wishes.timeout)
-    progress(f"the API answers at https://127.0.0.1:{config.port}")
-    kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
+    if not config.server:
+        progress(f"the API answers at https://127.0.0.1:{config.port}")
+        if config.machine:
+            progress(f"and for other machines at {joining.url(config)}: sampan token create")
+        kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
     _warn_of_obstacles(config, progress)
     wanted = [node.name for node in config.nodes if not node.stopped]
     if wanted:
@@ -77,6 +82,10 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
 def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
     """The configuration, keys and certificates, on disk."""
     config = _decide(paths, wishes)
+    if config.server:
+        make_private(paths.run)
+        configs.save(config, paths.reserved)
+        return config
     target = str(kubeconfig.target(wishes.kubeconfig))
     kubeconfig.check(Path(target))
     if target not in config.kubeconfigs:
@@ -98,7 +107,9 @@ def _start(paths: Paths, config: ClusterConfig, progress: Progress) -> None:
             if not node.stopped:
                 supervision.ask(paths, "node-start", name=node.name)
         return
-    progress("starting the control plane" + (f" and {len(config.nodes)} node(s)" if config.nodes else ""))
+    parts = [] if config.server else ["the control plane"]
+    parts += [f"{len(config.nodes)} node(s)"] if config.nodes else []
+    progress(f"starting {' and '.join(parts)}")
     sweep(paths)
     supervision.start(paths)
 
@@ -118,7 +129,8 @@ def admin_kubeconfig(config: ClusterConfig, paths: Paths) -> dict[str, object]:
 
 
 def admin_client(config: ClusterConfig, paths: Paths) -> Client:
-    """A client with all rights, for commands of the one who owns the cluster."""
+    """A client with all rights, for commands of the one who owns the cluster. Raises SampanError on another machine."""
+    config.need_server()
     transport = HttpsTransport(
         f"https://127.0.0.1:{config.port}",
         ca=str(paths.pki / "ca.crt"),
@@ -126,6 +138,12 @@ def admin_client(config: ClusterConfig, paths: Paths) -> Client:
         key=str(paths.pki / "admin.key"),
         clock=RealClock(),
     )
+    return Client(transport, BUILTIN, agent="sampan")
+
+
+def node_client(config: ClusterConfig, paths: Paths) -> Client:
+    """A client as the node of a machine that has joined."""
+    transport = credentials.node_transport(config, paths.pki, config.nodes[0].name, RealClock())
     return Client(transport, BUILTIN, agent="sampan")
 
 
@@ -175,6 +193,10 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
             _choose_ranges(config, paths)
             _choose_ipv6(config, wishes.ip_family or "ipv4")
             configs.save(config, paths.reserved)
+    if config.server:
+        if wishes.nodes is not None or wishes.advertise:
+            config.need_server()
+        return config
     for name in ("ip_family", "pod_network"):
         if getattr(wishes, name) not in (None, getattr(config, name)):
             flag = name.replace("_", "-")
@@ -190,11 +212,35 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         value = getattr(wishes, name)
         if value is not None:
             setattr(config, name, value)
+    if wishes.advertise:
+        _advertise(config, paths, wishes.advertise)
     _take_files(config, paths, wishes)
     count = wishes.nodes if wishes.nodes is not None else len(config.nodes) if paths.config.exists() else 1
     for index in range(len(config.nodes), count):
         add_node(config, f"node-{index + 1}")
     return config
+
+
+def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
+    """Other machines may join: at an address of this machine, from the next start on. Raises SampanError."""
+    address = machines.own_address(wish)
+    if address == config.machine:
+        return
+    if config.rootless:
+        raise SampanError(
+            "an ordinary user's cluster stays on one machine: tunnels between machines need root",
+            "Use the cluster as root, or leave --advertise out.",
+        )
+    if any(node.index >= joining.FIRST_PLACE for node in config.nodes):
+        raise SampanError(f"at most {joining.FIRST_PLACE - 1} nodes may be on the first machine of several")
+    if supervision.running(paths):
+        raise SampanError(
+            "the address for other machines can be given to a cluster only when it starts",
+            "Stop it first, its data stay: sampan stop",
+        )
+    config.machine = config.first_machine = address
+    config.network_id = zlib.crc32(f"{address}/{config.port}/{config.fabric}".encode()) & 0xFFFFFF
+    config.mtu = machines.fabric_mtu(address)
 
 
 def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
@@ -238,9 +284,11 @@ def add_node(config: ClusterConfig, name: str) -> NodeConfig:
     if any(node.name == name for node in config.nodes):
         raise SampanError(f"cluster {config.name} already has a node {name!r}")
     used = {node.index for node in config.nodes}
-    index = next((i for i in range(1, 253) if i not in used), None)
+    config.need_server()
+    limit = joining.FIRST_PLACE - 1 if config.machine else 252
+    index = next((i for i in range(1, limit + 1) if i not in used), None)
     if index is None:
-        raise SampanError("a cluster on one machine has at most 252 nodes")
+        raise SampanError(f"this cluster has at most {limit} nodes on one machine")
     node = NodeConfig(name, index)
     config.nodes.append(node)
     return node
@@ -331,8 +379,8 @@ def _route_form(third: int) -> str:
 async def _wait_for_nodes(
     paths: Paths, config: ClusterConfig, names: list[str], timeout: float, progress: Progress
 ) -> None:
-    client, clock = admin_client(config, paths), RealClock()
-    waiting = set(names)
+    clock, waiting = RealClock(), set(names)
+    client = node_client(config, paths) if config.server else admin_client(config, paths)
     try:
         async with clock.timeout(timeout):
             async for line in client.watch("nodes", initial=True):
@@ -350,4 +398,9 @@ async def _wait_for_nodes(
         late = ", ".join(sorted(waiting))
         raise SampanError(
             f"not Ready after {timeout:.0f} s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}"
+        ) from None
+    except (ConnectionError, ssl.SSLError, OSError) as error:
+        raise SampanError(
+            f"the API at {config.server_url} cannot be asked: {error}",
+            "The nodes run, and come back to the cluster when it answers.",
         ) from None

@@ -29,8 +29,16 @@ class Wiring:
     # Addresses
 
     def addresses(self, index: int) -> list[str]:
-        """Of a node, or of the host for index 0: IPv4, then IPv6 if the cluster has it."""
+        """Of a node, or of a host (that of the first machine has index 0): IPv4, then IPv6 if the cluster has it."""
         return [entry.split("/")[0] for entry in self._cidrs(index)]
+
+    @property
+    def _leaf(self) -> int:
+        return int(self._config.get("leaf", 0))
+
+    @property
+    def _mtu(self) -> int:
+        return int(self._config.get("mtu", fabric.MTU))
 
     def _cidrs(self, index: int) -> list[str]:
         four, six = self._config["fabric"], self._config.get("fabric6", "")
@@ -49,24 +57,36 @@ class Wiring:
         fabric.destroy(self._path, self._config["name"])
         fabric.create(self._path, self._config["name"])
         self._join_host()
+        self._join_machines()
         self._watch = fabric.watch(self._path)
         self._watch.setblocking(False)
-        return self.addresses(0)
+        return self.addresses(self._leaf)
+
+    def _join_machines(self) -> None:
+        if self._config.get("machine"):
+            fabric.join_machines(
+                self._path, self._config["network_id"], self._config["machine"], mtu=self._mtu
+            )
 
     def _join_host(self) -> None:
         names = ("service_cidr", "load_balancer_cidr", "service_cidr6", "load_balancer_cidr6")
         services = [self._config[name] for name in names if self._config.get(name)]
         rootless = self._config["rootless"]
         fabric.join_host(
-            self._path, self._config["name"], self._cidrs(0), rootless=rootless, services=services
+            self._path,
+            self._config["name"],
+            self._cidrs(self._leaf),
+            rootless=rootless,
+            services=services,
+            mtu=self._mtu,
         )
 
     def connect(self, name: str, pid: int) -> None:
         """Plugs in a node whose namespace a process is in."""
         index = self._index(name)
-        fabric.join(
-            self._path, self._config["name"], pid, index, self._cidrs(index), gateways=self.addresses(0)
-        )
+        gateways = self.addresses(self._leaf)
+        cidrs = self._cidrs(index)
+        fabric.join(self._path, self._config["name"], pid, index, cidrs, gateways=gateways, mtu=self._mtu)
 
     def leave(self, name: str) -> None:
         """Unplugs a node, if the configuration still knows it."""
@@ -94,6 +114,9 @@ class Wiring:
             if fabric.HOST_PORT not in present:
                 self._join_host()
                 repaired.append("the host")
+            if self._config.get("machine") and fabric.MACHINES not in present:
+                self._join_machines()
+                repaired.append("the other machines")
             for name, pid in nodes.items():
                 if fabric.port_name(self._index(name)) not in present:
                     self.connect(name, pid)
@@ -116,7 +139,7 @@ class Wiring:
     def cut(self, nodes: Mapping[str, int], a: str, b: str, act: Callable[..., None]) -> None:
         """`act` is `fabric.partition` or `heal`, between nodes `a` and `b`, or `a` and the host (`b` ""). Raises OSError."""
         ours = self.addresses(self._index(a))
-        theirs = self.addresses(self._index(b) if b else 0)
+        theirs = self.addresses(self._index(b) if b else self._leaf)
         first = f"/proc/{nodes[a]}/ns/net"
         for here, there in zip(ours, theirs, strict=True):
             if b:

@@ -13,6 +13,7 @@ from sampan.api.registry import Registry
 from . import (
     aggregation,
     apiservice,
+    bootstrap_signer,
     certificates,
     cronjob,
     daemonset,
@@ -78,6 +79,7 @@ def build(config: Config) -> list[Rule]:
         *eviction.rules(),
         *podgc.rules(),
         *identity.rules(config.cluster_ca),
+        *bootstrap_signer.rules(),
         *aggregation.rules(),
         *ttl.rules(),
         *disruption.rules(config.registry),

@@ -89,7 +89,8 @@ class Heartbeat:
             await self._client.patch("nodes", self._name, change)
         before = {c["type"]: c for c in old.get("status", {}).get("conditions") or ()}
         status = {**node["status"], "conditions": conditions(self._config, before, self._clock.now())}
-        status["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
+        if old.get("status", {}).get("addresses"):
+            status["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
         new = await self._client.patch(
             "nodes", self._name, {"status": status}, kind="strategic", subresource="status"
         )

@@ -439,8 +439,9 @@ async def _one(client: Client, wanted: Object, live: Object | None) -> int:
 def merged(live: Object, wanted: Object) -> Object | None:
     """The live object with what it lacks of the wanted one; None when nothing has to be written."""
     kind = wanted["kind"]
-    if kind == "ConfigMap":
-        return None if live.get("data") == wanted["data"] else live | {"data": wanted["data"]}
+    if kind == "ConfigMap":  # others may add to it
+        data = {**(live.get("data") or {}), **wanted["data"]}
+        return None if live.get("data") == data else live | {"data": data}
     if kind in ("Service", "Endpoints", "EndpointSlice"):
         return _readdressed(live, wanted)
     if wanted.get("apiVersion") != _RBAC:

@@ -29,7 +29,7 @@ from sampan.client.plan import Controller
 from sampan.client.runner import Runner
 from sampan.cluster import debug
 from sampan.cluster.planks import ControlPlane, Options
-from sampan.controllers import Timing
+from sampan.controllers import Rule, Timing
 from sampan.node.simulated_node import SimulatedNode
 from sampan.server.proxy import NodeConnector
 from sampan.store.memory import MemoryStore
@@ -56,6 +56,8 @@ class Settings(TypedDict, total=False):
     volumes: str
     volume_effects: Mapping[str, Effect]
     signer: pki.CA | None
+    objects: Sequence[Object]
+    rules: Sequence[Rule]
     timing: Timing
     toleration_seconds: int
     nodes: NodeConnector | None

@@ -23,7 +23,7 @@ import dns.flags
 import dns.message
 import dns.rdatatype
 import yaml
-from harness import HOST, Cluster, Kubectl, eventually
+from harness import HOST, Cluster, Kubectl, eventually, within
 
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
 NODES = ("node-1", "node-2", "node-3")
@@ -48,7 +48,8 @@ class Prober:
         if netns:
             command = ["nsenter", f"--net={netns}", *command]
         elif kubectl is not None:
-            command = ["kubectl", f"-n={kubectl.namespace}", "exec", "-i", pod, "--", "python3", *command[1:]]
+            inside = ["kubectl", f"-n={kubectl.namespace}", "exec", "-i", pod, "--", "python3", *command[1:]]
+            command = [*within(kubectl.netns), *inside]
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,

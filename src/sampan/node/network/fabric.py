@@ -21,7 +21,8 @@ from sampan.node.network.expressions import FAMILIES
 from sampan.node.network.netlink import ROUTE, NetlinkSocket
 from sampan.node.network.routes import metric_of
 
-HOST_PORT = "host"
+HOST_PORT, MACHINES = "host", "machines"
+MTU = 1500
 _BRIDGE = "fabric"
 _NODE_LINK = "eth0"
 _NOWHERE_MAC = "02:00:00:00:00:01"
@@ -86,7 +87,7 @@ def join(
     cidrs: str | Sequence[str],
     *,
     gateways: Sequence[str] = (),
-    mtu: int = 1500,
+    mtu: int = MTU,
 ) -> None:
     """Gives the namespace of a node (a process in it, or its path) an `eth0` with addresses and default routes.
 
@@ -117,6 +118,7 @@ def join_host(
     *,
     rootless: bool = False,
     services: Sequence[str] = SERVICE_CIDRS,
+    mtu: int = MTU,
     host: namespace.Netns | None = None,
 ) -> None:
     """Makes the host (the caller's namespace) a leaf: an address on the fabric, forwarding, routes for `services`.
@@ -128,7 +130,7 @@ def join_host(
     to lo, where the uplink picks connections up. What was changed on the host is noted beside the cluster's run
     directory, and put back by the last `destroy`.
     """
-    link = _plug(path, host, HOST_PORT, host_link(cluster), cidrs, 1500)
+    link = _plug(path, host, HOST_PORT, host_link(cluster), cidrs, mtu)
     own = {6 if ":" in cidr else 4: cidr.split("/")[0] for cidr in _listed(cidrs)}
     _note_settings(path, namespace.set_sysctls(host, _forwarding(host, 6 in own)))
     # Connections to 127.0.0.1:nodePort leave by this link.
@@ -144,6 +146,23 @@ def join_host(
     if not rootless:
         with contextlib.suppress(OSError):  # nodes reach each other all the same
             passage.settle(host_link(cluster), host_table(cluster), tuple(own), host)
+
+
+def join_machines(
+    path: str, network_id: int, address: str, *, mtu: int, host: namespace.Netns | None = None
+) -> None:
+    """Plugs in the tunnel to the fabric's parts on other machines; `machines` tells it who is where.
+
+    It belongs to the fabric's namespace, while its packets leave from the host's `address`.
+    """
+    with (
+        namespace.opened(path) as descriptor,
+        rtnetlink.connect(host) as outside,
+        rtnetlink.connect(path) as nl,
+    ):
+        nl.run(rtnetlink.delete_link(MACHINES))
+        outside.run(rtnetlink.add_vxlan(MACHINES, network_id, address, mtu=mtu, netns=descriptor))
+        nl.run(rtnetlink.set_link(MACHINES, master=rtnetlink.link_index(nl, _BRIDGE)))
 
 
 def _forwarding(host: namespace.Netns | None, six: bool) -> dict[str, str]:
@@ -213,7 +232,7 @@ def _plug(
         bridge = rtnetlink.link_index(nl, _BRIDGE)
         nl.run(rtnetlink.delete_link(port))
         inside.run(rtnetlink.delete_link(inner))
-        nl.run(rtnetlink.add_veth(port, inner, peer_netns=descriptor, peer_mac=_mac(cidrs[0]), mtu=mtu))
+        nl.run(rtnetlink.add_veth(port, inner, peer_netns=descriptor, peer_mac=mac(cidrs[0]), mtu=mtu))
         nl.run(rtnetlink.set_link(port, master=bridge))
         link = rtnetlink.link_index(inside, inner)
         inside.run(*(rtnetlink.add_address(link, cidr) for cidr in cidrs), rtnetlink.set_link(link))
@@ -221,8 +240,8 @@ def _plug(
         return link
 
 
-def _mac(cidr: str) -> str:
-    """Made of the address: a node that comes back has the MAC its neighbours remember."""
+def mac(cidr: str) -> str:
+    """Of the leaf with this IPv4 address: a node that comes back has the MAC its neighbours remember."""
     return (b"\x0a\x59" + ipaddress.ip_interface(cidr).ip.packed[-4:]).hex(":")
 
 

@@ -23,8 +23,7 @@ Object = Mapping[str, Any]
 AUTO, HOST_GW, VXLAN = "auto", "host-gw", "vxlan"
 TUNNEL = "vxlan"
 _NETWORK_ID = 83
-_MTU = 1500
-_OVERHEAD = {4: 50, 6: 70}  # bytes around a tunnelled packet, by the IP version between the nodes
+OVERHEAD = {4: 50, 6: 70}  # bytes around a tunnelled packet, by the IP version between the nodes
 
 
 class Way(NamedTuple):
@@ -89,7 +88,7 @@ class NodeRoutes:
     """Keeps the routes over `link_name` of a namespace, and over its tunnel, as they are wanted.
 
     `sources` are the namespace's own addresses, the primary one first. `mode`: "host-gw" (no tunnel), "vxlan" (all
-    through the tunnel), "auto" (through the tunnel to those that are no neighbours on the link).
+    through the tunnel), "auto" (through the tunnel to those that are no neighbours on the link). `mtu`: the link's.
     """
 
     def __init__(
@@ -99,10 +98,11 @@ class NodeRoutes:
         *,
         sources: Sequence[str] = (),
         mode: str = HOST_GW,
+        mtu: int = 1500,
     ) -> None:
         self.link_name = link_name
         self.netns = netns
-        self._mode = mode
+        self._mode, self._mtu = mode, mtu
         self._sources = {_version(address): address for address in reversed(sources)}
         self._machine = sources[0] if sources else ""
         self._last: dict[str, Way] | None = None
@@ -111,11 +111,11 @@ class NodeRoutes:
     @property
     def pod_mtu(self) -> int:
         """What pods can send without being cut. With "auto" tunnels are the exception: path MTU discovery tells."""
-        return self._tunnel_mtu if self._mode == VXLAN else _MTU
+        return self._tunnel_mtu if self._mode == VXLAN else self._mtu
 
     @property
     def _tunnel_mtu(self) -> int:
-        return _MTU - _OVERHEAD[_version(self._machine)]
+        return self._mtu - OVERHEAD[_version(self._machine)]
 
     def changes(self, goal: Mapping[str, Way]) -> bool:
         """Whether `sync` would have something to do, as far as is known."""

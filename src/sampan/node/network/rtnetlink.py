@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sampan.node.network import namespace
 from sampan.node.network.netlink import (
+    APPEND,
     CREATE,
     DUMP,
     EXCLUSIVE,
@@ -36,9 +37,9 @@ PROTOCOL = 0x53
 UNIVERSE, LINK, HOST = 0, 253, 254
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_NEWADDR, _DELADDR = 20, 21
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_NEWNEIGH, _DELNEIGH = 28, 29
+_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _UP = 0x1
 _MAIN_TABLE = 254
 _UNICAST, _UNREACHABLE = 1, 7
@@ -113,14 +114,26 @@ def add_bridge(name: str) -> Message:
 
 
 def add_vxlan(
-    name: str, vni: int, local: str, *, port: int = 4789, mtu: int = 1450, mac: str = ""
+    name: str,
+    vni: int,
+    local: str,
+    *,
+    port: int = 4789,
+    mtu: int = 1450,
+    mac: str = "",
+    netns: int | None = None,
 ) -> Message:
-    """A tunnel without learning: who is behind which machine is told by `neighbour` and `forwarding`."""
+    """A tunnel without learning: who is behind which machine is told by `neighbour` and `forwarding`.
+
+    It is born in the namespace of the descriptor `netns`; the packets around its own stay in the socket's.
+    """
     address = ipaddress.ip_address(local)
     data = (
         u32(1, vni) + attribute(4 if address.version == 4 else 17, address.packed) + u8(7, 0) + be16(15, port)
     )
     body = _link(0) + text(3, name) + u32(4, mtu) + (attribute(1, _mac(mac)) if mac else b"")
+    if netns is not None:
+        body += u32(28, netns)
     return Message(
         _NEWLINK, CREATE | EXCLUSIVE, body + nested(18, text(1, "vxlan"), nested(2, data)), f"add {name}"
     )
@@ -249,8 +262,43 @@ def delete_forwarding(link: int, mac: str) -> Message:
     return Message(_DELNEIGH, 0, body, f"delete forwarding of {mac}", (errno.ENOENT, errno.ESRCH))
 
 
+def flooding(link: int, machine: str) -> Message:
+    """A machine to which a vxlan link sends what it has no `forwarding` for, such as the question who has an address."""
+    body = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, link, _PERMANENT, _NTF_SELF, 0)
+    body += attribute(2, bytes(6)) + attribute(1, ipaddress.ip_address(machine).packed)
+    return Message(_NEWNEIGH, CREATE | APPEND, body, f"flooding to {machine}", (errno.EEXIST,))
+
+
+def delete_flooding(link: int, machine: str) -> Message:
+    body = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, link, 0, _NTF_SELF, 0)
+    body += attribute(2, bytes(6)) + attribute(1, ipaddress.ip_address(machine).packed)
+    return Message(_DELNEIGH, 0, body, f"delete flooding to {machine}", (errno.ENOENT, errno.ESRCH))
+
+
+def forwardings(nl: NetlinkSocket, link: int) -> set[tuple[str, str]]:
+    """(MAC address, machine) as `forwarding` and `flooding` wrote them; flooding has the MAC address of zeros."""
+    request = struct.pack("=BxxxiHBB", socket.AF_BRIDGE, link, 0, 0, 0)
+    found = set()
+    for _, payload in nl.ask(_GETNEIGH, DUMP, request, "list forwardings"):
+        family, index, _, flags, _ = struct.unpack_from("=BxxxiHBB", payload)
+        values = attribute_dict(payload[12:])
+        if family == socket.AF_BRIDGE and index == link and flags & _NTF_SELF and {1, 2} <= values.keys():
+            found.add((values[2].hex(":"), str(ipaddress.ip_address(values[1]))))
+    return found
+
+
 def links(nl: NetlinkSocket) -> list[Link]:
     return [_parse_link(payload) for _, payload in nl.ask(_GETLINK, DUMP, _link(0), "list links")]
+
+
+def owner_of(nl: NetlinkSocket, address: str) -> int:
+    """The index of the link that has an address, 0 when none has it."""
+    packed = ipaddress.ip_address(address).packed
+    for _, payload in nl.ask(_GETADDR, DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0), "list addresses"):
+        values = attribute_dict(payload[8:])
+        if packed in (values.get(2), values.get(1)):
+            return int(struct.unpack_from("=I", payload, 4)[0])
+    return 0
 
 
 def link_named(nl: NetlinkSocket, name: str) -> Link | None:
