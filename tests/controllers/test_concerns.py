@@ -47,3 +47,38 @@ def test_nothing_is_left_to_do_for_what_is_gone(name):
 )
 def test_whom_it_concerns(name, concerned):
     assert all(map(RULES[name].concerns, concerned)) and not RULES[name].concerns(pod())
+
+
+class Everything:
+    """A view in which there is one object of every resource, which selects and is named like any."""
+
+    OBJECT = {
+        "metadata": {**GOING, "namespace": "d", "name": "o"},
+        "spec": {"selector": {"matchLabels": {"app": "a"}}, "strategy": {"type": "Recreate"}},
+    }
+
+    def get(self, resource, name, namespace=""):
+        return self.OBJECT
+
+    def list(self, resource, namespace=None):
+        return [self.OBJECT]
+
+
+ALL = controllers.build(controllers.Config(BUILTIN))
+MARKED = [
+    (r.name, m) for r in ALL for m in r.watches.values() if getattr(m, "by_metadata", False)
+]  # what they look at is compared before they are asked
+
+
+@pytest.mark.parametrize("name, mapper", MARKED)
+@pytest.mark.parametrize("kind", ["ReplicaSet", "Job", "DaemonSet", "Other", None])
+def test_who_looks_at_labels_and_owners_alone_sees_nothing_else(name, mapper, kind):
+    owner = [{"apiVersion": "v1", "kind": kind, "name": "o", "uid": "u", "controller": True}]
+    bare = {
+        "namespace": "d",
+        "name": "p",
+        "labels": {"app": "a"},
+        **({"ownerReferences": owner} if kind else {}),
+    }
+    whole = pod({**bare, **GOING, "annotations": {"a": "b"}, "generation": 7}, nodeName="n")
+    assert list(mapper({"metadata": bare}, Everything())) == list(mapper(whole, Everything()))

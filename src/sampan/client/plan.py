@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -163,12 +163,22 @@ class View(Protocol):
         ...
 
 
+Wakes = TypeVar("Wakes", bound=Callable[[Object, View], Iterable[Key]])
+
+
+def by_metadata(mapper: Wakes) -> Wakes:
+    """Marks a function of `watches` that looks at an object's names, labels and owners alone: of a change that leaves
+    these as they were it is asked once."""
+    mapper.by_metadata = True  # type: ignore[attr-defined]
+    return mapper
+
+
 class Controller(Protocol):
     """One kind's meaning. `watches` maps other resources to the keys a change of theirs concerns.
 
-    The runner asks `watches` about both the old and the new object of a change. `resource` "*" is every object of every
-    resource (garbage collection): its keys carry the resource in front, `Key(namespace, "deployments.apps/name")`;
-    a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind. A true attribute `alone`
+    The runner asks `watches` about both the old and the new object of a change (but see `by_metadata`). `resource` "*"
+    is every object of every resource (garbage collection): its keys carry the resource in front,
+    `Key(namespace, "deployments.apps/name")`; a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind. A true attribute `alone`
     asks for one key at a time: what it gives out comes from a common stock. An attribute `concerns`, if there is one and it is
     not None, says of an object of `resource` whether a change of it can matter: where it is false, `reconcile` has nothing
     to do, whatever else there is in the cluster, and `removed` neither.

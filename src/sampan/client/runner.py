@@ -147,10 +147,11 @@ class Runner:
         verb = "created" if old is None else "deleted" if new is None else "changed"
         cause = f"{resource} {namespace}/{name} {verb}"
         known = [obj for obj in (old, new) if obj is not None]
-        for work, mapper in wakes:
+        moved = known[-1:] if _found_as_before(known) else known
+        for work, mapper, by_metadata in wakes:
             if mapper is not None:
                 if work.acts_on_absent or self.view.populated(work.controller.resource):
-                    self._wake(work, mapper, known, cause)
+                    self._wake(work, mapper, moved if by_metadata else known, cause)
             elif work.concerns is not None and not any(map(work.concerns, known)):
                 continue
             elif work.controller.resource != "*":
@@ -298,15 +299,25 @@ def _indexes(controllers: Iterable[Controller]) -> dict[str, dict[str, Any]]:
     return merged
 
 
-_Wakes = list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None]]
+def _found_as_before(known: list[Object]) -> bool:
+    """Whether an object has the labels and owners it had."""
+    if len(known) < 2:
+        return False
+    before, now = known[0]["metadata"], known[1]["metadata"]
+    return all(before.get(field) == now.get(field) for field in ("labels", "ownerReferences"))
+
+
+_Wakes = list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None, bool]]
 
 
 def _wakes(works: Iterable[_Work]) -> dict[str, _Wakes]:
-    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives. "*" is any other."""
+    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives (True: it is marked
+    `by_metadata`). "*" is any other."""
     found: dict[str, _Wakes] = {}
     for work in works:
-        found.setdefault(work.controller.resource, []).append((work, None))
+        found.setdefault(work.controller.resource, []).append((work, None, False))
         for resource, mapper in work.controller.watches.items():
-            found.setdefault(resource, []).append((work, mapper))
+            wake = work, mapper, getattr(mapper, "by_metadata", False)
+            found.setdefault(resource, []).append(wake)
     anything = found.get("*", [])
     return {resource: wakes if resource == "*" else wakes + anything for resource, wakes in found.items()}

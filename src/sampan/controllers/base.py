@@ -16,7 +16,7 @@ import orjson
 from sampan.api import meta, selectors
 from sampan.base.clock import rfc3339 as stamp
 from sampan.base.clock import rfc3339_parse
-from sampan.client.plan import Key, Object, Patch, Plan, View
+from sampan.client.plan import Key, Object, Patch, Plan, View, by_metadata
 
 __all__ = [
     "Mapper",
@@ -56,6 +56,7 @@ class Rule:
 def owner_of(kind: str) -> Mapper:
     """Wakes the controlling owner of an object, when it is of this kind."""
 
+    @by_metadata
     def keys(obj: Object, view: View) -> Iterable[Key]:
         ref = meta.owner(obj)
         return [Key(meta.namespace(obj), ref["name"])] if ref and ref.get("kind") == kind else []
@@ -65,11 +66,11 @@ def owner_of(kind: str) -> Mapper:
 
 def owner_or_selecting(kind: str, resource: str) -> Mapper:
     """Wakes the controlling owner, or for an orphan every object of `resource` whose selector matches it."""
-    direct = owner_of(kind)
 
+    @by_metadata
     def keys(obj: Object, view: View) -> Iterable[Key]:
-        if meta.owner(obj):
-            return direct(obj, view)
+        if ref := meta.owner(obj):
+            return [Key(meta.namespace(obj), ref["name"])] if ref.get("kind") == kind else []
         labels = meta.labels(obj)
         if not labels:
             return []
@@ -79,6 +80,7 @@ def owner_or_selecting(kind: str, resource: str) -> Mapper:
     return keys
 
 
+@by_metadata
 def same_name(obj: Object, view: View) -> Iterable[Key]:
     """Wakes the object of the same namespace and name."""
     return [Key(meta.namespace(obj), meta.name(obj))]

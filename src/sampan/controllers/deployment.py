@@ -8,7 +8,7 @@ new one, its hash and number), `rolling` (how many pods each set may have), `pro
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan, View
+from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan, View, by_metadata
 
 from . import pods, progress, revisions, rolling
 from .adoption import claim
@@ -23,6 +23,7 @@ def rules() -> list[Rule]:
     return [Rule("deployment-controller", _RESOURCE, reconcile, watches)]
 
 
+@by_metadata
 def _recreating(pod: Object, view: View) -> list[Key]:
     """Only a Recreate Deployment waits for pods themselves: the last one of the old template must be gone."""
     ref = meta.owner(pod)

@@ -9,7 +9,7 @@ import functools
 
 from sampan.api import meta, selectors
 from sampan.api.registry import Registry
-from sampan.client.plan import Event, Key, Object, Plan, View
+from sampan.client.plan import Event, Key, Object, Plan, View, by_metadata
 
 from . import pods
 from .base import Rule, seconds, status_patch
@@ -33,6 +33,7 @@ def rules(registry: Registry) -> list[Rule]:
     return [Rule("disruption-controller", _RESOURCE, decide, {"pods": _budgets}, reads=reads)]
 
 
+@by_metadata
 def _budgets(pod: Object, view: View) -> list[Key]:
     found = view.list(_RESOURCE, meta.namespace(pod))
     return [Key(meta.namespace(b), meta.name(b)) for b in found if _selector(b).matches(meta.labels(pod))]

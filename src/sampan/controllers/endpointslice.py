@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sampan.api import meta
-from sampan.client.plan import Key, Object, Plan, View
+from sampan.client.plan import Key, Object, Plan, View, by_metadata
 
 from . import pods
 from .base import Rule, selector_of
@@ -33,6 +33,7 @@ def _hinting(node: Object, view: View) -> list[Key]:
     ]
 
 
+@by_metadata
 def services_of(pod: Object, view: View) -> Iterator[Key]:
     """Services of the pod's namespace whose selector matches it."""
     labels = meta.labels(pod)

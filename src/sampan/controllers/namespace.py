@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from sampan.api import meta
-from sampan.client.plan import Delete, Key, Object, Plan, Update, View
+from sampan.client.plan import Delete, Key, Object, Plan, Update, View, by_metadata
 
 from .base import Rule, stamp, status_patch
 
@@ -42,6 +42,7 @@ def rules() -> list[Rule]:
     return [Rule("namespace-controller", "namespaces", reconcile, {"*": _terminating})]
 
 
+@by_metadata
 def _terminating(obj: Object, view: View) -> list[Key]:
     """Anything that changes in a namespace under deletion brings it nearer to its end."""
     name = meta.namespace(obj)

@@ -6,7 +6,7 @@ What counts how much is `api.quota`, which admission uses as well. Source: "Reso
 from __future__ import annotations
 
 from sampan.api import meta, quantity, quota
-from sampan.client.plan import Key, Object, Plan, View
+from sampan.client.plan import Key, Object, Plan, View, by_metadata
 
 from .base import Rule, status_patch
 
@@ -18,6 +18,7 @@ def rules() -> list[Rule]:
     return [Rule("resourcequota-controller", _RESOURCE, reconcile, {"*": _quotas}, reads=_SIZED)]
 
 
+@by_metadata
 def _quotas(obj: Object, view: View) -> list[Key]:
     namespace = meta.namespace(obj)
     return [Key(namespace, meta.name(q)) for q in view.list(_RESOURCE, namespace)] if namespace else []
