@@ -10,6 +10,7 @@ from sampan.base.clock import VirtualClock
 from sampan.store.durable import DurableStore
 
 CMS = "/api/v1/namespaces/d/configmaps"
+PODS = "/api/v1/namespaces/d/pods"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/d/deployments"
 TEMPLATE = {
     "metadata": {"labels": {"app": "x"}},
@@ -124,6 +125,44 @@ async def test_unknown_fields_are_dropped_warned_of_or_refused(ready):
     status, answer = await ready.call("POST", f"{CMS}?fieldValidation=Strict", body)
     assert status == 400
     assert answer["message"].endswith('strict decoding error: unknown field "odd"')
+
+
+async def test_pods_of_one_template_are_looked_at_one_by_one(ready):
+    """What a spec becomes is remembered; what is wrong with one, and all else of a pod, is said every time."""
+    spec = {"containers": [{"name": "c", "image": "i"}]}
+    stored = [await ready.ok("POST", PODS, {"metadata": {"name": f"p{n}"}, "spec": spec}) for n in range(3)]
+    assert stored[0]["spec"]["restartPolicy"] == "Always"
+    assert stored[0]["spec"] == stored[1]["spec"] == stored[2]["spec"]
+    for _ in range(2):
+        odd = {"metadata": {"name": "odd", "colour": "red"}, "spec": spec}
+        status, answer = await ready.call("POST", f"{PODS}?fieldValidation=Strict", odd)
+        assert status == 400 and 'unknown field "metadata.colour"' in answer["message"]
+        status, answer = await ready.call("POST", PODS, {"metadata": {"labels": {"a": 1}}, "spec": spec})
+        assert status == 400
+        wrong = {"metadata": {"name": "wrong"}, "spec": {**spec, "colour": "red"}}
+        await ready.ok("POST", f"{PODS}?fieldValidation=Ignore&dryRun=All", wrong)
+        status, answer = await ready.call("POST", f"{PODS}?fieldValidation=Strict", wrong)
+        assert status == 400 and 'unknown field "spec.colour"' in answer["message"]
+        status, answer = await ready.call(
+            "POST", PODS, {"metadata": {"name": "w"}, "spec": {"containers": []}}
+        )
+        assert status == 422
+
+
+@pytest.mark.parametrize("kind", ["merge", "strategic-merge"])
+@pytest.mark.parametrize(
+    "more", [{}, {"spec": None}, {"spec": {"nodeName": "elsewhere"}}, {"spec": {"containers": None}}]
+)
+async def test_a_patch_of_a_status_leaves_the_spec(ready, kind, more):
+    spec = {"containers": [{"name": "c", "image": "i"}]}
+    before = await ready.ok("POST", PODS, {"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": spec})
+    patch = {"metadata": {"annotations": {"by": "node"}}, "status": {"phase": "Running", "podIP": "10.0.0.1"}}
+    headers = {"content-type": f"application/{kind}-patch+json"}
+    after = await ready.ok("PATCH", f"{PODS}/p/status", patch | more, headers=headers)
+    assert after == await ready.ok("GET", f"{PODS}/p") and after["spec"] == before["spec"]
+    assert after["status"]["phase"] == "Running" and after["status"]["podIPs"] == [{"ip": "10.0.0.1"}]
+    assert after["metadata"]["labels"] == {"a": "b"} and after["metadata"]["generation"] == 1
+    assert [m.get("subresource", "") for m in after["metadata"]["managedFields"]] == ["", "status"]
 
 
 async def test_an_update_needs_the_version_it_was_made_from(ready):

@@ -132,12 +132,17 @@ def update(
 
     An object whose entries were cleared stays without until somebody applies.
     """
+    key = Manager(manager, "Update", api_version, subresource)
+    if old is None:
+        _, modified, added = fieldset.compare({}, manageable(new), node)
+        fields = fieldset.union(modified, added)
+        write(new, Managers({} if fields is None else {key: fields}, {key: now}))
+        return
     managers = _wanted(old, new)
-    if managers is None or (old is not None and not managers.sets):
+    if managers is None or not managers.sets:
         new["metadata"].pop("managedFields", None)
         return
-    key = Manager(manager, "Update", api_version, subresource)
-    changes = fieldset.compare(manageable(old or {}), manageable(new), node)
+    changes = fieldset.compare(manageable(old), manageable(new), node)
     managers.take(changes, key)
     removed, modified, added = changes
     own = fieldset.difference(managers.sets.get(key), removed)
@@ -146,10 +151,8 @@ def update(
     write(new, managers)
 
 
-def _wanted(old: Object | None, new: Object) -> Managers | None:
+def _wanted(old: Object, new: Object) -> Managers | None:
     """The entries to start from; None when the writer cleared them with [] or [{}]."""
-    if old is None:
-        return Managers({}, {})
     given = new["metadata"].get("managedFields")
     if given is None:
         return Managers.of(old)
@@ -169,7 +172,9 @@ def write(obj: Object, managers: Managers) -> None:
 
 def manageable(obj: Object) -> Object:
     """An object without what nobody manages."""
-    rest = {k: v for k, v in obj.items() if k not in ("apiVersion", "kind")}
+    rest = obj.copy()
+    rest.pop("apiVersion", None)
+    rest.pop("kind", None)
     if "metadata" in rest:
         rest["metadata"] = {k: v for k, v in rest["metadata"].items() if k not in _NOT_MANAGED}
         if not rest["metadata"]:

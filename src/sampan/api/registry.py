@@ -39,19 +39,18 @@ class Resource:
     deprecated: str = ""  # the warning that every request for it gets
     custom: bool = False
     definition: dict[str, Any] | None = field(default=None, compare=False)  # the CRD of a custom resource
+    # Asked for many times a request, so made once.
+    name: str = field(init=False, compare=False)  # GroupResource text: `deployments.apps`, `pods`
+    store_key: str = field(init=False, compare=False)
+    api_version: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        """GroupResource text: `deployments.apps`, `pods`."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
-    @property
-    def store_key(self) -> str:
-        return self.bucket or self.name
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
+    def __post_init__(self) -> None:
+        name = f"{self.plural}.{self.group}" if self.group else self.plural
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "store_key", self.bucket or name)
+        object.__setattr__(
+            self, "api_version", f"{self.group}/{self.version}" if self.group else self.version
+        )
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """URL path. A namespaced resource without a namespace is the collection over all namespaces."""

@@ -189,11 +189,12 @@ class Table:
                 del index[value]
 
 
-def _links(table: Table, entry: Entry) -> Iterator[tuple[dict[Any, set[ObjectKey]], Any]]:
+def _links(table: Table, entry: Entry) -> list[tuple[dict[Any, set[ObjectKey]], Any]]:
     """Every (index, value) under which an entry is found."""
-    yield table._owned, entry.owner
+    found: list[tuple[dict[Any, set[ObjectKey]], Any]] = [(table._owned, entry.owner)]
     for uid in entry.references:
-        yield table._referring, uid
+        found.append((table._referring, uid))
     for name, values in zip(table.index_functions, entry.indexed, strict=True):
         for value in values:
-            yield table._indexed, (name, value)
+            found.append((table._indexed, (name, value)))
+    return found

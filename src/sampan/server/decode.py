@@ -13,6 +13,7 @@ from sampan.api import fields, jsontext, schema, wire
 from sampan.api.defaults import apply_defaults
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, FieldError, bad_request, invalid
+from sampan.base.memo import Memo
 from sampan.server import negotiate
 from sampan.server.call import Call
 
@@ -33,7 +34,8 @@ def body(call: Call, row: Resource, validation: str = "Warn", *, kinds: tuple[st
         decoded = obj if media == negotiate.JSON else None
         duplicates = duplicate_fields(media, request.body, decoded)
     check_kind(call, row, obj, kinds)
-    return finish(call, row, obj, validation, duplicates)
+    like = _alike(call, row, obj, media)
+    return finish(call, row, obj, validation, duplicates, like=like)
 
 
 def parse(call: Call, row: Resource, media: str) -> Object:
@@ -111,14 +113,18 @@ def finish(
     duplicates: list[str] | None = None,
     *,
     old: Object | None = None,
+    like: bytes = b"",
 ) -> Object:
     """Normalise and default an object of `row`'s kind. Unknown fields are dropped and told as `validation` says,
     together with the paths in `duplicates`.
 
-    `old` is the stored object that `obj` was made from, if any.
+    `old` is the stored object that `obj` was made from, if any; `like` the text of a new pod's spec.
     """
     problems: list[str] = []
     node = node_of(row)
+    known = _specs.get(None, like) if like else None
+    if known is not None:
+        obj = {k: v for k, v in obj.items() if k != "spec"}
     if node is not None:
         obj, problems = _normalize(row, obj, node, old)
     if duplicates:
@@ -135,8 +141,27 @@ def finish(
     obj["kind"], obj["apiVersion"] = row.kind, row.api_version
     if not isinstance(obj.get("metadata"), dict):
         obj["metadata"] = {}
+    if known is not None:
+        obj["spec"] = orjson.loads(known)
+        return obj
     default(row, obj, node)
+    if like and not problems:
+        _specs.put(None, like, orjson.dumps(obj["spec"]))
     return obj
+
+
+_specs: Memo[bytes] = Memo()  # of pods: what was sent -> the same, normalised and defaulted
+
+
+def _alike(call: Call, row: Resource, obj: Object, media: str) -> bytes:
+    """The spec of a new pod as text: pods of one template have one, so it is looked at once.
+
+    A new pod's status, whose defaults do not come from its spec, is not kept anyway. Only for JSON: YAML has values that
+    this text would not tell apart.
+    """
+    if row.store_key != "pods" or call.info.verb != "create" or media != negotiate.JSON:
+        return b""
+    return orjson.dumps(obj.get("spec"))
 
 
 def _with_duplicates(call: Call, row: Resource, unknown: list[str], twice: list[str]) -> list[str]:

@@ -92,13 +92,13 @@ class Derived:
         self._buckets = tuple(buckets)
         self._compute = compute
         self._revision = -1
-        self._versions: tuple[int, ...] | None = None
+        self._versions: list[int] | None = None
         self._value: Any = None
 
     def get(self) -> Any:
         revision = self._lookup.store.revision
         if revision != self._revision:  # something changed somewhere: was it ours?
-            versions = tuple(self._lookup.version(b) for b in self._buckets)
+            versions = list(map(self._lookup.store.bucket_revision, self._buckets))
             if versions != self._versions:
                 self._value = self._compute()
                 self._versions = versions

@@ -5,6 +5,7 @@ Source: API concepts, "Patch and apply"; RFC 6902, RFC 7386, KEP-555.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -35,7 +36,7 @@ async def patch(call: Call) -> Response:
     if media == APPLY:
         return await _apply(call, options)
     written = await write.update_object(
-        call, lambda old, copy: _patched(call, media, copy(), old, options), options
+        call, lambda old, copy: _patched(call, media, copy, old, options), options
     )
     return write.answer(call, written, 200)
 
@@ -50,15 +51,45 @@ def check_media(call: Call) -> str:
     return media
 
 
-def _patched(call: Call, media: str, scratch: Object, old: Object, options: WriteOptions) -> Object:
-    """`old`, of which `scratch` is a copy, with the request's patch, normalised, defaulted, still of the same name."""
+def _patched(
+    call: Call, media: str, copy: Callable[[], Object], old: Object, options: WriteOptions
+) -> Object:
+    """`old` with the request's patch, normalised, defaulted, still of the same name. `copy` gives a copy of `old`."""
+    apart = _leaves_spec(call, media)
+    scratch = _without_spec(old) if apart else copy()
     patched = change(call, media, scratch, decode.node_of(call.row))
     if not isinstance(patched, dict):
         raise _rejected()
     twice = [] if options.validation == "Ignore" else decode.duplicate_fields(media, call.request.body)
     new = _finish(call, patched, old, options, twice)
+    if apart and "spec" in old:
+        new["spec"] = old["spec"]
     _check_identity(call, new)
     return new
+
+
+_APART = ("pods", "nodes")  # the defaults of their status do not look at their spec
+
+
+def _leaves_spec(call: Call, media: str) -> bool:
+    """Whether this is a patch of a status that has nothing to do with the spec: nodes write little else.
+
+    The spec will be the old one whatever the patch says of it (`prepare_status`), so it need not be looked at.
+    """
+    if call.info.subresource != "status" or call.row.store_key not in _APART or media == JSON_PATCH:
+        return False
+    body = call.request.body
+    return b"\\" not in body and b'"spec"' not in body and b'"managedFields"' not in body
+
+
+def _without_spec(obj: Object) -> Object:
+    """A copy without the spec, which shares the managedFields."""
+    rest = {key: copied(value) for key, value in obj.items() if key not in ("spec", "metadata")}
+    meta = obj["metadata"]
+    rest["metadata"] = copied({key: value for key, value in meta.items() if key != "managedFields"})
+    if "managedFields" in meta:
+        rest["metadata"]["managedFields"] = meta["managedFields"]
+    return rest
 
 
 def change(call: Call, media: str, old: Object, node: Any) -> Any:

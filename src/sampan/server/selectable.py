@@ -19,17 +19,21 @@ Match = Callable[[Item], bool]
 
 
 def _path(*steps: str) -> Callable[[Object], str]:
+    first, rest = steps[0], steps[1:]
+
     def value(obj: Object) -> str:
-        found: Any = obj
-        for step in steps:
+        found: Any = obj.get(first)
+        for step in rest:
             if type(found) is not dict:
                 return ""
             found = found.get(step)
         if type(found) is str:
             return found
+        if found is None:
+            return ""
         if type(found) is bool:
             return "true" if found else "false"
-        return "" if found is None else str(found)
+        return str(found)
 
     return value
 

@@ -134,7 +134,7 @@ class _Stream:
         if obj is None:
             return event
         obj["metadata"]["resourceVersion"] = str(event.revision)
-        return event._replace(obj=obj)
+        return WatchEvent(event.kind, event.revision, event.value, obj)
 
     async def _changes(self) -> AsyncGenerator[Sequence[WatchEvent], None]:
         """What was there, then what happens: events of the stored version, never an empty batch."""

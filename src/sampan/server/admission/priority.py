@@ -49,7 +49,7 @@ def _agree(attrs: Attrs, given: Any, computed: Any, why: str) -> None:
 def _default(ctx: Context) -> Object | None:
     """The lowest of the classes marked as global default."""
     marked = [c for c in ctx.lookup.list(_CLASSES) if c.get("globalDefault")]
-    return min(marked, key=lambda c: (c.get("value", 0), c["metadata"]["name"]), default=None)
+    return min(marked, key=lambda c: (c.get("value", 0), c["metadata"]["name"])) if marked else None
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:

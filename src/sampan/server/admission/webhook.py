@@ -98,7 +98,7 @@ def _configured(ctx: Context, bucket: str) -> list[Hook]:
 
 
 def _asked(attrs: Attrs, ctx: Context, bucket: str) -> list[tuple[Hook, Resource]]:
-    if not ctx.lookup.store.count(bucket) or attrs.row.group == _GROUP:  # none must prevent its own repair
+    if attrs.row.group == _GROUP:  # none must prevent its own repair
         return []
     found = []
     for hook in _configured(ctx, bucket):
@@ -200,11 +200,11 @@ async def _validate(attrs: Attrs, ctx: Context) -> None:
 
 
 def admit(attrs: Attrs, ctx: Context) -> Any:
-    return _mutate(attrs, ctx) if _configured(ctx, _MUTATING) else None
+    return _mutate(attrs, ctx) if ctx.lookup.store.count(_MUTATING) else None
 
 
 def validate(attrs: Attrs, ctx: Context) -> Any:
-    return _validate(attrs, ctx) if _configured(ctx, _VALIDATING) else None
+    return _validate(attrs, ctx) if ctx.lookup.store.count(_VALIDATING) else None
 
 
 _OPERATIONS = only(CREATE, UPDATE, DELETE, CONNECT)
