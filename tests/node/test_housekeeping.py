@@ -19,12 +19,13 @@ class Machine:
 
     def __init__(self) -> None:
         self.memory = self.disk = 8 * GI
+        self.pids = 1000
 
     def __call__(self, root: str, images: str) -> dict[str, Observation]:
         plenty = Observation(1000, 1000)
         return {
             "memory.available": Observation(self.memory, 8 * GI),
-            "pid.available": plenty,
+            "pid.available": Observation(self.pids, 1000),
             "nodefs.available": Observation(self.disk, 8 * GI),
             "nodefs.inodesFree": plenty,
             "imagefs.available": Observation(self.disk, 8 * GI),
@@ -81,6 +82,42 @@ async def test_the_pod_that_uses_most_is_evicted_when_memory_is_short(short):
     told = world.api.events("n1")
     assert ("NodeHasInsufficientMemory", "Node n1 status is now: NodeHasInsufficientMemory") in told
     assert ("EvictionThresholdMet", "Attempting to reclaim memory") in told
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "reason", "event", "message"),
+    [
+        (
+            {"disk": GI // 2},
+            "DiskPressure",
+            "KubeletHasDiskPressure",
+            "NodeHasDiskPressure",
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 512Mi. ",
+        ),
+        (
+            {"pids": 20},
+            "PIDPressure",
+            "KubeletHasInsufficientPID",
+            "NodeHasInsufficientPID",
+            "The node was low on resource: pids. Threshold quantity: 50, available: 20. ",
+        ),
+    ],
+)
+async def test_other_shortages(short, change, kind, reason, event, message):
+    world, machine, look = short
+    world.pod("p")
+    world.pod("critical", priority=2_000_001_000)
+    await world.clock.advance(1)
+    vars(machine).update(change)
+    assert await look() is True
+    await world.clock.advance(2)
+    assert (node_condition(world, kind)["status"], node_condition(world, kind)["reason"]) == ("True", reason)
+    assert (world.status("p")["reason"], world.status("p")["message"]) == ("Evicted", message)
+    assert (event, f"Node n1 status is now: {event}") in world.api.events("n1")
+    assert world.status("critical")["phase"] == "Running"
+    world.pod("late", {"sampan.dev/simulate": "memory=1Mi"})
+    await world.clock.advance(1)
+    assert world.status("late")["message"] == f"Pod was rejected: The node had condition: [{kind}]. "
 
 
 def test_limits_of_local_storage(tmp_path):

@@ -108,6 +108,16 @@ def test_the_message_says_what_was_short_and_who_used_it():
     )
 
 
+def test_the_message_names_who_filled_the_disk():
+    (threshold,) = pressure.parse("nodefs.available<1Gi")
+    fills = subject("p", 0)
+    fills.disks = {"c": 3 * MI}
+    assert pressure.message(threshold, Observation(512 * MI, 8 * GI), fills) == (
+        "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 512Mi. "
+        "Container c was using 3Mi, request is 0, has larger consumption of ephemeral-storage. "
+    )
+
+
 @pytest.mark.parametrize(
     ("qos", "conditions", "tolerations", "refused"),
     [

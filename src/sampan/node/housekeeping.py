@@ -118,8 +118,7 @@ class Housekeeping:
             subject = Subject(driver.pod, parts)
             if with_disk:
                 paths = self.paths(driver)
-                everything = [*paths.logs.values(), *paths.layers.values(), *paths.volumes.values()]
-                subject.disk, subject.inodes = await asyncio.to_thread(disk.usage, everything)
+                await asyncio.to_thread(_measure_disk, subject, paths)
             result.append(subject)
         return result
 
@@ -233,6 +232,14 @@ class Paths:
         self, logs: Mapping[str, str], layers: Mapping[str, str], volumes: Mapping[str, str]
     ) -> None:
         self.logs, self.layers, self.volumes = logs, layers, volumes
+
+
+def _measure_disk(subject: Subject, paths: Paths) -> None:
+    """Blocking."""
+    own = {name: disk.usage([paths.logs[name], paths.layers.get(name, "")]) for name in paths.logs}
+    parts = [*own.values(), disk.usage(paths.volumes.values())]
+    subject.disks = {name: size for name, (size, _) in own.items()}
+    subject.disk, subject.inodes = (sum(column) for column in zip(*parts, strict=True))
 
 
 def _is_limited(pod: Object) -> bool:

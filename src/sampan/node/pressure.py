@@ -115,12 +115,13 @@ class Pressure:
 
 @dataclass(slots=True)
 class Subject:
-    """One pod that may be evicted: its containers' use by name; disk bytes and inodes of all of it."""
+    """One pod that may be evicted: its containers' use by name, also of disk bytes; disk bytes and inodes of all of it."""
 
     pod: Object
     containers: Mapping[str, Measured] = field(default_factory=dict)
     disk: int = 0
     inodes: int = 0
+    disks: Mapping[str, int] = field(default_factory=dict)
 
     def used(self, resource: str) -> int:
         if resource == "memory":
@@ -172,15 +173,16 @@ def message(threshold: Threshold, seen: Observation, subject: Subject) -> str:
     else:
         limit, left = str(least), str(seen.available)
     text = f"The node was low on resource: {resource}. Threshold quantity: {limit}, available: {left}. "
-    if resource == "memory":
-        for container in mains(subject.pod):
-            used = subject.containers.get(container["name"])
-            if used is not None and used.working_set > request(container, resource):
-                asked = ((container.get("resources") or {}).get("requests") or {}).get(resource, "0")
-                text += (
-                    f"Container {container['name']} was using {_bytes(used.working_set)}, request is {asked}, "
-                    f"has larger consumption of {resource}. "
-                )
+    by_container = {name: used.working_set for name, used in subject.containers.items()}
+    by_container = {"memory": by_container, "ephemeral-storage": subject.disks}.get(resource, {})
+    for container in [*mains(subject.pod), *sidecars(subject.pod)]:
+        used = by_container.get(container["name"], 0)
+        if used > request(container, resource):
+            asked = ((container.get("resources") or {}).get("requests") or {}).get(resource, "0")
+            text += (
+                f"Container {container['name']} was using {_bytes(used)}, request is {asked}, "
+                f"has larger consumption of {resource}. "
+            )
     return text
 
 

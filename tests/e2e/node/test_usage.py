@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
+import urllib.error
+import urllib.request
 from typing import Any
 
 from harness import Kubectl, eventually, shell
@@ -91,3 +94,34 @@ def test_a_pods_summary_tells_of_memory_disk_volumes_and_network(kubectl: Kubect
     assert 2_000_000 <= by_name["data"]["usedBytes"] < 3_000_000
     assert by_name["map"]["inodesUsed"] > 0 and len(by_name) == 3, "the account's token is the third"
     assert found["network"]["name"] == "eth0" and found["network"]["txBytes"] > 0
+
+
+def test_monitoring_reads_a_node_with_its_token(kubectl: Kubectl) -> None:
+    """As Prometheus does: straight from the node's port, with rights on nodes/metrics."""
+    address = kubectl.get("node/node-1")["status"]["addresses"][0]["address"]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def ask(path: str, token: str = "") -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"https://{address}:10250{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    name = kubectl.namespace
+    kubectl("create serviceaccount prometheus")
+    kubectl(f"create clusterrole {name} --verb=get --resource=nodes/metrics")
+    kubectl(f"create clusterrolebinding {name} --clusterrole={name} --serviceaccount={name}:prometheus")
+    try:
+        token = kubectl("create token prometheus").strip()
+        assert ask("/metrics/resource") == (401, "Unauthorized")
+        status, page = ask("/metrics/resource", token)
+        assert status == 200 and "node_cpu_usage_seconds_total" in page
+        status, said = ask("/pods", token)
+        who = f"system:serviceaccount:{name}:prometheus"
+        assert status == 403 and said.startswith(f"Forbidden (user={who}, verb=get, resource=nodes, ")
+    finally:
+        kubectl(f"delete clusterrolebinding,clusterrole {name}")
