@@ -41,6 +41,7 @@ RESOURCES = (
     _BUDGETS,
 )
 _BINDINGS = 64  # on their way at once
+_REFUSALS = 4  # told of at once: nobody waits for them, and thousands of pods may be refused in one go
 _SLICE, _SLICE_PODS = 0.004, 32  # seconds and pods between which other tasks get their turn
 _VOLUMES = 600.0  # seconds that claims may take to be bound
 _KEPT = 1000  # decisions remembered for `sampan story`
@@ -78,6 +79,7 @@ class Scheduler:
         self._assumed: dict[str, str] = {}  # pod -> node, until the watch says the same
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_BINDINGS)
+        self._telling = asyncio.Semaphore(_REFUSALS)
         self._bound_claims: dict[tuple[str, str], asyncio.Event] = {}
         self.attempts = {"scheduled": 0, "unschedulable": 0, "error": 0}
         self.deciding = 0.0  # seconds spent in decisions
@@ -260,7 +262,9 @@ class Scheduler:
             self._queue.rest(entry)
             if self.snapshot is not None and decision.victims:
                 self.snapshot.nominated[entry.key] = (self.snapshot.info(pod), decision.victims.node)
-            self._spawn(self._refused(pod, decision))
+            self._spawn(
+                self._make_room(pod, decision) if decision.victims else self._tell(entry, pod, decision)
+            )
 
     # Doing
 
@@ -321,8 +325,23 @@ class Scheduler:
             for key, _ in waiting:
                 self._bound_claims.pop(key, None)
 
-    async def _refused(self, pod: Object, decision: Decision) -> None:
-        """Tells the user why (condition and event), and makes room if pods of lower priority are in the way."""
+    async def _tell(self, entry: Entry, pod: Object, decision: Decision) -> None:
+        """Tells the user why, unless the pod has found a node, or another reason, before it is its turn."""
+        async with self._telling:
+            if entry.resting and self.decisions.get(entry.key, decision) is decision:
+                await self._refused(pod, decision)
+
+    async def _make_room(self, pod: Object, decision: Decision) -> None:
+        """Pods of lower priority are in the way."""
+        assert decision.victims is not None
+        if await self._refused(pod, decision):
+            try:
+                await self._evict(pod, decision.victims)
+            except (ApiError, OSError, EOFError, TimeoutError) as error:
+                log.info("pod %s: %r", meta.key(pod), error)
+
+    async def _refused(self, pod: Object, decision: Decision) -> bool:
+        """Condition and event say why; whether they could be written."""
         self._recorder.record(Event(pod, "Warning", "FailedScheduling", decision.message))
         new = {
             "type": "PodScheduled",
@@ -336,14 +355,14 @@ class Scheduler:
             status["nominatedNodeName"] = decision.victims.node
         old = pod.get("status", {})
         if conditions == old.get("conditions") and not decision.victims:
-            return
+            return True
         try:
             patch = {"metadata": {"uid": meta.uid(pod)}, "status": status}
             await self._client.patch("pods", meta.name(pod), patch, meta.namespace(pod), subresource="status")
-            if decision.victims:
-                await self._evict(pod, decision.victims)
         except (ApiError, OSError, EOFError, TimeoutError) as error:
             log.info("pod %s: %r", meta.key(pod), error)
+            return False
+        return True
 
     async def _evict(self, pod: Object, victims: Victims) -> None:
         for victim in victims.pods:
