@@ -159,10 +159,11 @@ def layer() -> bytes:
     """An image layer of the size of a small Python: 71 MB in 2,900 files, gzip."""
     chance, buffer = random.Random(1), io.BytesIO()
     words = [chance.randbytes(chance.randint(2, 12)) for _ in range(4_000)]
-    often = [1 / rank for rank in range(1, len(words) + 1)]  # as in texts, so that it shrinks to a third
+    often = [1 / rank for rank in range(1, len(words) + 1)]  # as in texts, so that it shrinks to a half
+    length = sum(len(word) * weight for word, weight in zip(words, often, strict=True)) / sum(often)
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for number in range(_FILES):
-            data = b"".join(chance.choices(words, often, k=_BYTES // _FILES // 7))
+            data = b"".join(chance.choices(words, often, k=round(_BYTES / _FILES / length)))
             info = tarfile.TarInfo(f"usr/lib/d{number % 97}/f{number}")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
