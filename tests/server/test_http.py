@@ -48,6 +48,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byte
     """One answer of known length."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    assert headers.pop("date").endswith(" gmt") and headers.pop("cache-control") == "no-cache, private"
     return int(head[0].split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
 
 

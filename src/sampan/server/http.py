@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -49,6 +50,8 @@ _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in
 _FRAMING = ("content-length", "transfer-encoding")
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _AUDIT_ID = 64  # characters of an Audit-Id that are kept
+_DATE = "%a, %d %b %Y %H:%M:%S GMT"
+_NOT_KEPT = b"cache-control: no-cache, private\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # The usual header names, made once.
 _NAMES = {
@@ -465,6 +468,10 @@ class _Connection(asyncio.Protocol):
             _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
             headers.lines if type(headers) is Headers else header_lines(headers),
         ]
+        if "date" not in headers:  # another server's has been passed on
+            head.append(self._listener.date())
+        if "cache-control" not in headers:
+            head.append(_NOT_KEPT)
         if audit := incoming.headers.get("audit-id"):
             head.append(f"audit-id: {audit[:_AUDIT_ID]}\r\n".encode("latin-1"))
         return head
@@ -627,9 +634,17 @@ class Listener:
         self.connections: set[_Connection] = set()
         self.audit = audit  # how the ids of requests begin
         self.requests = 0  # that were given an id
+        self._second, self._date = -1, b""
         self.bodies = 0  # bytes of bodies that came and are not answered
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
+
+    def date(self) -> bytes:
+        """The line that says what time it is, made anew each second; who keeps answers reckons from it (RFC 9111)."""
+        now = int(self.clock.now())
+        if now != self._second:
+            self._second, self._date = now, f"date: {datetime.fromtimestamp(now, UTC):{_DATE}}\r\n".encode()
+        return self._date
 
     @property
     def addresses(self) -> list[Any]:

@@ -36,7 +36,7 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("utf-8", "replace")
 
 
-JSON_HEADERS = Headers({"content-type": JSON})
+JSON_HEADERS = Headers({"content-type": JSON, "cache-control": "no-cache, private"})
 _GZIP_FROM = 128 * 1024  # bytes; smaller answers cost more to squeeze than to send
 
 
