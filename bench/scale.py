@@ -11,6 +11,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -27,6 +29,7 @@ from api import Caller, creates
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
+SENT = re.compile(rb'"sent":"([0-9.]+)"')
 
 
 def context() -> ssl.SSLContext:
@@ -107,38 +110,46 @@ def listed(cluster: Cluster, times: int) -> dict[str, float]:
     }
 
 
-class Watcher(asyncio.Protocol):
-    """Counts events, and takes the time from the write to the last one of each piece that comes."""
+class Tally:
+    """What came to all watchers."""
 
-    def __init__(self, request: bytes, delays: list[float]) -> None:
-        self.request, self.delays = request, delays
+    def __init__(self) -> None:
         self.count = 0
+        self.delays: list[float] = []  # of each event, from the write to its arrival
+        self.used = 0.0  # this process's processor time
+
+
+class Watcher(asyncio.Protocol):
+    """Counts events."""
+
+    def __init__(self, request: bytes, tally: Tally) -> None:
+        self.request, self.tally = request, tally
 
     def connection_made(self, transport: Any) -> None:
         transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
-        self.count += data.count(b'{"type":"MODIFIED"')
-        at = data.rfind(b'"sent":"')
-        if at >= 0 and (end := data.find(b'"', at + 8)) >= 0:
-            self.delays.append(time.time() - float(data[at + 8 : end]))
+        now, tally = time.time(), self.tally
+        tally.count += data.count(b'{"type":"MODIFIED"')
+        tally.delays += [now - float(sent) for sent in SENT.findall(data)]
 
 
 async def watch(port: int, token: str, watchers: int, pipe: Any) -> None:
-    """Watches, says so, and when told reports (events, delays)."""
+    """Watches; says so; forgets what has come when told to begin; reports the tally when told to."""
     request = f"GET {MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-    delays: list[float] = []
+    tally = Tally()
     tls, loop = context(), asyncio.get_running_loop()
-    made = []
     for _ in range(watchers):
-        made.append(
-            (await loop.create_connection(lambda: Watcher(request, delays), "127.0.0.1", port, ssl=tls))[1]
-        )
+        await loop.create_connection(lambda: Watcher(request, tally), "127.0.0.1", port, ssl=tls)
     await asyncio.sleep(0.5)
     pipe.send("ready")
     await loop.run_in_executor(None, pipe.recv)
-    await asyncio.sleep(0.5)
-    pipe.send((sum(watcher.count for watcher in made), delays))
+    tally.__init__()
+    used = time.process_time()
+    pipe.send("begun")
+    await loop.run_in_executor(None, pipe.recv)
+    tally.used = time.process_time() - used
+    pipe.send(tally)
 
 
 def watching(port: int, token: str, watchers: int, pipe: Any) -> None:
@@ -146,41 +157,61 @@ def watching(port: int, token: str, watchers: int, pipe: Any) -> None:
 
 
 def watched(cluster: Cluster, watchers: int, per_second: int, seconds: float) -> dict[str, float]:
-    """Events a second that arrive at `watchers` when a ConfigMap is patched `per_second` times, and how late."""
+    """Events a second that arrive at `watchers` when a ConfigMap is patched `per_second` times, and how late.
+
+    `reader_busy` is the share of a core that the watchers took: near 1 it is they who are late. What a write takes
+    until it is answered, the disk included, is a part of how late its events are.
+    """
     ours, theirs = multiprocessing.Pipe()
     reader = multiprocessing.Process(target=watching, args=(cluster.port, cluster.token, watchers, theirs))
     reader.start()
     ours.recv()
     server = cluster.control_plane()
-    used = cpu_seconds(server)
-    wrote, took = uvloop.run(patches(cluster, per_second, seconds))
+    used = 0.0
+
+    def begin() -> None:
+        nonlocal used
+        ours.send("begin")
+        ours.recv()
+        used = cpu_seconds(server)
+
+    writes: list[float] = []
+    wrote, took = uvloop.run(patches(cluster, per_second, seconds, writes, begin))
     used = cpu_seconds(server) - used
     ours.send("report")
-    count, delays = ours.recv()
+    tally: Tally = ours.recv()
     reader.join()
-    delays.sort()
+    delays = sorted(tally.delays)
+    writes.sort()
     return {
         "watchers": watchers,
         "writes": wrote,
-        "events_per_second": round(count / took),
-        "delivered": round(count / (wrote * watchers), 3),
+        "events_per_second": round(tally.count / took),
+        "delivered": round(tally.count / (wrote * watchers), 3),
         "p50_ms": round(delays[len(delays) // 2] * 1000, 1),
         "p99_ms": round(delays[len(delays) * 99 // 100] * 1000, 1),
-        "server_us": round(used / count * 1e6, 2),
+        "write_p50_ms": round(writes[len(writes) // 2] * 1000, 1),
+        "write_p99_ms": round(writes[len(writes) * 99 // 100] * 1000, 1),
+        "server_us": round(used / tally.count * 1e6, 2),
+        "reader_busy": round(tally.used / took, 2),
     }
 
 
-async def patches(cluster: Cluster, per_second: int, seconds: float) -> tuple[int, float]:
-    """Patch one of 64 ConfigMaps at a steady rate, over as many connections."""
+async def patches(
+    cluster: Cluster, per_second: int, seconds: float, times: list[float], begin: Callable[[], None]
+) -> tuple[int, float]:
+    """Patch one of 64 ConfigMaps at a steady rate, over as many connections, after having created them and told so."""
     loop = asyncio.get_running_loop()
     callers: list[Paced] = []
     for number in range(64):
         requests = paced(cluster.token, number)
         _, caller = await loop.create_connection(
-            lambda r=requests: Paced(r, [], set()), "127.0.0.1", cluster.port, ssl=context()
+            lambda r=requests: Paced(r, times, set()), "127.0.0.1", cluster.port, ssl=context()
         )
         callers.append(caller)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.0)
+    begin()
+    times.clear()
     started = time.perf_counter()
     wrote = 0
     while (now := time.perf_counter() - started) < seconds:
@@ -192,10 +223,11 @@ async def patches(cluster: Cluster, per_second: int, seconds: float) -> tuple[in
             Caller.ask(free)
             wrote += 1
         await asyncio.sleep(0.001)
-    await asyncio.sleep(0.2)
+    took = time.perf_counter() - started
+    await asyncio.sleep(1.0)
     statuses = set().union(*(caller.statuses for caller in callers))
     assert statuses <= {b"200", b"201"}, statuses
-    return wrote, time.perf_counter() - started - 0.2
+    return wrote, took
 
 
 class Paced(Caller):

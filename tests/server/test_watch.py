@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import orjson
 import pytest
@@ -156,3 +158,61 @@ async def test_who_follows_in_the_same_process_is_given_what_was_written(ready):
     task.cancel()
     assert [event.kind for event in events] == ["ADDED", "MODIFIED", "DELETED"]
     assert [event.obj for event in events] == [*(orjson.loads(e.value) for e in events[:2]), None]
+
+
+async def test_what_is_pushed_and_what_is_read_are_together_every_event_once_in_order(ready):
+    """A connection takes chunks while it can, and lets the reader have what comes when it cannot."""
+    response = await ready.response("GET", f"{CMS}?watch=1&labelSelector=app%3Dx")
+    got: list[bytes] = []
+    room = True
+
+    def write(chunk: bytes) -> bool:
+        if room:
+            got.append(chunk)
+        return room
+
+    async def read() -> None:
+        async for chunk in response.body:
+            got.append(chunk)
+
+    response.body.push_to(write)
+    reader = asyncio.create_task(read())
+    await ready.clock.settle()
+    for number in range(6):
+        room = number % 3 != 1
+        labels = {"app": "x" if number != 2 else "y"}
+        await ready.ok("POST", CMS, {"metadata": {"name": f"n{number}", "labels": labels}})
+        await ready.clock.settle()
+    room = True
+    large = {"data": {"k": "v" * 100_000}}
+    await asyncio.gather(*(ready.merge(f"{CMS}/n{n}", large) for n in (0, 1)))
+    await ready.clock.settle()
+    events = [orjson.loads(line) for chunk in got for line in chunk.splitlines()]
+    seen = [(e["type"], e["object"]["metadata"]["name"]) for e in events]
+    assert seen[:5] == [("ADDED", f"n{number}") for number in (0, 1, 3, 4, 5)]
+    assert sorted(seen[5:]) == [("MODIFIED", "n0"), ("MODIFIED", "n1")]
+    revisions = [int(e["object"]["metadata"]["resourceVersion"]) for e in events]
+    assert revisions == sorted(set(revisions))
+    reader.cancel()
+
+
+async def test_a_watch_that_ended_is_forgotten_without_the_collector_of_cycles(ready):
+    """A thousand watchers that leave would otherwise keep their connections' memory for hours."""
+    gc.collect()
+    gc.disable()
+    try:
+        for begun in (True, False):
+            body = (await ready.response("GET", f"{CMS}?watch=1")).body
+            body.push_to(lambda chunk, kept=body: True)
+            reader = asyncio.create_task(anext(body)) if begun else None
+            await ready.clock.settle()
+            if reader is not None:
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+            await body.aclose()
+            known = weakref.ref(body)
+            del body, reader
+            await ready.clock.advance(3600)  # a virtual clock remembers a cancelled timer until its time
+            assert known() is None
+    finally:
+        gc.enable()

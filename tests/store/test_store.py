@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from sampan.store.memory import MemoryStore
 from sampan.store.protocol import KEY, Compacted, Conflict, Draft
 
 
@@ -235,3 +236,45 @@ async def test_a_cancelled_reader_leaves_nothing_behind(store):
     reader.cancel()
     await asyncio.gather(reader, return_exceptions=True)
     assert not watch._history.waiters
+
+
+async def test_a_resting_reader_is_fed_without_being_woken(clock):
+    store = MemoryStore(clock)
+    watches = [store.watch("pods", prefix, since=store.revision) for prefix in ("", "", "a/", "b/")]
+    fed: list[list[list[str]]] = [[], [], [], []]
+    for watch, got in zip(watches, fed, strict=True):
+        watch.feed = lambda batch, got=got: got.append([c.key for c in batch]) is None
+    readers = [asyncio.ensure_future(take(watch, 1)) for watch in watches]
+    await asyncio.sleep(0)
+    await asyncio.gather(*(store.put("pods", f"a/{n:03}", draft(), 0) for n in range(300)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    everything = [f"a/{n:03}" for n in range(300)]
+    assert [[key for batch in got for key in batch] for got in fed] == [everything] * 3 + [[]]
+    assert not any(reader.done() for reader in readers)
+    assert [watch.revision for watch in watches] == [store.revision] * 4
+    for watch in watches:
+        watch.close()
+    await asyncio.gather(*readers)
+    assert not watches[0]._history._fed
+
+
+async def test_who_refuses_to_be_fed_is_woken_and_misses_nothing(store):
+    watch = store.watch("pods", since=store.revision)
+    fed: list[str] = []
+
+    def feed(batch) -> bool:
+        if len(fed) == 1:
+            return False
+        fed.extend(change.key for change in batch)
+        return True
+
+    watch.feed = feed
+    reader = asyncio.ensure_future(take(watch, 1))
+    await asyncio.sleep(0)
+    for name in ("a/1", "a/2"):
+        await store.put("pods", name, draft(), 0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert fed == ["a/1"]
+    assert [change.key for change in await reader] == ["a/2"]

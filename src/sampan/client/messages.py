@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,14 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
     upgrade: Callable[[Any], Awaitable[None]] | None = None
     events: Callable[[], AsyncIterator[Sequence[WatchEvent]]] | None = None
+
+
+@runtime_checkable
+class Pushed(Protocol):
+    """A body that can do without its reader: while that waits for the next chunk, the body may `write` it instead, in
+    order. `write` says no when the connection has enough to send; then the reader gets the chunk."""
+
+    def push_to(self, write: Callable[[bytes], bool]) -> None: ...
 
 
 class Transport(Protocol):

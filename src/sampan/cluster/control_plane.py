@@ -38,6 +38,7 @@ _SWITCH = 0.001  # seconds the store's thread waits for its turn at the interpre
 async def run(paths: Paths, config: ClusterConfig) -> None:
     """Serve until SIGTERM."""
     clock, ids = RealClock(), Ids()
+    heap = garbage.Heap(clock)
     logging.setup(clock)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,6 +55,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     listener = await http.serve(
         plane.server.handle, _listeners(), context, clock, plane.server.at_once, audit=ids.uid()[:24]
     )
+    listener.ended = heap.connection_ended
     processes.report_ready()
     log.info("the API is served", port=config.port)
     await plane.think()

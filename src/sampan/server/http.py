@@ -24,7 +24,7 @@ import httptools
 from sampan.api.status import ApiError, too_many_requests
 from sampan.base import pki
 from sampan.base.clock import Clock, Timer
-from sampan.client.messages import Request, Response
+from sampan.client.messages import Pushed, Request, Response
 from sampan.server.respond import Headers, header_lines, refusal
 
 Handle = Callable[[Request], Awaitable[Response]]
@@ -191,6 +191,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self._listener.connections.discard(self)
+        if self._listener.ended is not None:
+            self._listener.ended()
         if self._timer is not None:
             self._timer.cancel()
         if self._raw is not None:
@@ -505,6 +507,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(head)
             if bare:
                 return
+            if chunked and isinstance(body, Pushed):
+                body.push_to(self._push)
             async for chunk in body:
                 if chunk:
                     await self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
@@ -514,6 +518,13 @@ class _Connection(asyncio.Protocol):
             aclose = getattr(body, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+    def _push(self, chunk: bytes) -> bool:
+        """One more chunk of a stream, unless too much is unsent."""
+        if self._paused or self.lost:
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
 
     async def _upgrade(self, incoming: _Incoming, response: Response) -> None:
         head = [_STATUS_LINES[101]]
@@ -638,6 +649,7 @@ class Listener:
         self.bodies = 0  # bytes of bodies that came and are not answered
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
+        self.ended: Callable[[], None] | None = None  # told of each connection's end
 
     def date(self) -> bytes:
         """The line that says what time it is, made anew each second; who keeps answers reckons from it (RFC 9111)."""

@@ -9,6 +9,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -17,14 +18,14 @@ from sampan.api.status import ApiError, gone
 from sampan.client.messages import Response, WatchEvent
 from sampan.server import conversion, objects, respond
 from sampan.server.call import Call
-from sampan.server.negotiate import JSON
+from sampan.server.negotiate import JSON, Form
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
 from sampan.server.selectable import Match, compile_match, only_name, route
 from sampan.store.protocol import Change, Compacted, Item, Watch
 
 Object = dict[str, Any]
 
-_CHUNK = 64 * 1024  # bytes handed to the connection at once
+_CHUNK = 16 * 1024  # bytes handed to the connection at once, as many as TLS puts into a record
 _BOOKMARK = 60.0  # seconds between bookmarks
 _TIMEOUT = 1800.0  # a watch without timeoutSeconds ends after one to two times this
 _FRAMES = 1024  # shared frames kept
@@ -37,6 +38,7 @@ class Frames:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self._size = 0
+        self._joints: WeakValueDictionary[tuple[str, str, Form], Joint] = WeakValueDictionary()
 
     def get(self, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
         frame = self._kept.get(key)
@@ -47,6 +49,20 @@ class Frames:
                 self._size -= len(self._kept.popitem(last=False)[1])
         return frame
 
+    def joint(self, form: tuple[str, str, Form]) -> Joint:
+        """Shared by all who watch the same in the same form, for as long as there are any."""
+        return self._joints.setdefault(form, Joint())
+
+
+class Joint:
+    """The last batch that somebody was handed, in one piece. None: it is too large for that."""
+
+    __slots__ = ("__weakref__", "batch", "piece")
+
+    def __init__(self) -> None:
+        self.batch: Sequence[Change] = ()
+        self.piece: bytes | None = None
+
 
 def watch(call: Call) -> Response:
     """The stream of events of a collection. Raises 400, 422, 504 before it begins; 410 comes as an ERROR event."""
@@ -56,11 +72,14 @@ def watch(call: Call) -> Response:
         respond.include_of(call)
     stream = _Stream(call, options, match)
     headers = {"content-type": JSON, "cache-control": "no-cache, private"}
-    return Response(200, headers, stream.run(), events=stream.events)
+    return Response(200, headers, stream, events=stream.events)
 
 
 class _Stream:
-    """One watcher: what was there (if asked for), then changes, with bookmarks between."""
+    """One watcher: what was there (if asked for), then changes, with bookmarks between.
+
+    It is the body of the answer: chunks of frames, each a line of JSON.
+    """
 
     def __init__(self, call: Call, options: ListOptions, match: Match | None) -> None:
         self._call = call
@@ -93,6 +112,52 @@ class _Stream:
             )
         except Compacted as error:
             self._expired = error
+        self._chunks: AsyncGenerator[bytes, None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._chunks = self._run()
+        return self._chunks
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks or aiter(self))
+
+    async def aclose(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+        if self._chunks is not None:
+            await self._chunks.aclose()
+
+    def push_to(self, write: Callable[[bytes], bool]) -> None:
+        """See `client.messages.Pushed`: the way of nearly all events to nearly all watchers, with no task to wake."""
+        if self._cursor is None or self._converts or self._call.form.shape == "table":
+            return
+
+        row, match = self._call.row, self._match
+        joint = self._call.server.frames.joint((row.store_key, row.api_version, self._call.form))
+
+        def push(batch: Sequence[Change]) -> bool:
+            if match is not None:
+                piece = self._framed(batch)
+            else:
+                if joint.batch is not batch:
+                    joint.batch, joint.piece = batch, self._framed(batch)
+                piece = joint.piece
+            return piece is not None and (not piece or write(piece))
+
+        self._cursor.feed = push
+
+    def _framed(self, batch: Sequence[Change]) -> bytes | None:
+        """A batch in one piece, None if it is too large for that."""
+        parts: list[bytes] = []
+        size = 0
+        for change in batch:
+            if size > _CHUNK:
+                return None
+            event = self._event(change)
+            if event is not None:
+                parts.append(self._frame(event))
+                size += len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _present(self, options: ListOptions, prefix: str) -> tuple[Sequence[Item], int]:
         """What matches now, and the revision at which that is so."""
@@ -105,8 +170,7 @@ class _Stream:
             items = store.list(bucket, prefix).items
         return items, store.revision
 
-    async def run(self) -> AsyncIterator[bytes]:
-        """Chunks of frames, each a line of JSON."""
+    async def _run(self) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(self._changes()) as batches:
             async for batch in batches:
                 if len(batch) == 1:  # the usual case: the very bytes that everybody gets

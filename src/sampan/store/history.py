@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from sampan.store.protocol import KEY, Change, Compacted, Route
 
 _BATCH = 256  # changes a cursor hands out at once
+_TURN = 128  # readers fed in one turn of the loop
+
+Feed = Callable[[Sequence[Change]], bool]
 
 
 def _revision(change: Change) -> int:
@@ -23,13 +26,21 @@ def _revision(change: Change) -> int:
 class History:
     """Changes of one bucket in revision order. `floor`: changes up to this revision are no longer held."""
 
-    __slots__ = ("_age", "_marks", "_routes", "_start", "changes", "count", "floor", "newest", "waiters")
+    __slots__ = (
+        *("_age", "_fed", "_feeding", "_marks", "_parts", "_routes", "_start"),
+        *("changes", "count", "floor", "newest", "waiters"),
+    )
 
     def __init__(self, count: int, age: float, floor: int) -> None:
         self.changes: list[Change] = []
         self.floor = floor
         self.newest = floor  # revision of the last change, also when it was dropped since
-        self.waiters: dict[asyncio.Future[None], None] = {}  # cursors that have read everything
+        self.waiters: dict[Cursor, None] = {}  # at rest: they have read everything
+        # The same with a `feed`; who is behind comes first.
+        self._fed: OrderedDict[Cursor, None] = OrderedDict()
+        self._feeding = False
+        # What was read since the last change, by position and prefix.
+        self._parts: dict[tuple[int, str], tuple[Sequence[Change], int, int]] = {}
         self.count = count
         self._age = age
         self._routes: dict[str, dict[str, dict[RoutedCursor, None]]] = {}  # field -> value -> who is told
@@ -46,15 +57,46 @@ class History:
         self.changes.append(change)
         self.newest = change.revision
         self._trim(now)
+        self._parts.clear()
         if self.waiters:
             woken, self.waiters = self.waiters, {}
-            for waiter in woken:
-                if not waiter.done():
-                    waiter.set_result(None)
+            for cursor in woken:
+                cursor.wake()
+        if self._fed and not self._feeding:
+            self._feeding = True
+            next(iter(self._fed)).loop.call_soon(self._feed)
         for field, by_value in self._routes.items():
             for value in values_of(change, field):
                 for cursor in by_value.get(value, ()):
                     cursor.offer(change)
+
+    def rest(self, cursor: Cursor) -> None:
+        """Wake the cursor, or feed it, when something changes."""
+        if cursor.feed is None:
+            self.waiters[cursor] = None
+        else:
+            self._fed[cursor] = None
+
+    def leave(self, cursor: Cursor) -> None:
+        self.waiters.pop(cursor, None)
+        self._fed.pop(cursor, None)
+
+    def _feed(self) -> None:
+        """Some readers a turn, so that requests are read between; who waits longer is given more at once."""
+        fed, end = self._fed, self.end
+        for _ in range(_TURN):
+            cursor = next(iter(fed), None)
+            if cursor is None or cursor.position == end:
+                break
+            if not cursor.fed():
+                del fed[cursor]
+                cursor.wake()
+            elif cursor.position == end:
+                fed.move_to_end(cursor)
+        first = next(iter(fed), None)
+        self._feeding = first is not None and first.position != end
+        if first is not None and self._feeding:
+            first.loop.call_soon(self._feed)
 
     def subscribe(self, route: Route, cursor: RoutedCursor) -> None:
         """Offer the cursor what concerns its value from now on."""
@@ -93,21 +135,40 @@ class History:
             return self.end
         return self._start + bisect_right(self.changes, since, key=_revision)
 
-    def read(self, position: int, limit: int = _BATCH) -> Sequence[Change]:
+    def read(self, position: int, limit: int) -> Sequence[Change]:
         """Up to `limit` changes from `position`. Raises Compacted when they were dropped meanwhile."""
         if position < self._start:
             raise Compacted(self.floor)
         first = position - self._start
         return self.changes[first : first + limit]
 
+    def part(self, position: int, prefix: str) -> tuple[Sequence[Change], int, int]:
+        """The next changes from `position` whose keys begin so, the position after them, and the last revision before
+        that. Those who are equally far get the very same value. Raises Compacted."""
+        found = self._parts.get((position, prefix))
+        if found is None:
+            end, seen, wanted = position, 0, self.read(position, _BATCH)
+            while wanted:
+                end, seen = end + len(wanted), wanted[-1].revision
+                if prefix:
+                    wanted = [change for change in wanted if change.key.startswith(prefix)]
+                if wanted:
+                    break
+                wanted = self.read(end, _BATCH)
+            found = self._parts[position, prefix] = wanted, end, seen
+        return found
+
 
 class Cursor:
     """`store.protocol.Watch` over a History; `revision` says up to where everything was handed out."""
 
+    feed: Feed | None = None  # takes a batch at once, or says no: saves a resting reader to be woken
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self, history: History, prefix: str, since: int, current: Callable[[], int]) -> None:
         self._history = history
         self._prefix = prefix
-        self._position = history.position(since)
+        self.position = history.position(since)
         self._current = current  # the store's revision
         self._seen = since
         self._waiter: asyncio.Future[None] | None = None
@@ -117,7 +178,7 @@ class Cursor:
     @property
     def revision(self) -> int:
         """A watcher that has sent all it was given may say it is at this revision (bookmarks)."""
-        if self._position == self._history.end:
+        if self.position == self._history.end:
             return max(self._seen, self._current())
         return self._seen
 
@@ -130,42 +191,52 @@ class Cursor:
             if batch or self._poked:
                 self._poked = False
                 return batch
-            self._waiter = asyncio.get_running_loop().create_future()
-            self._rest(self._waiter)
+            self.loop = asyncio.get_running_loop()
+            self._waiter = self.loop.create_future()
+            self._rest()
             try:
                 await self._waiter
             finally:
-                self._history.waiters.pop(self._waiter, None)
+                self._history.leave(self)
                 self._waiter = None
         raise StopAsyncIteration
 
-    def _rest(self, waiter: asyncio.Future[None]) -> None:
+    def _rest(self) -> None:
         """Be woken by the next change."""
-        self._history.waiters[waiter] = None
+        self._history.rest(self)
 
     def take(self) -> Sequence[Change]:
         """The next batch without waiting; empty when there is none yet."""
-        while True:
-            batch = self._history.read(self._position)
-            if not batch:
-                return ()
-            self._position += len(batch)
-            self._seen = batch[-1].revision
-            if self._prefix:
-                batch = [change for change in batch if change.key.startswith(self._prefix)]
-            if batch:
-                return batch
+        batch, self.position, seen = self._history.part(self.position, self._prefix)
+        self._seen = seen or self._seen
+        return batch
+
+    def fed(self) -> bool:
+        """Whether a reader at rest has taken what is new. If not, it must be woken to read by itself."""
+        feed, waiter = self.feed, self._waiter
+        if feed is None or waiter is None or waiter.done():
+            return False
+        try:
+            batch, position, seen = self._history.part(self.position, self._prefix)
+            if batch and not feed(batch):
+                return False
+        except Exception:
+            return False  # it happens again to the reader, who says so
+        self.position = position
+        self._seen = seen or self._seen
+        return True
 
     def poke(self) -> None:
         """Let the reader go on now, with an empty batch if nothing has changed: a timer of its own is due."""
         self._poked = True
-        self._wake()
+        self.wake()
 
     def close(self) -> None:
         self._closed = True
-        self._wake()
+        self.feed = None  # it knows the reader, who knows this
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -197,11 +268,11 @@ class RoutedCursor(Cursor):
             self._lost = True
             self._inbox.clear()
         self._inbox.append(change)
-        self._wake()
+        self.wake()
 
     def take(self) -> Sequence[Change]:
         if self._inbox is None:
-            missed = self._history.read(self._position, self._history.count * 2)
+            missed = self._history.read(self.position, self._history.count * 2)
             self._inbox = deque(c for c in missed if self._route[1] in values_of(c, self._route[0]))
             self._history.subscribe(self._route, self)
         if self._lost:
@@ -214,7 +285,7 @@ class RoutedCursor(Cursor):
                 batch.append(change)
         return batch
 
-    def _rest(self, waiter: asyncio.Future[None]) -> None:
+    def _rest(self) -> None:
         pass  # `offer` wakes it
 
     def close(self) -> None:

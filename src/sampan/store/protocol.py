@@ -7,7 +7,7 @@ with a slot: the offset at which the revision's decimal text is spliced in.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -98,7 +98,10 @@ class Watch(Protocol):
     """A cursor over the changes of one bucket. Iterate it for batches (never empty); close it when done.
 
     A cursor that falls behind the bucket's history raises Compacted: memory does not grow for slow readers.
+    `feed` may be set: while the reader waits, a batch is offered to it first, and the reader woken if it says no.
     """
+
+    feed: Callable[[Sequence[Change]], bool] | None
 
     def __aiter__(self) -> AsyncIterator[Sequence[Change]]: ...
 
