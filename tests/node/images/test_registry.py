@@ -40,7 +40,8 @@ class Registry(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self.server_port}"
         self.blobs, self.manifests, self.requests = {}, {}, []
-        self.auth = ""  # "", "basic" or "token"
+        self.auth = ""  # "", "basic", "token", or "anyone": a token for everybody who asks
+        self.moved = ""  # where everything is now, as with registry.k8s.io
         self.cut = {}  # digest -> how many times a transfer breaks half way
         layers = [tar_of("a", b"A" * 200_000), tar_of("b", b"B")]
         packed = [gzip.compress(one) for one in layers]
@@ -86,6 +87,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, path = self.server, self.path
         server.requests.append((path, self.headers.get("Range")))
+        if server.moved:
+            return self._send(307, b"", {"Location": f"http://{server.moved}{path}"})
+        if path.startswith("/token") and server.auth == "anyone":
+            known = self.headers.get("Authorization")
+            return self._send(400 if known else 200, json.dumps({"token": "good"}).encode())
         if path.startswith("/token"):
             user = base64.b64encode(b"user:secret").decode()
             ok = self.headers.get("Authorization") == f"Basic {user}"
@@ -111,7 +117,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _allowed(self):
         server = self.server
         given = self.headers.get("Authorization")
-        if server.auth == "token" and given != "Bearer good":
+        if server.auth in ("token", "anyone") and given != "Bearer good":
             realm = (
                 f'Bearer realm="http://{server.host}/token",service="test",scope="repository:team/app:pull"'
             )
@@ -183,6 +189,16 @@ def test_credentials(store, server, auth, form):
         },
     }[form]
     assert pull(store, server, credentials=[{"username": "user", "password": "old"}, good]) == server.image_id
+
+
+def test_another_host_that_the_registry_sends_us_to_gets_a_token_but_no_login(store, server):
+    first = Registry()
+    first.moved, server.auth = server.host, "anyone"
+    threading.Thread(target=first.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    login = {"registry": first.host, "username": "user", "password": "secret"}
+    assert pull(store, first, credentials=[login]) == server.image_id
+    first.shutdown()
+    first.server_close()
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped(store, server):

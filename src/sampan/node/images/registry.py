@@ -184,33 +184,41 @@ class _Remote:
         self._login = login
         self._settings = settings
         self._lock = threading.Lock()
-        self._authorization = f"Bearer {login['bearer']}" if "bearer" in login else ""
+        self._home = urllib.parse.urlsplit(base).netloc
+        # By host: a registry may send us on to another one (registry.k8s.io does), which asks for a token of its own.
+        self._authorizations = {self._home: f"Bearer {login['bearer']}"} if "bearer" in login else {}
 
     @property
     def login_used(self) -> Mapping[str, str]:
         """{} as long as the registry has not asked for one."""
-        return self._login if self._authorization else {}
+        return self._login if self._home in self._authorizations else {}
 
     def get(self, path: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         """GET below /v2/REPOSITORY/, authenticated as asked, redirects followed. The caller reads and closes."""
         url = f"{self.base}/v2/{self._repository}/{path}"
-        used = self._authorization
-        response = self._request(url, headers, used)
-        if response.status == 401:
-            challenge = response.headers.get("WWW-Authenticate", "")
-            _discard(response)
-            with self._lock:
-                if self._authorization == used:  # no other thread has done it meanwhile
-                    self._authorization = self._authorize(challenge)
-            response = self._request(url, headers, self._authorization)
+        response = self._ask(url, headers)
         hops = 0
         while response.status in (301, 302, 303, 307, 308) and hops < 5:
-            target = urllib.parse.urljoin(url, response.headers.get("Location", ""))
+            url = urllib.parse.urljoin(url, response.headers.get("Location", ""))
             _discard(response)
-            same = urllib.parse.urlsplit(target).netloc == urllib.parse.urlsplit(url).netloc
-            response = self._request(target, headers, self._authorization if same else "")
-            url, hops = target, hops + 1
+            response = self._ask(url, headers)
+            hops += 1
         return response
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """One request, made again with what its host wants to see. The login is for our own registry alone."""
+        host = urllib.parse.urlsplit(url).netloc
+        used = self._authorizations.get(host, "")
+        response = self._request(url, headers, used)
+        if response.status != 401:
+            return response
+        challenge = response.headers.get("WWW-Authenticate", "")
+        _discard(response)
+        with self._lock:
+            if self._authorizations.get(host, "") == used:  # no other thread has done it meanwhile
+                login = self._login if host == self._home else {}
+                self._authorizations[host] = self._authorize(challenge, login)
+        return self._request(url, headers, self._authorizations[host])
 
     def _request(self, url: str, headers: Mapping[str, str], authorization: str) -> http.client.HTTPResponse:
         connection, target = self._connect(url)
@@ -254,12 +262,12 @@ class _Remote:
         trusting = not authority and (host in self._settings.insecure or is_loopback(host))
         return tls.client_context(file=authority, verify=not trusting)
 
-    def _authorize(self, challenge: str) -> str:
+    def _authorize(self, challenge: str, login: Mapping[str, str]) -> str:
         """Answer a 401. Raises PullError when we have nothing to answer with."""
         scheme, _, rest = challenge.partition(" ")
         basic = ""
-        if "username" in self._login:
-            pair = f"{self._login['username']}:{self._login['password']}".encode()
+        if "username" in login:
+            pair = f"{login['username']}:{login['password']}".encode()
             basic = f"Basic {base64.b64encode(pair).decode()}"
         if scheme.lower() == "basic":
             if not basic:
@@ -272,10 +280,10 @@ class _Remote:
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         query = {"service": fields.get("service", "")}
         query["scope"] = fields.get("scope") or f"repository:{self._repository}:pull"
-        if "refresh" in self._login:
+        if "refresh" in login:
             query |= {
                 "grant_type": "refresh_token",
-                "refresh_token": self._login["refresh"],
+                "refresh_token": login["refresh"],
                 "client_id": "sampan",
             }
             return self._token(fields.get("realm", ""), "", urllib.parse.urlencode(query))
