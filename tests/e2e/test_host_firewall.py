@@ -24,7 +24,18 @@ FIREWALLS = {
             chain FORWARD { type filter hook forward priority 0; policy drop; counter jump DOCKER-USER; }
         }""",
 }
+FIREWALLS["ufw"] = """
+        table ip filter {
+            chain FORWARD { type filter hook forward priority 0; policy drop; }
+            chain INPUT {
+                type filter hook input priority 0; policy drop;
+                iifname "lo" accept
+                ct state established,related accept
+                tcp dport 30000-32767 accept
+            }
+        }"""
 OWN = "table inet own { chain f { type filter hook forward priority 0; policy drop; }; }"
+OWN_INPUT = "table inet door { chain i { type filter hook input priority 0; policy drop; iif lo accept; ct state established accept; }; }"
 SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, bind='{0}', port=8080)"
 FETCH = "import urllib.request as r; print(r.urlopen('http://{0}', timeout=5).read().decode())"
 
@@ -83,7 +94,10 @@ def test_the_world_is_reached_and_the_firewall_left_as_it_was(
         visit = ["python3", "-c", FETCH.format(f"{MACHINE}:{port}")]
         eventually(lambda: on(world, *visit) == "inside\n\n", "the world reaches the node port")
         on(machine, "nft", "-f", "-", input=OWN)
-        assert "warning: inet own f drops" in cluster.up()
+        assert "warning: inet own f drops what nodes send out" in cluster.up()
+        on(machine, "nft", "-f", "-", input=OWN_INPUT)
+        assert "warning: inet door i drops what nodes ask of the API" in cluster.up()
+        on(machine, "nft", "delete", "table", "inet", "door")
         assert "nft 'insert rule inet own f " in cluster.run("doctor").stdout
         on(machine, "nft", "delete", "table", "inet", "own")
     finally:

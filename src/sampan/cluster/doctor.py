@@ -144,7 +144,7 @@ def _forwarding() -> Iterator[Finding]:
         return
     found = obstacles.find()
     for obstacle in found:
-        cost = "nodes and pods reach nothing outside of this machine: no images, no internet"
+        cost = f"it drops {obstacle.lost}: no images, no internet, or no Ready node"
         yield Finding("forwarding", "lacking", f"{obstacle.what} drops", cost, obstacle.remedy)
     if not found:
         yield Finding(

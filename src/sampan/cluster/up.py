@@ -119,7 +119,7 @@ def _warn_of_obstacles(config: ClusterConfig, progress: Progress) -> None:
     if config.rootless:
         return
     for obstacle in obstacles.find(fabric.host_link(config.name), config.fabric_versions):
-        progress(f"warning: {obstacle.what} drops what nodes send out; let it through: {obstacle.remedy}")
+        progress(f"warning: {obstacle.what} drops {obstacle.lost}; let it through: {obstacle.remedy}")
 
 
 def admin_kubeconfig(config: ClusterConfig, paths: Paths) -> dict[str, object]:

@@ -13,13 +13,13 @@ from sampan.node.network import expressions, fabric, namespace, obstacles, passa
 from sampan.node.network.expressions import ACCEPTED, DROPPED, IPV4
 from sampan.node.network.netlink import NETFILTER, NetlinkSocket, attribute_dict, attributes
 from sampan.node.network.nftables import BaseChain, Rule
-from sampan.node.network.passage import Place, decide
+from sampan.node.network.passage import Place, decide, decide_input
 from sampan.node.network.passage_keeper import PassageKeeper
 
 ACCEPT, DROP = 1, 0
 NFTABLES_EVENTS = 1 << 6
 MARK, LINK = "sampan-abcdef", "sampanabcdef"
-FORWARD, DOCKER = Place(IPV4, "FORWARD"), Place(IPV4, "DOCKER-USER")
+FORWARD, DOCKER, INPUT = (Place(IPV4, chain) for chain in ("FORWARD", "DOCKER-USER", "INPUT"))
 
 
 def rule(handle, *body, comment=""):
@@ -62,6 +62,24 @@ accept_all = rule(2, expressions.then(ACCEPTED))
 )
 def test_rules_are_where_they_count_and_only_there(policy, forward, docker, removed, inserted):
     changes = decide(policy, forward, docker, MARK, IPV4)
+    assert changes.remove == removed
+    assert changes.insert == inserted
+
+
+@pytest.mark.parametrize(
+    ("policy", "rules", "removed", "inserted"),
+    [
+        (None, [], [], []),
+        (ACCEPT, [drop_some], [], []),
+        (ACCEPT, [drop_all], [], [INPUT]),
+        (DROP, others, [], [INPUT]),
+        (DROP, [ours[0], *others], [], []),
+        (DROP, [ours[0], ours[0]], [(INPUT, 8), (INPUT, 8)], [INPUT]),
+        (ACCEPT, [restored[0]], [(INPUT, 8)], []),
+    ],
+)
+def test_what_comes_in_from_nodes_has_one_rule(policy, rules, removed, inserted):
+    changes = decide_input(policy, rules, MARK, IPV4)
     assert changes.remove == removed
     assert changes.insert == inserted
 

@@ -1,4 +1,5 @@
-"""What of the host's firewall drops forwarded packets and is not ours to change: other tables, iptables-legacy.
+"""What of the host's firewall drops nodes' packets, on their way out or to the API, and is not ours to change: other
+tables, iptables-legacy.
 
 An accept elsewhere does not overrule a drop there, so whoever keeps those rules has to open them. Looks only.
 """
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.node.network import nftables
-from sampan.node.network.nftables import FORWARD, BaseChain, NftSocket
+from sampan.node.network.nftables import FORWARD, INPUT, BaseChain, NftSocket
 from sampan.node.network.passage import OURS, closes
 
+_LOST = {FORWARD: "what nodes send out", INPUT: "what nodes ask of the API"}
+_CHAINS = {FORWARD: "FORWARD", INPUT: "INPUT"}
 ANY = "sampan"  # what the name of every cluster's interface begins with
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _GET_INFO, _GET_ENTRIES = 64, 65
@@ -33,9 +36,10 @@ _LEGACY = (  # IP version, its tables, family and level of the socket option, th
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """`what` drops, and the `remedy`: a command for the interface that was asked for."""
+    """`what` drops, what is `lost` by it, and the `remedy`: a command for the interface that was asked for."""
 
     what: str
+    lost: str
     remedy: str
 
 
@@ -46,7 +50,8 @@ def find(link: str = ANY, versions: Collection[int] = (4, 6)) -> list[Obstacle]:
     """
     found: list[Obstacle] = []
     with contextlib.suppress(OSError), nftables.connect() as nl:
-        found += _foreign(nl, link, versions)
+        for hook in _LOST:
+            found += _foreign(nl, hook, link, versions)
     for version, tables, family, level, program in _LEGACY:
         if version in versions:
             with contextlib.suppress(OSError):
@@ -59,26 +64,31 @@ def mentions(rules: bytes, link: str) -> bool:
     return link.encode() in rules or ANY.encode() + b"\0" in rules
 
 
-def _foreign(nl: NftSocket, link: str, versions: Collection[int]) -> Iterator[Obstacle]:
-    for chain in nl.base_chains(FORWARD):
+def _foreign(nl: NftSocket, hook: int, link: str, versions: Collection[int]) -> Iterator[Obstacle]:
+    for chain in nl.base_chains(hook):
         relevant = {1: True, 2: 4 in versions, 10: 6 in versions}[chain.family]
-        if not relevant or (chain.family != 1 and (chain.table, chain.name) == OURS):
+        if not relevant or (chain.family != 1 and (chain.table, chain.name) == OURS[hook]):
             continue
         if not closes(chain.policy, nl.rules(chain.family, chain.table, chain.name)):
             continue
         if not mentions(b"".join(rule.body for rule in nl.rules(chain.family, chain.table)), link):
-            yield Obstacle(f"{_FAMILIES[chain.family]} {chain.table} {chain.name}", remedy(chain, link))
+            what = f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
+            yield Obstacle(what, _LOST[hook], remedy(chain, link, hook))
 
 
-def remedy(chain: BaseChain, link: str) -> str:
+def remedy(chain: BaseChain, link: str, hook: int = FORWARD) -> str:
     """The command that lets the interface through a chain of nftables."""
     if chain.table == "firewalld":
         name = f"{ANY}+" if link == ANY else link
         return f"firewall-cmd --permanent --zone=trusted --add-interface={name} && firewall-cmd --reload"
     name = f"{ANY}*" if link == ANY else link
     place = f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
-    ways = [f'insert rule {place} {way} "{name}" accept' for way in ("iifname", "oifname")]
+    ways = [f'insert rule {place} {way} "{name}" accept' for way in _ways(hook, "iifname", "oifname")]
     return f"nft '{'; '.join(ways)}'"
+
+
+def _ways(hook: int, into: str, out: str) -> tuple[str, ...]:
+    return (into, out) if hook == FORWARD else (into,)
 
 
 def _legacy(tables: Path, family: int, level: int, program: str, link: str) -> Iterator[Obstacle]:
@@ -87,14 +97,16 @@ def _legacy(tables: Path, family: int, level: int, program: str, link: str) -> I
         return
     with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as asked:
         info = _getsockopt(asked, level, _GET_INFO, b"filter".ljust(_INFO.size, b"\0"))
-        underflow, size = _INFO.unpack(info)[7 + FORWARD], _INFO.unpack(info)[-1]
+        underflows, size = _INFO.unpack(info)[7:12], _INFO.unpack(info)[-1]
         head = struct.pack("=32sI4x", b"filter", size)
         entries = _getsockopt(asked, level, _GET_ENTRIES, head + bytes(size))[len(head) :]
-    if _verdict(entries, underflow, family) == _DROPPED and not mentions(entries, link):
-        chain = "DOCKER-USER" if b"DOCKER-USER\0" in entries else "FORWARD"
+    for hook, lost in _LOST.items():
+        if _verdict(entries, underflows[hook], family) != _DROPPED or mentions(entries, link):
+            continue
+        chain = "DOCKER-USER" if hook == FORWARD and b"DOCKER-USER\0" in entries else _CHAINS[hook]
         name = f"{ANY}+" if link == ANY else link
-        ways = [f"{program} -I {chain} {way} {name} -j ACCEPT" for way in ("-i", "-o")]
-        yield Obstacle(f"the policy of FORWARD in {program}", "; ".join(ways))
+        ways = [f"{program} -I {chain} {way} {name} -j ACCEPT" for way in _ways(hook, "-i", "-o")]
+        yield Obstacle(f"the policy of {_CHAINS[hook]} in {program}", lost, "; ".join(ways))
 
 
 def _verdict(entries: bytes, at: int, family: int) -> int:

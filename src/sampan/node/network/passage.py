@@ -1,8 +1,9 @@
-"""The way of a cluster's packets through the host's own firewall, which Docker, ufw and others set to drop what is forwarded.
+"""The way of a cluster's packets through the host's own firewall, which Docker, ufw and others set to drop what is
+forwarded or, what ends the API's use for nodes, what comes in.
 
-An accept counts only in the chain that would drop. In iptables' own chain (`ip filter FORWARD`, or Docker's place for
-such rules) two rules for the cluster's interface are inserted, as iptables-nft itself writes them, with a comment by
-which they are found again. Other chains belong to others: see `obstacles`.
+An accept counts only in the chain that would drop. In iptables' own chains (`ip filter FORWARD`, or Docker's place for
+such rules, and `INPUT`) rules for the cluster's interface are inserted, as iptables-nft itself writes them, with a comment
+by which they are found again. Other chains belong to others: see `obstacles`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from sampan.node.network import expressions, namespace, nftables
 from sampan.node.network.expressions import ACCEPTED, DROP, FAMILIES, Family
 from sampan.node.network.netlink import attribute_dict, attributes
-from sampan.node.network.nftables import FORWARD, NftSocket, Rule, Transaction
+from sampan.node.network.nftables import FORWARD, INPUT, NftSocket, Rule, Transaction
 
-OURS = _TABLE, _CHAIN = "filter", "FORWARD"  # of iptables
+TABLE, _CHAIN, _INPUT = "filter", "FORWARD", "INPUT"  # of iptables
+OURS = {FORWARD: (TABLE, _CHAIN), INPUT: (TABLE, _INPUT)}
 _DOCKER = "DOCKER-USER"
 _ATTEMPTS = 3  # against others who change the chain at the same moment
 
@@ -73,6 +75,17 @@ def decide(
     return changes
 
 
+def decide_input(policy: int | None, rules: Sequence[Rule], mark: str, family: Family) -> Changes:
+    """As `decide`, for INPUT and its one rule."""
+    first, _ = comments(mark)
+    ours = [rule.handle for rule in rules if rule.says(first)]
+    wanted = policy is not None and closes(policy, [rule for rule in rules if not rule.says(first)])
+    if len(ours) == wanted:
+        return Changes()
+    place = Place(family, _INPUT)
+    return Changes([(place, handle) for handle in ours], [place] if wanted else [])
+
+
 def closes(policy: int, rules: Sequence[Rule]) -> bool:
     """Whether a base chain drops what no rule of it lets through: by its policy, or by a last rule without a condition."""
     if policy == DROP:
@@ -93,14 +106,15 @@ def rules_for(link: str) -> tuple[bytes, bytes]:
 
 def transaction(changes: Changes, link: str, mark: str) -> Transaction:
     """The changes for the kernel; inserted rules come first in their chain."""
-    whole = Transaction(FAMILIES[0], _TABLE)
+    whole = Transaction(FAMILIES[0], TABLE)
     for place, handle in changes.remove:
-        part = Transaction(place.family, _TABLE)
+        part = Transaction(place.family, TABLE)
         part.delete_rule(place.chain, handle)
         whole.merge(part)
     for place in changes.insert:
-        part = Transaction(place.family, _TABLE)
-        for rule, comment in reversed(list(zip(rules_for(link), comments(mark), strict=True))):
+        part = Transaction(place.family, TABLE)
+        pairs = list(zip(rules_for(link), comments(mark), strict=True))
+        for rule, comment in pairs[:1] if place.chain == _INPUT else reversed(pairs):
             part.insert_rule(place.chain, rule, comment)
         whole.merge(part)
     return whole
@@ -152,12 +166,18 @@ def remove(mark: str, host: namespace.Netns | None = None) -> None:
 def _changes(nl: NftSocket, mark: str, versions: Collection[int]) -> Changes:
     changes = Changes()
     policies = {
-        chain.family: chain.policy for chain in nl.base_chains(FORWARD) if (chain.table, chain.name) == OURS
+        (hook, chain.family): chain.policy
+        for hook, ours in OURS.items()
+        for chain in nl.base_chains(hook)
+        if (chain.table, chain.name) == ours
     }
     for family in FAMILIES:
-        forward, docker = (nl.rules(family.number, _TABLE, chain) for chain in (_CHAIN, _DOCKER))
-        policy = policies.get(family.number) if family.version in versions else None
-        part = decide(policy, forward, docker, mark, family)
-        changes.remove += part.remove
-        changes.insert += part.insert
+        forward, docker, entry = (nl.rules(family.number, TABLE, c) for c in (_CHAIN, _DOCKER, _INPUT))
+        out, into = (
+            policies.get((hook, family.number)) if family.version in versions else None
+            for hook in (FORWARD, INPUT)
+        )
+        for part in (decide(out, forward, docker, mark, family), decide_input(into, entry, mark, family)):
+            changes.remove += part.remove
+            changes.insert += part.insert
     return changes

@@ -32,7 +32,7 @@ class PassageKeeper:
 
     async def start(self) -> None:
         """Settles once, then whenever somebody has changed the table. Raises OSError."""
-        self._watcher = DamageWatcher(passage.OURS[0], self._port(), self._host, self._changed.set)
+        self._watcher = DamageWatcher(passage.TABLE, self._port(), self._host, self._changed.set)
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="passage")
         self._changed.set()
 
