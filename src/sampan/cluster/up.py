@@ -26,7 +26,7 @@ from sampan.cluster import credentials, joining, kubeconfig, machines, ports, su
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
 from sampan.cluster.paths import Paths, is_root, make_private
-from sampan.node.network import fabric, obstacles
+from sampan.node.network import fabric, obstacles, rtnetlink
 
 DEFAULT_PORT = 6443
 Progress = Callable[[str], None]
@@ -118,7 +118,12 @@ def _warn_of_obstacles(config: ClusterConfig, progress: Progress) -> None:
     """A cluster is of use without the world outside, so this is no error."""
     if config.rootless:
         return
-    for obstacle in obstacles.find(fabric.host_link(config.name), config.fabric_versions):
+    found = obstacles.find(fabric.host_link(config.name), config.fabric_versions)
+    if config.machine:
+        found += obstacles.shut(
+            [("udp", rtnetlink.VXLAN_PORT)] + ([] if config.server else [("tcp", config.port)])
+        )
+    for obstacle in found:
         progress(f"warning: {obstacle.what} drops {obstacle.lost}; let it through: {obstacle.remedy}")
 
 

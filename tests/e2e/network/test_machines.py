@@ -6,6 +6,7 @@ Machines are network namespaces in different networks with a router between them
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -336,6 +337,21 @@ def test_leaving_and_what_may_be_wrong_with_joining(machines: Machines) -> None:
     assert done.returncode == 0 and "let UDP port 4789 through" in done.stdout, done.stdout + done.stderr
     on(machines.router, "nft delete table ip cut")
     machines.ready()
+
+
+def test_a_firewall_of_a_machine_is_named(machines: Machines) -> None:
+    chain = "{ type filter hook input priority 0; policy drop; }"
+    on(machines.second.netns, "nft add table inet own")
+    on(machines.second.netns, f"nft add chain inet own i {chain}")
+    on(machines.second.netns, "nft insert rule inet own i ct state established accept")
+    on(machines.second.netns, "nft insert rule inet own i iifname sampan* accept")
+    try:
+        told = re.search(r"warning: inet own i drops .*: nft '(.*)'", machines.second.up())
+        assert told and told[1] == "insert rule inet own i udp dport 4789 accept"
+        on(machines.second.netns, f"nft {told[1]}")
+        assert "warning" not in machines.second.up()
+    finally:
+        on(machines.second.netns, "nft delete table inet own")
 
 
 def test_who_did_not_ask_is_not_open(machines: Machines, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import shutil
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -57,6 +58,32 @@ def find(link: str = ANY, versions: Collection[int] = (4, 6)) -> list[Obstacle]:
             with contextlib.suppress(OSError):
                 found += _legacy(Path("/proc/net") / tables, family, level, program, link)
     return found
+
+
+def shut(ports: Collection[tuple[str, int]]) -> list[Obstacle]:
+    """Chains that drop what comes in, and say nothing of these ports ("tcp" or "udp", number) for other machines."""
+    found: list[Obstacle] = []
+    with contextlib.suppress(OSError), nftables.connect() as nl:
+        for chain in nl.base_chains(INPUT):
+            if not closes(chain.policy, nl.rules(chain.family, chain.table, chain.name)):
+                continue
+            rules = b"".join(rule.body for rule in nl.rules(chain.family, chain.table))
+            left = [entry for entry in ports if struct.pack(">H", entry[1]) not in rules]
+            if left:
+                what = f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
+                found.append(Obstacle(what, "what other machines send", _opening(chain, left)))
+    return found
+
+
+def _opening(chain: BaseChain, ports: Collection[tuple[str, int]]) -> str:
+    """The command that lets ports in, in the words of whoever keeps the chain."""
+    if chain.table == "firewalld":
+        words = " ".join(f"--add-port={port}/{protocol}" for protocol, port in ports)
+        return f"firewall-cmd --permanent {words} && firewall-cmd --reload"
+    if chain.table == OURS[INPUT][0] and shutil.which("ufw"):
+        return "; ".join(f"ufw allow {port}/{protocol}" for protocol, port in ports)
+    place = f"{_FAMILIES[chain.family]} {chain.table} {chain.name}"
+    return "nft '" + "; ".join(f"insert rule {place} {p} dport {n} accept" for p, n in ports) + "'"
 
 
 def mentions(rules: bytes, link: str) -> bool:

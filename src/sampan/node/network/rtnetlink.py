@@ -35,6 +35,7 @@ from sampan.node.network.netlink import (
 # Marks our routes (rtm_protocol; values above 4 are free for user space), so that others' are never touched.
 PROTOCOL = 0x53
 UNIVERSE, LINK, HOST = 0, 253, 254
+VXLAN_PORT = 4789  # RFC 7348
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -118,7 +119,7 @@ def add_vxlan(
     vni: int,
     local: str,
     *,
-    port: int = 4789,
+    port: int = VXLAN_PORT,
     mtu: int = 1450,
     mac: str = "",
     netns: int | None = None,
