@@ -52,6 +52,14 @@ async def test_certificates_of_the_control_plane_are_let_in(served, name, groups
     assert (await get(served, "/pods", name, groups)).startswith(line)
 
 
+async def test_there_is_no_log_of_what_waits_for_its_image(world, served):
+    world.pod(containers=[{"name": "c", "image": "missing:1"}])
+    await world.clock.advance(1)
+    answer = await get(served, "/containerLogs/default/p/c", "admin", ("system:masters",))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"is waiting to start: trying and failing to pull image" in answer
+
+
 async def test_what_a_node_tells_of_itself(world, served):
     world.pod()
     await world.clock.advance(0)

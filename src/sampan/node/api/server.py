@@ -260,12 +260,19 @@ def _waits_again(driver: PodDriver, name: str) -> bool:
     return False
 
 
+_PULLING = {  # kubelet's words
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+
+
 def _waiting_reason(driver: PodDriver, name: str) -> str:
     status = driver.pod.get("status", {})
     for part in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
         for entry in status.get(part) or ():
             if entry["name"] == name:
-                return (entry.get("state", {}).get("waiting") or {}).get("reason", "ContainerCreating")
+                reason = (entry.get("state", {}).get("waiting") or {}).get("reason", "ContainerCreating")
+                return _PULLING.get(reason, reason)
     return "ContainerCreating"
 
 
