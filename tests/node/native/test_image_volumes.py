@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.node.images.store import _is_locked
+from sampan.node.images.store import is_locked
 from sampan.node.runtime import Mount
 
 pytestmark = pytest.mark.root
@@ -68,9 +68,9 @@ async def test_a_part_that_is_not_there_creates_no_container(pods, layers):
 async def test_layers_are_held_while_a_container_mounts_them(pods, layers):
     await pods.sandbox()
     status = await pods.start("sleep", "100", mounts=[mount(layers), mount(layers, target="/again")])
-    assert all(map(_is_locked, layers))
+    assert all(map(is_locked, layers))
     await pods.runtime.stop_container(status.config.id, 0)
-    assert not any(map(_is_locked, layers))
+    assert not any(map(is_locked, layers))
 
 
 async def test_the_machines_own_image_as_a_volume(pods, host_image):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from sampan.node.images.store import is_locked
 from sampan.node.runtime import Image
 
 REPOSITORY = "localhost/host"
@@ -43,6 +44,7 @@ _ETC_NAMES = (
 )
 _ETC = _ETC_NAMES.split()
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT = 24 * 3600  # seconds
 _FORMAT = 1  # raise it when the skeleton's making changes
 
 
@@ -65,6 +67,7 @@ def build(directory: str, ref: str) -> Image:
         _skeleton(temporary, trees)
         try:
             os.rename(temporary, skeleton)
+            _forget_older(directory, skeleton)
         except OSError:  # another node of the machine was faster
             shutil.rmtree(temporary, ignore_errors=True)
     path = _PATH
@@ -74,6 +77,15 @@ def build(directory: str, ref: str) -> Image:
     config = {"Env": [f"PATH={path}"], "Cmd": ["/bin/sh"], "WorkingDir": "/"}
     identity = f"sha256:{digest}"
     return Image(ref, identity, f"{REPOSITORY}@{identity}", [skeleton], config, 0, tuple(trees))
+
+
+def _forget_older(directory: str, skeleton: str) -> None:
+    """/etc changes with every update of the machine: what was made of it a day before and nobody uses goes."""
+    newest = os.stat(skeleton).st_mtime
+    for name in os.listdir(directory):
+        old = f"{directory}/{name}"
+        if os.stat(old).st_mtime < newest - _KEPT and not is_locked(old):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _trees() -> list[tuple[str, str]]:

@@ -177,7 +177,7 @@ class Store:
 
     def in_use(self, image: Image) -> bool:
         """Whether all its layers are locked by shims (then it, or an image built on it, runs somewhere)."""
-        return all(_is_locked(path) for path in image.layers)
+        return all(is_locked(path) for path in image.layers)
 
     def collect(self) -> int:
         """Remove layers that no image names and no container uses; returns how many."""
@@ -213,7 +213,7 @@ class Store:
         return (status.f_blocks - status.f_bfree) * status.f_frsize, status.f_blocks * status.f_frsize
 
 
-def _is_locked(path: str) -> bool:
+def is_locked(path: str) -> bool:
     """Whether somebody uses this layer."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
