@@ -51,7 +51,9 @@ _FRAMING = ("content-length", "transfer-encoding")
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _AUDIT_ID = 64  # characters of an Audit-Id that are kept
 _DATE = "%a, %d %b %Y %H:%M:%S GMT"
-_NOT_KEPT = b"cache-control: no-cache, private\r\n"
+_NOT_KEPT = {"cache-control": "no-cache, private"}
+_NOBODYS = "00000000-0000-4000-8000-"
+_ENDS = [b"%02x\r\n" % number for number in range(256)]
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # The usual header names, made once.
 _NAMES = {
@@ -419,6 +421,8 @@ class _Connection(asyncio.Protocol):
                 self._ending = True
                 await self._answer(incoming, refusal(incoming.error), close=True)
                 return
+            if "audit-id" not in incoming.headers:
+                incoming.headers["audit-id"] = self._listener.audit_id()
             response = await self._listener.handle(request)
             if incoming.upgrade and response.upgrade is None:
                 incoming.close = True  # an upgrade we do not do: answered as if it had not been asked for
@@ -449,9 +453,6 @@ class _Connection(asyncio.Protocol):
         text = path.decode("latin-1")
         if not text.startswith("/"):  # absolute form
             text = "/" + text.partition("://")[2].partition("/")[2]
-        if (listener := self._listener).audit and "audit-id" not in incoming.headers:
-            listener.requests += 1
-            incoming.headers["audit-id"] = f"{listener.audit}{listener.requests:012x}"
         return Request(
             incoming.method,
             unquote(text) if "%" in text else text,
@@ -465,18 +466,22 @@ class _Connection(asyncio.Protocol):
 
     def _head(self, incoming: _Incoming, response: Response) -> list[bytes]:
         """The first lines of an answer."""
-        headers = response.headers
-        head = [
-            _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode(),
-            headers.lines if type(headers) is Headers else header_lines(headers),
-        ]
-        if "date" not in headers:  # another server's has been passed on
-            head.append(self._listener.date())
-        if "cache-control" not in headers:
-            head.append(_NOT_KEPT)
-        if audit := incoming.headers.get("audit-id"):
-            head.append(f"audit-id: {audit[:_AUDIT_ID]}\r\n".encode("latin-1"))
-        return head
+        headers, listener = response.headers, self._listener
+        listener.answers = count = listener.answers + 1
+        if count >= listener.until or self._since >= listener.fresh:
+            listener.refresh(self._since)
+        stamp = listener.stamp + _ENDS[count & 0xFF]
+        if type(headers) is Headers:
+            lines = headers.lines
+        else:
+            lines = header_lines(headers if "cache-control" in headers else {**_NOT_KEPT, **headers})
+            if "date" in headers:  # another server's answer is passed on
+                stamp = stamp.partition(b"\r\n")[2]
+        if "audit-id" in incoming.headers:
+            audit = incoming.headers["audit-id"][:_AUDIT_ID]
+            stamp = stamp[: stamp.rindex(b"audit-id")] + f"audit-id: {audit}\r\n".encode("latin-1")
+        status = _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()
+        return [status, lines, stamp]
 
     async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
         head = self._head(incoming, response)
@@ -637,26 +642,34 @@ def _peer(tls: Any) -> Mapping[str, Any] | None:
 class Listener:
     """A serving server. `close` lets running requests end."""
 
-    def __init__(self, handle: Handle, clock: Clock, at_once: AtOnce | None = None, audit: str = "") -> None:
+    def __init__(
+        self, handle: Handle, clock: Clock, at_once: AtOnce | None = None, audit: str = _NOBODYS
+    ) -> None:
         self.handle = handle
         self.at_once = at_once
         self.clock = clock
         self.loop = asyncio.get_running_loop()  # asked once: asking costs a call to the kernel
         self.connections: set[_Connection] = set()
-        self.audit = audit  # how the ids of requests begin
-        self.requests = 0  # that were given an id
-        self._second, self._date = -1, b""
+        self._audit = audit
+        self.answers = 0
+        self.stamp, self.fresh, self.until = b"", 0.0, 0  # see refresh
         self.bodies = 0  # bytes of bodies that came and are not answered
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
         self.ended: Callable[[], None] | None = None  # told of each connection's end
 
-    def date(self) -> bytes:
-        """The line that says what time it is, made anew each second; who keeps answers reckons from it (RFC 9111)."""
-        now = int(self.clock.now())
-        if now != self._second:
-            self._second, self._date = now, f"date: {datetime.fromtimestamp(now, UTC):{_DATE}}\r\n".encode()
-        return self._date
+    def refresh(self, monotonic: float) -> None:
+        """Make the lines anew that say what time it is (caches reckon from it, RFC 9111) and begin an answer's Audit-Id:
+        they hold for a second or 256 answers, of which each has its own end."""
+        now = self.clock.now()
+        date = datetime.fromtimestamp(int(now), UTC).strftime(_DATE)
+        self.stamp = f"date: {date}\r\naudit-id: {self._audit}{self.answers >> 8:010x}".encode()
+        self.fresh, self.until = monotonic + 1 - now % 1, (self.answers | 0xFF) + 1
+
+    def audit_id(self) -> str:
+        """The id of a request that an audit log will name, too."""
+        self.answers += 1
+        return f"{self._audit}{self.answers:012x}"
 
     @property
     def addresses(self) -> list[Any]:
@@ -688,11 +701,11 @@ async def serve(
     ssl_context: ssl.SSLContext | None,
     clock: Clock,
     at_once: AtOnce | None = None,
-    audit: str = "",
+    audit: str = _NOBODYS,
 ) -> Listener:
     """Answer HTTP on bound sockets. Must run on the loop that will serve.
 
-    `audit` is how the Audit-Id begins that each request gets, as all of Kubernetes' do; without it none does.
+    `audit` is how the Audit-Id begins that each request gets: a UUID's first 24 characters.
     `at_once` is asked first; it gives the answers that `handle` would give without waiting, and None for all others.
     """
     listener = Listener(handle, clock, at_once, audit)
