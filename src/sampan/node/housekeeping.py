@@ -173,6 +173,7 @@ class Housekeeping:
             return
         in_use = {name for driver in self._manager.drivers.values() for name in _images_of(driver)}
         try:
+            await service.collect()
             freed = await self.garbage.collect(service, in_use, self._clock.now(), reclaim)
         except OSError as error:
             log.warning("image garbage collection: %s", error)

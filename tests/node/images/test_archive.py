@@ -1,10 +1,13 @@
+import fcntl
 import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -169,9 +172,6 @@ def test_import_of_a_directory(store, tmp_path):
 
 
 def test_layers_go_when_the_last_name_goes_and_nobody_uses_them(store):
-    import fcntl
-    import os
-
     archive.load(store, io.BytesIO(docker_archive(["example.com/app:v1", "example.com/app:v2"])))
     image = check(store)
     assert store.remove("example.com/app:v1")
@@ -183,3 +183,23 @@ def test_layers_go_when_the_last_name_goes_and_nobody_uses_them(store):
     os.close(user)
     assert store.collect() == 1
     assert os.listdir(f"{store.directory}/layers") == []
+
+
+def test_an_image_that_is_being_added_keeps_its_layers_though_another_goes(store):
+    archive.load(store, io.BytesIO(docker_archive(["example.com/app:v1"])))
+    layers = check(store).layers
+    with store.adding():  # of an image that shares them, and has no name yet
+        assert store.remove("example.com/app:v1")
+        assert all(map(os.path.isdir, layers))
+    assert store.collect() == 2 and not any(map(os.path.isdir, layers))
+
+
+def test_what_a_killed_process_was_unpacking_or_fetching_goes(store):
+    os.makedirs(f"{store.directory}/layers/.new-1-2/etc")
+    for name, age in (("old", 25), ("recent", 1)):
+        path = Path(store.directory, "ingest", name)
+        path.touch()
+        os.utime(path, (time.time() - age * 3600,) * 2)
+    store.collect()
+    assert os.listdir(f"{store.directory}/layers") == []
+    assert os.listdir(f"{store.directory}/ingest") == ["recent"]

@@ -20,6 +20,7 @@ from sampan.node.images import access
 from sampan.node.images.unpack import UnpackError, unpack
 from sampan.node.runtime import Image
 
+_RESUMED = 24 * 3600  # seconds for which a broken download is kept to go on from
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -180,18 +181,40 @@ class Store:
         return all(is_locked(path) for path in image.layers)
 
     def collect(self) -> int:
-        """Remove layers that no image names and no container uses; returns how many."""
+        """Remove layers that no image names and no container uses, and what broken downloads left; returns how many."""
         with self.locked():
             return self._collect(self._read())
 
     def _collect(self, index: Mapping[str, Any]) -> int:
+        """Nothing while images are being added: no name keeps their layers yet."""
+        adding = os.open(f"{self.directory}/adding", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(adding, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(adding)
+            self._forget_downloads(os.fstat(adding).st_mtime)
+            return self._forget_layers(index)
+        except BlockingIOError:
+            return 0
+        finally:
+            os.close(adding)
+
+    def _forget_downloads(self, now: float) -> None:
+        for name in os.listdir(f"{self.directory}/ingest"):
+            path = f"{self.directory}/ingest/{name}"
+            if os.stat(path).st_mtime < now - _RESUMED:
+                os.unlink(path)
+
+    def _forget_layers(self, index: Mapping[str, Any]) -> int:
         used = {
             one.removeprefix("sha256:") for image in index["images"].values() for one in image["diff_ids"]
         }
         removed = 0
         for name in os.listdir(f"{self.directory}/layers"):
             path = f"{self.directory}/layers/{name}"
-            if name in used or name.startswith(".new-"):
+            if name in used:
+                continue
+            if name.startswith(".new-"):  # whoever was unpacking it was killed
+                shutil.rmtree(path, ignore_errors=True)
                 continue
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
