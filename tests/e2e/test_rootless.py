@@ -35,9 +35,12 @@ class Person:
 class OwnCluster(Cluster):
     """A cluster of a person who is not root."""
 
-    def __init__(self, person: Person, name: str, path: str) -> None:
+    def __init__(self, person: Person, name: str, path: str, group: Path | None = None) -> None:
+        """`group`: a control group that his session is in."""
         super().__init__(name, person.home / name)
         self.person = person
+        join = f"echo $$ > {group}/sampan-session/cgroup.procs || echo $$ > {group}/cgroup.procs"
+        self.inside = ["sh", "-c", f'{{ {join}; }} 2>/dev/null; exec "$@"', "sh"] if group else []
         self.environment = {"HOME": str(person.home), "PATH": path, "LANG": "C.UTF-8"}
         (person.home / name).mkdir()
         os.chown(person.home / name, person.uid, person.gid)
@@ -45,12 +48,11 @@ class OwnCluster(Cluster):
     def run(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         verb, *flags = command.split()
         which = [f"--name={self.name}", f"--data-dir={self.data}", f"--kubeconfig={self.kubeconfig}"]
+        who = [f"--reuid={self.person.uid}", f"--regid={self.person.gid}", "--clear-groups"]
+        sampan = [str(self.person.checkout / "sampan"), verb, *which, *flags]
         return subprocess.run(
-            [str(self.person.checkout / "sampan"), verb, *which, *flags],
+            [*self.inside, "setpriv", *who, *sampan],
             env=self.environment,
-            user=self.person.uid,
-            group=self.person.gid,
-            extra_groups=[],
             cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -173,6 +175,20 @@ def test_doctor(own: OwnCluster) -> None:
     assert ("containers have the single user 0" in said) == (own.name == "single")
 
 
+def test_a_node_says_what_it_lacks(kubectl: Kubectl, own: OwnCluster) -> None:
+    """In the words of `doctor`."""
+    said = own.sampan("doctor")
+    lacks = {
+        c["type"]: c for c in kubectl.get("node/node-1")["status"]["conditions"] if c["status"] == "True"
+    }
+    assert lacks.pop("Ready")
+    assert lacks.pop("NetworkForwarded")["message"] in said
+    assert lacks.pop("ContainersUnlimited")["reason"] == "NoControlGroups"
+    if own.name == "single":
+        assert lacks.pop("ContainersSingleUser")["message"] in said
+    assert lacks == {}
+
+
 def test_a_pod(kubectl: Kubectl) -> None:
     kubectl.run_pod("talk", "echo hello; exec sleep infinity")
     assert eventually(lambda: kubectl("logs talk")) == "hello\n"
@@ -282,3 +298,46 @@ def test_two_ip_versions_through_a_tunnel(person: Person) -> None:
         assert eventually(lambda: urllib.request.urlopen(url, timeout=5).read().decode()).startswith("web")
     finally:
         cluster.run("down")
+
+
+@pytest.fixture
+def session() -> Iterator[Path]:
+    """A control group like those systemd delegates to a user's session."""
+    root = Path("/sys/fs/cgroup")
+    if not (root / "cgroup.controllers").exists():
+        pytest.skip("version 1 of control groups is never delegated")
+    (root / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+    group = root / "sampan-e2e-session"
+    group.mkdir()
+    entry = pwd.getpwnam(USER)
+    for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    yield group
+    for path in (*sorted(group.rglob("*"), reverse=True), group):
+        if path.is_dir():
+            path.rmdir()
+
+
+def test_limits_hold_where_control_groups_are_delegated(person: Person, session: Path) -> None:
+    cluster = OwnCluster(person, "delegated", os.environ["PATH"], session)
+    try:
+        cluster.up("--nodes=1")
+        kubectl = cluster.kubectl()
+        kubectl.wait("serviceaccount/default", "create")
+        assert "v2 with cpu, memory and pids" in cluster.sampan("doctor")
+        kinds = [c["type"] for c in kubectl.get("node/node-1")["status"]["conditions"]]
+        assert "ContainersUnlimited" not in kinds and "Ready" in kinds
+        eater = shell("exec python3 -c 'b = bytearray(200_000_000); print(len(b))'")
+        eater["resources"] = {"limits": {"memory": "64Mi", "cpu": "500m"}}
+        kubectl.apply(pod("eater", {"restartPolicy": "Never", "containers": [eater]}))
+        state = kubectl.phase("eater", "Failed")["status"]["containerStatuses"][0]["state"]["terminated"]
+        assert (state["reason"], state["exitCode"]) == ("OOMKilled", 137)
+        bounded = shell("sleep infinity", resources={"limits": {"memory": "64Mi", "cpu": "500m"}})
+        kubectl.run_pod("bounded", {"containers": [bounded]})
+        uid = kubectl.get("pod/bounded")["metadata"]["uid"]
+        (group,) = session.glob(f"sampan/delegated/node-1/pod{uid}")
+        assert (group / "memory.max").read_text() == f"{64 << 20}\n"
+        assert (group / "cpu.max").read_text() == "50000 100000\n"
+    finally:
+        cluster.run("down")
+    assert not (session / "sampan").exists(), "no group is left"

@@ -23,7 +23,7 @@ from sampan.base.clock import RealClock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.cluster import config as configs
-from sampan.cluster import credentials, garbage, processes
+from sampan.cluster import credentials, garbage, losses, processes, rootless
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.node_network import NodeNetwork
 from sampan.cluster.paths import Paths
@@ -39,13 +39,6 @@ from sampan.node.network import traffic
 log = logging.logger("agent")
 
 _RETRY = 5.0  # seconds until a request that failed is made again
-
-_UNLIMITED = {
-    "type": "ContainersUnlimited",
-    "status": "True",
-    "reason": "NoControlGroups",
-    "message": "this node may not make control groups: limits of containers are not enforced",
-}
 
 
 class NodeProcess:
@@ -87,7 +80,11 @@ class NodeProcess:
             lease_duration=int(self.config.node_lease_duration),
             static_pods=str(directory / "manifests"),
             cluster_dns=(self.config.dns_ip,),
-            conditions=() if limited else (_UNLIMITED,),
+            conditions=losses.conditions(
+                limited=limited,
+                rootless=self.config.rootless,
+                single=not rootless.subordinate_mapped(),
+            ),
         )
         if self.config.kubelet:
             config = dataclasses.replace(config, **settings.read(self.config.kubelet))

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.cluster import rootless
+from sampan.cluster import delegation, losses, rootless
 from sampan.cluster.paths import default_data_root, is_root
 from sampan.node.network import obstacles
 
 _NETLINK_NETFILTER = 12
+_NO_CGROUPS = "limits of containers are not enforced: no OOMKilled, figures of use from /proc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _user() -> Iterator[Finding]:
         "user",
         "lacking",
         "an ordinary user: the cluster lives in a user namespace",
-        "Services reach the host through a forwarder; limits need delegated cgroups",
+        losses.CUT_OFF,
     )
     yield from _user_namespaces()
     ids = rootless.subordinate_range()
@@ -73,7 +74,7 @@ def _user() -> Iterator[Finding]:
             "subordinate ids",
             "lacking",
             "no newuidmap, or no range of 65536 in /etc/subuid and /etc/subgid",
-            "containers have the single user 0: chown and other users fail in them",
+            losses.SINGLE,
             "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
         )
 
@@ -123,13 +124,18 @@ def _cgroups() -> Iterator[Finding]:
         have, kind = set(unified.read_text().split()), "v2"
     else:
         have, kind = {p.name for p in Path("/sys/fs/cgroup").glob("*")}, "v1"
+    delegated = None if is_root() else delegation.find()
+    if delegated:
+        have = set((delegated / "cgroup.controllers").read_text().split())
     missing = {"cpu", "memory", "pids"} - have
-    if not is_root() and kind == "v1":
+    if not is_root() and kind == "v2" and not delegated:
+        yield Finding("cgroups", "lacking", "v2, but none is delegated to you", _NO_CGROUPS, delegation.HOW)
+    elif not is_root() and kind == "v1":
         yield Finding(
             "cgroups",
             "lacking",
             "v1 cannot be delegated to an ordinary user",
-            "no limits, no OOMKilled, no statistics",
+            _NO_CGROUPS,
         )
     elif missing:
         names = ", ".join(sorted(missing))

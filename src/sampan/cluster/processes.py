@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sampan.cluster import delegation
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,7 +63,7 @@ def report_ready() -> None:
 
 def cgroup(cluster: str, node: str = "") -> str:
     """The control group below which everything of a node, or of a whole cluster, runs."""
-    return f"sampan/{cluster}/{node}" if node else f"sampan/{cluster}"
+    return "/".join(filter(None, (os.environ.get(delegation.VARIABLE), "sampan", cluster, node)))
 
 
 def one_thread() -> dict[str, str]:

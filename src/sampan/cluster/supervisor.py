@@ -22,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sampan.cluster import ports, processes, rootless
+from sampan.cluster import delegation, ports, processes, rootless
 from sampan.cluster.wiring import Wiring
-from sampan.node.native import init
+from sampan.node.native import cgroups, init
 from sampan.node.network import fabric
 
 _RESTART_PAUSE = 0.2
@@ -70,6 +70,7 @@ class Supervisor:
         if machine:
             self.listeners.append(_listen(machine, port))
         if self.config["rootless"]:
+            os.environ[delegation.VARIABLE] = delegation.claim()
             self.gateway = rootless.enter(self.run)
         if self.config["fabric"]:
             self.listeners += [_listen(address, port) for address in self.wiring.build()]
@@ -134,6 +135,9 @@ class Supervisor:
         if self.gateway:
             self.gateway.close()
             self.gateway = None
+        if os.environ.get(delegation.VARIABLE):  # nobody else knows where they are
+            cgroups.sweep(processes.cgroup(self.config["name"]))
+            cgroups.remove_empty(processes.cgroup(""))
         processes.reap()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
