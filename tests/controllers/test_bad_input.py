@@ -118,3 +118,89 @@ async def test_a_clock_that_jumps_over_three_days_starts_one_job():
         await cluster.settle()
         assert len(await cluster.list("jobs")) == 1
         assert await cluster.list("events", fields="reason=TooManyMissedTimes")
+
+
+@pytest.mark.parametrize(
+    "wish, told, remedy",
+    [
+        (
+            {"priorityClassName": "grand"},
+            "no PriorityClass with name grand was found",
+            ("priorityclasses.scheduling.k8s.io", {"metadata": {"name": "grand"}, "value": 5}, ""),
+        ),
+        (
+            {"serviceAccountName": "robot"},
+            'serviceaccount "robot" not found',
+            ("serviceaccounts", {"metadata": {"name": "robot"}}, "default"),
+        ),
+        (
+            {"runtimeClassName": "thin"},
+            'RuntimeClass "thin" not found',
+            ("runtimeclasses.node.k8s.io", {"metadata": {"name": "thin"}, "handler": "sampan"}, ""),
+        ),
+    ],
+)
+async def test_a_template_that_names_what_is_not_there(wish, told, remedy):
+    async with Cluster(nodes=1) as cluster:
+        template = TEMPLATE | {"spec": TEMPLATE["spec"] | wish}
+        spec = SET | {"template": template, "replicas": 3}
+        await cluster.client.create("replicasets.apps", {"metadata": {"name": "r"}, "spec": spec}, "default")
+        await cluster.advance(HOUR)
+        assert (await failures(cluster))["replicaset-controller"] < 35
+        (event, *_) = await cluster.list("events", fields="reason=FailedCreate")
+        assert told in event["message"]
+        assert told in meta.condition(await cluster.get("replicasets", "r"), "ReplicaFailure")["message"]
+        await cluster.client.create(*remedy)
+        await cluster.advance(1100)
+        assert (await cluster.get("replicasets", "r"))["status"]["readyReplicas"] == 3
+
+
+async def test_sets_of_one_selector_leave_each_other_their_pods():
+    async with Cluster(nodes=1, history=True) as cluster:
+        for name, replicas in (("a", 2), ("b", 3)):
+            spec = SET | {"replicas": replicas}
+            await cluster.client.create(
+                "replicasets.apps", {"metadata": {"name": name}, "spec": spec}, "default"
+            )
+        await cluster.advance(5)
+        owners = sorted(meta.owner(p)["name"] for p in await cluster.list("pods"))
+        assert owners == ["a", "a", "b", "b", "b"]
+        cluster.writes.clear()
+        await cluster.advance(60)
+        assert {w.resource for w in cluster.writes} <= {"leases.coordination.k8s.io"}
+
+
+@pytest.mark.parametrize("how, left", [("Background", (0, 0)), ("Foreground", (0, 0)), ("Orphan", (1, 30))])
+@pytest.mark.parametrize("turns", [1, 5, 20, 60])
+async def test_an_owner_that_goes_while_its_pods_are_being_made(how, left, turns):
+    async with Cluster(nodes=1) as cluster:
+        spec = SET | {"replicas": 30}
+        await cluster.client.create("deployments.apps", {"metadata": {"name": "d"}, "spec": spec}, "default")
+        for _ in range(turns):
+            await cluster.clock.sleep(0)
+        await cluster.client.delete("deployments.apps", "d", "default", propagation=how)
+        await cluster.advance(60)
+        found = len(await cluster.list("replicasets")), len(await cluster.list("pods"))
+        assert found in (left, (0, 0))  # one that went before it had a set leaves nothing behind
+
+
+async def test_what_others_do_in_the_middle_of_a_rollout_is_made_good():
+    async with Cluster(nodes=1) as cluster:
+        spec = SET | {"replicas": 6}
+        await cluster.client.create("deployments.apps", {"metadata": {"name": "d"}, "spec": spec}, "default")
+        await cluster.advance(5)
+        template = {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "j"}]}}}}
+        await cluster.client.patch("deployments.apps", "d", template, "default", kind="strategic")
+        for _ in range(30):
+            await cluster.clock.sleep(0)
+        new = max(await cluster.list("replicasets"), key=lambda s: int(s["metadata"]["resourceVersion"]))
+        await cluster.client.delete("replicasets.apps", meta.name(new), "default", propagation="Orphan")
+        free, doomed, *_ = await cluster.list("pods")
+        await cluster.client.patch("pods", meta.name(free), {"metadata": {"labels": {"app": "b"}}}, "default")
+        await cluster.client.delete("pods", meta.name(doomed), "default", grace=0)
+        await cluster.advance(120)
+        status = (await cluster.get("deployments", "d"))["status"]
+        assert status["updatedReplicas"] == status["availableReplicas"] == status["replicas"] == 6
+        pods = await cluster.list("pods")
+        assert sum(meta.labels(p)["app"] == "b" and not meta.owner(p) for p in pods) == 1
+        assert len(pods) == 7
