@@ -184,3 +184,25 @@ async def test_nodes_of_any_shape():
         await cluster.settle()
         assert (await cluster.get("pod", "p"))["spec"]["nodeName"] == "big"
         assert (await cluster.get("node", "big"))["status"]["capacity"]["cpu"] == "64"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"kind": "Pod", "metadata": {"name": "p"}}, "apiVersion, kind and metadata"),
+        ({"apiVersion": "v1", "kind": "Pod", "metadata": {}}, "metadata.name"),
+        ("just words", "apiVersion, kind and metadata"),
+        ("{apiVersion: x.dev/v1, kind: Foo, metadata: {name: f}}", "does not know Foo in x.dev/v1"),
+    ],
+)
+async def test_what_is_no_object_is_refused_in_words(wrong, told):
+    async with Cluster() as cluster:
+        with pytest.raises(ValueError, match=told):
+            await cluster.apply(wrong)
+
+
+async def test_a_misspelt_word_of_the_annotation_is_told():
+    async with Cluster() as cluster:
+        await cluster.apply(pod("p", **{"sampan.dev/simulate": "exot=1"}))
+        await cluster.settle()
+        assert any("knows no word exot" in event["message"] for event in await cluster.list("events"))

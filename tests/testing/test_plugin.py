@@ -9,8 +9,13 @@ from pathlib import Path
 
 TESTS = """
 import os
+import sys
 import pytest
 from kubernetes import client, config
+
+
+def test_what_nobody_asks_for_is_not_loaded():
+    assert "sampan.testing.plugin" in sys.modules and "sampan.testing.cluster" not in sys.modules
 
 
 @pytest.mark.sampan(nodes=2)
@@ -21,8 +26,8 @@ async def test_in_memory(sampan_cluster):
 @pytest.mark.parametrize("again", [1, 2])
 def test_over_https(sampan_kubeconfig, again):
     assert os.environ["KUBECONFIG"] == sampan_kubeconfig
-    config.load_kube_config(sampan_kubeconfig)
-    _, current = config.list_kube_config_contexts(sampan_kubeconfig)
+    config.load_kube_config()
+    _, current = config.list_kube_config_contexts()
     namespace = current["context"]["namespace"]
     api = client.CoreV1Api()
     api.create_namespaced_config_map(namespace, {"metadata": {"name": "mine"}})
@@ -41,4 +46,4 @@ def test_the_fixtures_of_another_project(tmp_path: Path):
     plugin = [] if points else ["-p", "sampan.testing.plugin"]
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "--sampan-nodes=3", *plugin]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert "4 passed" in run.stdout, run.stdout + run.stderr
+    assert "5 passed" in run.stdout, run.stdout + run.stderr

@@ -39,6 +39,9 @@ from sampan.node.runtime import (
 _SIMULATE = "sampan.dev/simulate"
 _SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)")
 _EXIT = re.compile(r"\bexit\s+(\d+)")
+_WORDS = frozenset(
+    "exit after times ready live start stop error reason message log cpu memory".split()
+)  # of the annotation
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -158,6 +161,11 @@ class SimulatedRuntime:
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
         words = behaviour(config)
+        if unknown := sorted(words.keys() - _WORDS):
+            raise RuntimeFailure(
+                "RunContainerError",
+                f"{_SIMULATE} knows no word {', '.join(unknown)}; it knows {', '.join(sorted(_WORDS))}",
+            )
         latency = seconds(words["start"]) if "start" in words else self._latency
         if latency:
             await self._clock.sleep(latency)

@@ -143,13 +143,18 @@ class Cluster:
         return self.plane.client(User(name, (*groups, "system:authenticated")), name)
 
     async def apply(self, *objects: Object | str, namespace: str = "default") -> list[Object]:
-        """Server-side apply of objects, or of YAML text with any number of them; what the server made of each."""
+        """Server-side apply of objects, or of YAML text with any number of them; what the server made of each.
+
+        Raises ApiError, and ValueError for what is no object, or of a kind the cluster does not know.
+        """
         applied = []
         for obj in _parsed(objects):
             group, _, version = obj["apiVersion"].rpartition("/")
             row = self.plane.registry.by_kind(group, version, obj["kind"])
             if row is None:
-                raise ValueError(f"the cluster does not know {obj['kind']} in {obj['apiVersion']}")
+                raise ValueError(
+                    f"the cluster does not know {obj['kind']} in {obj['apiVersion']}: apply its definition first"
+                )
             where = obj["metadata"].get("namespace", namespace) if row.namespaced else ""
             applied.append(
                 await self.client.patch(
@@ -246,7 +251,13 @@ class Cluster:
 
 def _parsed(objects: Iterable[Object | str]) -> Iterable[Object]:
     for one in objects:
-        if isinstance(one, str):
-            yield from (document for document in yaml.safe_load_all(one) if document)
-        else:
-            yield one
+        for document in yaml.safe_load_all(one) if isinstance(one, str) else (one,):
+            if document is None:
+                continue
+            if not isinstance(document, Mapping) or not {"apiVersion", "kind", "metadata"} <= document.keys():
+                raise ValueError(f"an object has apiVersion, kind and metadata; this has not: {document!r}")
+            if "name" not in document["metadata"]:
+                raise ValueError(
+                    f"an object that is applied has a metadata.name; this has none: {document!r}"
+                )
+            yield dict(document)

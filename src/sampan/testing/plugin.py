@@ -10,6 +10,7 @@ server has. Every project with sampan installed loads this file with each run: i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ except ImportError:  # only `sampan_cluster` needs it; pytest says so when a tes
 
 if TYPE_CHECKING:
     from sampan.testing import Cluster, Served
+
+# They look at $KUBECONFIG when they are imported: without help a test would write into the developer's own cluster.
+_READ_AT_IMPORT = {"kubernetes.config.kube_config", "kubernetes_asyncio.config.kube_config"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,5 +70,7 @@ def sampan_kubeconfig(sampan_server: Served, tmp_path: Any, monkeypatch: pytest.
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(sampan_server.context(namespace)))
     monkeypatch.setenv("KUBECONFIG", str(path))
+    for client in _READ_AT_IMPORT & sys.modules.keys():
+        monkeypatch.setattr(sys.modules[client], "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     yield str(path)
     sampan_server.ask(lambda client: client.delete("namespaces", namespace))
