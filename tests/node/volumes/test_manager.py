@@ -170,6 +170,19 @@ async def test_a_claim_leads_to_its_volume(setup):
     assert (await sources(manager, pod))["/d"].source == str(root / "disk")
 
 
+async def test_a_local_volume_that_vanished_is_named_as_kubelet_names_it(setup):
+    api, manager, root = setup
+    claim = {"metadata": {"name": "data", "namespace": "default"}, "spec": {"volumeName": "pv"}}
+    api.create("persistentvolumeclaims", claim | {"status": {"phase": "Bound"}})
+    volume = {"metadata": {"name": "pv"}, "spec": {"local": {"path": str(root / "gone")}}}
+    api.create("persistentvolumes", volume)
+    pod = make_pod({"name": "d", "persistentVolumeClaim": {"claimName": "data"}})
+    said = f'MountVolume.NewMounter initialization failed for volume "pv" : path "{root}/gone" does not exist'
+    with pytest.raises(VolumeError) as caught:
+        await manager.mount(pod)
+    assert str(caught.value) == said
+
+
 async def test_a_token_is_requested_for_the_pod(setup):
     _, manager, _ = setup
     source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}

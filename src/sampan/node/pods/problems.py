@@ -20,4 +20,9 @@ class ConfigProblem(Exception):
 
 
 class VolumeError(Exception):
-    """A volume cannot be set up (yet); the message goes into the FailedMount event."""
+    """A volume cannot be set up (yet); the message goes into the FailedMount event.
+
+    `step` and `volume` are what kubelet would have been at: the name is the PersistentVolume's where there is one.
+    """
+
+    step, volume = "MountVolume.SetUp", ""

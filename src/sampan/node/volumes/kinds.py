@@ -73,7 +73,9 @@ def persistent(volume: Object) -> str:
     if "local" in spec:
         path = spec["local"]["path"]
         if not os.path.exists(path):
-            raise VolumeError(f'path "{path}" of local volume "{name}" does not exist')
+            error = VolumeError(f'path "{path}" does not exist')
+            error.step = "MountVolume.NewMounter initialization"
+            raise error
         return path
     raise VolumeError(f'PersistentVolume "{name}" is of a kind that this node has no driver for')
 

@@ -77,9 +77,9 @@ class VolumeManager:
                 path, again = await self._set_up(pod, volume)
             except (VolumeError, OSError, ApiError) as error:
                 text = error.message if isinstance(error, ApiError) else str(error)
-                raise VolumeError(
-                    f'MountVolume.SetUp failed for volume "{volume["name"]}" : {text}'
-                ) from error
+                step = getattr(error, "step", VolumeError.step)
+                name = getattr(error, "volume", "") or volume["name"]
+                raise VolumeError(f'{step} failed for volume "{name}" : {text}') from error
             paths[volume["name"]] = path
             if again is not None:
                 renewal = again if renewal is None else min(renewal, again)
@@ -191,7 +191,11 @@ class VolumeManager:
         if not bound or claim.get("status", {}).get("phase") != "Bound":
             raise VolumeError(f'PersistentVolumeClaim "{namespace}/{name}" is not bound')
         volume = await self._client.get("persistentvolumes", bound)
-        path = await asyncio.to_thread(kinds.persistent, volume)
+        try:
+            path = await asyncio.to_thread(kinds.persistent, volume)
+        except VolumeError as error:
+            error.volume = bound
+            raise
         change = (pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy", "Always")
         if "local" in volume["spec"]:
             await asyncio.to_thread(kinds.give_group, path, group, change)
