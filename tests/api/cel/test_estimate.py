@@ -34,9 +34,10 @@ def with_rule(place, rule):
     ],
 )
 def test_rules_that_are_far_too_dear_are_refused(place, rule):
-    [error] = definition_errors(definition(with_rule(place, rule)))
+    error, *others = definition_errors(definition(with_rule(place, rule)))
     assert error.reason == "FieldValueForbidden" and error.field.endswith(".rule")
     assert "estimated rule cost exceeds budget by factor of more than 100x" in error.message
+    assert others[-1].field.endswith("openAPIV3Schema")  # which it makes too dear, too
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,20 @@ def test_what_a_rule_may_cost(place, rule, cost):
 def test_a_rule_somewhat_over_its_budget_says_how_much():
     [error] = definition_errors(definition(with_rule(lists(NUMBERS), "self.all(x, x > 1.0 && x < 9.0)")))
     assert "estimated rule cost exceeds budget by factor of 1.1x (try simplifying the rule" in error.message
+
+
+def test_rules_that_are_too_dear_together_are_named():
+    dear = with_rule(lists(NUMBERS), "self.all(x, x == 0.0)")
+    assert (
+        definition_errors(definition({"type": "object", "properties": {f"f{n}": dear for n in range(15)}}))
+        == []
+    )
+    errors = definition_errors(
+        definition({"type": "object", "properties": {f"f{n}": dear for n in range(17)}})
+    )
+    assert [e.field.rpartition(".")[2] for e in errors] == ["rule"] * 4 + ["openAPIV3Schema"]
+    assert "contributed to estimated rule cost total" in errors[0].message
+    assert "total for entire OpenAPIv3 schema exceeds budget by factor of 1.1x" in errors[4].message
 
 
 def test_a_schema_that_says_nothing_of_sizes_is_bounded_by_a_request():

@@ -19,14 +19,24 @@ from sampan.api.status import FieldError, forbidden_field, invalid_value, requir
 Object = dict[str, Any]
 _KEY = "x-kubernetes-validations"
 _TOO_DEAR = (
-    "estimated rule cost exceeds budget by factor of {} (try simplifying the rule, or "
+    "{} exceeds budget by factor of {} (try simplifying the rule, or "
     "adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
 )
+_SHARE = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+_NAMED = 4  # of the rules that make a schema too dear
+
+
+class _Findings(list[FieldError]):
+    """What is wrong with a schema, and what its rules may cost: (cost, path)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.costs: list[tuple[float, str]] = []
 
 
 def definition_errors(obj: Object, old: Object | None = None) -> list[FieldError]:
     """What is wrong with the rules of a definition; schemas that were stored before are not judged again."""
-    errors: list[FieldError] = []
+    found: list[FieldError] = []
     before = {v.get("name"): v.get("schema") for v in ((old or {}).get("spec") or {}).get("versions") or ()}
     versions = (obj.get("spec") or {}).get("versions") or ()
     one = (
@@ -37,14 +47,25 @@ def definition_errors(obj: Object, old: Object | None = None) -> list[FieldError
         if not isinstance(text, dict) or version.get("schema") == before.get(version.get("name")):
             continue
         path = "spec.validation.openAPIV3Schema" if one else f"spec.versions[{number}].schema.openAPIV3Schema"
+        errors = _Findings()
         _walk(text, schema.from_openapi(text), path, errors, True, "", 1)
+        found += errors
+        if (total := sum(cost for cost, _ in errors.costs)) > estimate.SCHEMA_LIMIT:
+            dearest = sorted(errors.costs, reverse=True)[:_NAMED]
+            found += [forbidden_field(where, _SHARE) for _, where in dearest]
+            what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema"
+            found.append(forbidden_field(path, _too_dear(what, total / estimate.SCHEMA_LIMIT)))
         if one:
             break
-    return errors
+    return found
+
+
+def _too_dear(what: str, factor: float) -> str:
+    return _TOO_DEAR.format(what, f"{factor:.1f}x" if factor <= 100 else "more than 100x")
 
 
 def _walk(
-    raw: Object, node: Node, path: str, errors: list[FieldError], root: bool, loose: str, places: float
+    raw: Object, node: Node, path: str, errors: _Findings, root: bool, loose: str, places: float
 ) -> None:
     """`loose` is the path of a list above whose items cannot be told apart between two writes; `places` in how many
     places of an object this schema may stand."""
@@ -72,7 +93,7 @@ def _rule(
     node: Node,
     kind: Type | None,
     path: str,
-    errors: list[FieldError],
+    errors: _Findings,
     loose: str,
     places: float,
 ) -> None:
@@ -90,10 +111,11 @@ def _rule(
         detail = f"compilation failed: {text}" if text.startswith("ERROR") else text
         errors.append(_invalid(f"{path}.rule", rule, detail))
         return
-    factor = estimate.worst(parse(made.text), node) * places / estimate.RULE_LIMIT
-    if factor > 1:
-        much = f"{factor:.1f}x" if factor <= 100 else "more than 100x"
-        errors.append(forbidden_field(f"{path}.rule", _TOO_DEAR.format(much)))
+    cost = estimate.worst(parse(made.text), node) * places
+    errors.costs.append((cost, f"{path}.rule"))
+    if cost > estimate.RULE_LIMIT:
+        detail = _too_dear("estimated rule cost", cost / estimate.RULE_LIMIT)
+        errors.append(forbidden_field(f"{path}.rule", detail))
     if made.uses_old and loose:
         detail = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}"
         errors.append(invalid_value(f"{path}.rule", rule.get("rule"), detail))

@@ -15,6 +15,7 @@ from sampan.api.schema import Node
 
 REQUEST = 3 * 1024 * 1024  # bytes that all of an object may have
 RULE_LIMIT = 10_000_000  # cost of a rule, for all places where its schema may stand in an object
+SCHEMA_LIMIT = 100_000_000  # of all rules of a schema
 _STEP = 3  # of a loop, beside its parts
 _KEEP = 11  # more of one that makes a list
 _LIST, _MAP = 10, 30  # of making one
