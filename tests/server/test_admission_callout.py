@@ -28,6 +28,7 @@ async def hook(certificates):
 
     class Hook:
         seen = []
+        heads = []
         reply = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
             len(ANSWER),
             ANSWER,
@@ -38,6 +39,7 @@ async def hook(certificates):
     async def serve(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(next(h for h in head.split(b"\r\n") if h.startswith(b"content-length")).split(b":")[1])
+        Hook.heads.append(head.decode())
         Hook.seen.append((head.split(b"\r\n")[0].decode(), json.loads(await reader.readexactly(length))))
         if Hook.reply is not None:
             writer.write(Hook.reply)
@@ -63,6 +65,7 @@ def config(hook, certificates):
 async def test_a_url_is_posted_to(hook, certificates, callout):
     assert await callout(config(hook, certificates), {"n": 1}, 2) == json.loads(ANSWER)
     assert hook.seen[-1] == ("POST /check?a=1&timeout=2s HTTP/1.1", {"n": 1})
+    assert "user-agent: kube-apiserver-admission\r\n" in hook.heads[-1]  # some log it, some let only it in
 
 
 async def test_a_service_is_reached_at_a_ready_endpoint(facts, hook, certificates, callout):

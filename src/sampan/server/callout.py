@@ -111,8 +111,8 @@ class Callout:
         )
         try:
             head = (
-                f"POST {target.path} HTTP/1.1\r\nhost: {target.name}\r\nuser-agent: sampan\r\n"
-                "content-type: application/json\r\naccept: application/json\r\n"
+                f"POST {target.path} HTTP/1.1\r\nhost: {target.name}\r\nuser-agent: kube-apiserver-admission\r\n"
+                "content-type: application/json\r\naccept: application/json, */*\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             writer.write(head.encode() + body)
