@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import ROOT, SLOW, Cluster, Kubectl, command_lines, deployment, eventually, pod, shell
+from harness import ROOT, SLOW, Cluster, Kubectl, command_lines, deployment, eventually, pod, server, shell
 
 USER = "sampan-e2e"
 
@@ -341,3 +341,35 @@ def test_limits_hold_where_control_groups_are_delegated(person: Person, session:
     finally:
         cluster.run("down")
     assert not (session / "sampan").exists(), "no group is left"
+
+
+def test_ipv6_alone(person: Person) -> None:
+    """Pods, names, Services and this machine's way to them, in a cluster that has no IPv4 inside."""
+    cluster = OwnCluster(person, "six", os.environ["PATH"])
+    try:
+        cluster.up("--nodes=2", "--ip-family=ipv6")
+        kubectl = cluster.kubectl()
+        spread = {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+        spread["labelSelector"] = {"matchLabels": {"app": "web"}}
+        listening = server()
+        listening["command"][-1] = listening["command"][-1].replace(
+            "server = Server", "Server.address_family = 10\nserver = Server"
+        )
+        kubectl.apply(deployment("web", listening, replicas=2, pod={"topologySpreadConstraints": [spread]}))
+        kubectl("rollout status deployment/web --timeout=60s")
+        kubectl("expose deployment web --port=80 --target-port=8080 --type=NodePort")
+        kubectl.run_pod("client")
+        for address in kubectl("get pods -l app=web -o jsonpath={.items[*].status.podIP}").split():
+            assert ":" in address
+            assert kubectl(f"exec client -- curl -gsS --max-time 5 http://[{address}]:8080").startswith(
+                "web-"
+            )
+        ask = "exec client -- curl -sS --max-time 5 http://web"
+        eventually(lambda: kubectl(ask).startswith("web-"), "the Service by its name")
+        port = kubectl("get service web -o jsonpath={.spec.ports[0].nodePort}")
+        visit = f"http://127.0.0.1:{port}"
+        eventually(lambda: urllib.request.urlopen(visit, timeout=5).read().startswith(b"web-"), "node port")
+    finally:
+        complaints = cluster.complaints()
+        cluster.sampan("down")
+    assert complaints == "" and not cluster.data.exists()
