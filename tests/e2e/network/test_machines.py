@@ -299,6 +299,21 @@ def test_the_second_comes_back_from_a_reboot(machines: Machines, net: Net, kubec
     net.prober("client-b").settles(net.ip("web-a"), 8080, "web-a")
 
 
+def test_a_tunnel_that_somebody_deletes_comes_back(machines: Machines, net: Net) -> None:
+    """Both what it is and what it knew."""
+    fabric = f"nsenter --net=/run/sampan/{machines.second.name}/fabric"
+
+    def entries() -> list[str]:
+        lines = on("", f"{fabric} bridge fdb show dev machines").splitlines()
+        return sorted(line for line in lines if " dst " in line)
+
+    before = entries()
+    assert before
+    on("", f"{fabric} ip link delete machines")
+    eventually(lambda: entries() == before, "the table is as it was")
+    net.prober("client-a").settles(net.ip("web-b"), 8080, "web-b")
+
+
 def test_what_only_the_first_can_do(machines: Machines) -> None:
     for command in ("node add third", "token create", "backup /dev/null", "up --nodes=3"):
         done = machines.second.run(command)

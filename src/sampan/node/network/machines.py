@@ -14,6 +14,7 @@ from typing import Any
 from sampan.base.clock import Clock
 from sampan.node.network import fabric, rtnetlink
 from sampan.node.network.routes import internal_ips
+from sampan.node.network.watch import LinkWatcher
 
 ADDRESS = "sampan.dev/machine-address"  # annotations of Nodes on machines that have joined
 HOST = "sampan.dev/machine-host"  # the fabric address of the machine's host
@@ -51,19 +52,24 @@ class MachineTable:
         self._view, self._clock, self._path = view, clock, path
         self._ends = me, first, first_host
         self._changed = asyncio.Event()
-        self._goal: set[tuple[str, str]] = set()
+        self._written: set[tuple[str, str]] | None = None  # None: not known
+        self._links: LinkWatcher | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Writes the table once, then follows. Raises OSError."""
         self._view.subscribe(self._notice)
-        self._goal = wanted(self._view.list("nodes"), *self._ends)
-        await asyncio.to_thread(sync, self._path, self._goal)
+        goal = wanted(self._view.list("nodes"), *self._ends)
+        await asyncio.to_thread(sync, self._path, goal)
+        self._written = goal
+        self._links = LinkWatcher(self._clock, fabric.MACHINES, self._link_changed, self._path)
         self._task = asyncio.get_running_loop().create_task(self._follow(), name="machines")
 
     async def stop(self) -> None:
         """What is written stays."""
         self._view.unsubscribe(self._notice)
+        if self._links:
+            self._links.close()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -72,17 +78,22 @@ class MachineTable:
         if resource == "nodes":
             self._changed.set()
 
+    def _link_changed(self) -> None:
+        """Somebody deleted it, and the supervisor made it anew: it knows nothing."""
+        self._written = None
+        self._changed.set()
+
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
             goal = wanted(self._view.list("nodes"), *self._ends)
-            if goal == self._goal:
+            if goal == self._written:
                 continue
             try:
                 for entry in await asyncio.to_thread(sync, self._path, goal):
                     log.info("%s", entry)
-                self._goal = goal
+                self._written = goal
             except OSError as error:
                 log.warning("other machines may be out of reach: %s", error)
                 await self._clock.sleep(_RETRY)
