@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sampan.node.native.logs import LogWriter, timestamp
@@ -8,6 +8,7 @@ def test_timestamps():
     assert timestamp(1_700_000_000_000_000_042) == b"2023-11-14T22:13:20.000000042Z"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(max_size=40_000) | st.just(b"\n") | st.just(b"x" * 16384), max_size=6))
 def test_every_byte_comes_back_in_order(chunks):
     log = LogWriter("")
