@@ -80,16 +80,19 @@ class Invitation:
 def join(
     paths: Paths, invitation: Invitation, node: str, advertise: str, progress: Progress
 ) -> ClusterConfig:
-    """Returns the configuration of a machine whose node is Ready. Raises SampanError; then nothing is left."""
+    """Returns the configuration of a machine whose node is Ready. Raises SampanError: of a machine that the cluster did
+    not take nothing is left, one whose node does not become Ready has joined all the same (`sampan up`, `down`)."""
     _check_machine(paths, node)
     supervision.running(paths)
+    new = not paths.data.exists()
     make_private(paths.data)
     try:
         with exclusive(paths):
             config = asyncio.run(_introduce(paths, invitation, node, advertise, progress))
             configs.save(config, paths.config)
     except BaseException:
-        shutil.rmtree(paths.data)
+        if new:
+            shutil.rmtree(paths.data)
         raise
     bring_up(paths, Wishes(), progress)
     _probe(config, progress)
