@@ -219,7 +219,7 @@ class _Connection(asyncio.Protocol):
         if self._raw is not None:
             self._raw.feed(data)
             return
-        if self._ending:
+        if self._ending or self.lost:
             return
         if self._now is None:
             self._since = self._clock.monotonic()
