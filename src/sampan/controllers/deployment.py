@@ -101,7 +101,7 @@ def _create_set(plan: Plan, d: Object, old: list[Object], sets: list[Object], vi
             _RESOURCE, d, progress.status(d, sets, None, now, progress.create_failed(d, failed, now))
         )
     )
-    status = progress.status(d, sets, None, now, progress.created_set(d, name, now))
+    status = progress.status(d, [*sets, new], new, now, progress.created_set(d, name, now))
     return plan.then(*_status(d, status, revisions.text(new)))
 
 
