@@ -220,6 +220,15 @@ async def test_a_watch_from_too_far_back_is_refused(store):
     store.watch("pods", since=store.revision - 50)
 
 
+async def test_a_history_of_large_objects_is_short(clock):
+    store = MemoryStore(clock)
+    for _ in range(50):
+        await store.put("pods", "a/1", draft("x" * (1 << 20)), None)
+    with pytest.raises(Compacted):
+        store.watch("pods", since=store.revision - 45)
+    assert len(await take(store.watch("pods", since=store.revision - 25), 25)) == 25
+
+
 async def test_history_ages(store, clock):
     first = await store.put("pods", "a/1", draft(), 0)
     await store.put("pods", "a/1", draft(), None)

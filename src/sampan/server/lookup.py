@@ -15,6 +15,7 @@ from sampan.store.protocol import Item, Store
 Object = dict[str, Any]
 T = TypeVar("T")
 _LIMIT = 20_000  # decoded objects kept; all are dropped when there are more
+_FEW = 1000  # and so many, beyond twice what is current, before those of the past are dropped
 
 
 class Lookup:
@@ -24,6 +25,7 @@ class Lookup:
         self.store = store
         self._objects: dict[tuple[str, str], tuple[int, Object]] = {}
         self._lists: dict[tuple[str, str], tuple[int, list[Object]]] = {}
+        self._sweep_at = _FEW
 
     def get(self, bucket: str, key: str) -> Object | None:
         """The visible object, or None."""
@@ -78,10 +80,21 @@ class Lookup:
         if known is not None and known[0] == item.revision:
             return known[1]
         obj: Object = orjson.loads(item.value)
-        if len(self._objects) >= _LIMIT:
-            self._objects.clear()
+        if len(self._objects) >= self._sweep_at:
+            self._sweep()
         self._objects[bucket, item.key] = (item.revision, obj)
         return obj
+
+    def _sweep(self) -> None:
+        """Forget what is gone or has changed."""
+        get = self.store.get
+        kept = {
+            at: found
+            for at, found in self._objects.items()
+            if (item := get(*at)) is not None and item.revision == found[0]
+        }
+        self._objects = kept if len(kept) < _LIMIT else {}
+        self._sweep_at = min(_LIMIT, 2 * len(self._objects) + _FEW)
 
 
 class Derived:

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives import serialization
 
 from sampan.api import meta
@@ -93,6 +92,8 @@ class TokenIssuer:
         return self._sign(claims)
 
     def _sign(self, claims: Object) -> str:
+        import jwt  # 2 MB, with the first token
+
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._kid, "typ": None})
 
     def request(self, obj: Object, namespace: str, name: str) -> Object:
@@ -205,6 +206,8 @@ class TokenIssuer:
         return account_user(namespace, account["name"], account.get("uid", ""), extra), good, claims["exp"]
 
     def _claims(self, token: str) -> Object:
+        import jwt
+
         try:
             header = jwt.get_unverified_header(token)
             key = self._public.get(header.get("kid", ""))

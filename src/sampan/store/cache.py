@@ -18,7 +18,7 @@ from sampan.store.history import Cursor, History, RoutedCursor
 from sampan.store.protocol import Change, Compacted, Conflict, Draft, Item, Page, Route
 
 HISTORY_COUNT = 10_000
-HISTORY_AGE = 600.0  # seconds
+HISTORY_AGE = 300.0  # seconds, as long as etcd keeps what it compacts
 _PIN_AGE = 300.0  # seconds a continue token stays good, as long as etcd's compaction interval
 _MARK_EVERY = 10.0  # seconds: how exactly that is kept
 _FRESH = 128  # decoded forms kept for watchers, who come in the same turn of the loop

@@ -1,6 +1,6 @@
 """What changed lately in one bucket, kept once and read by every watcher through a cursor.
 
-The kept stretch is bounded by count and by age; whoever asks for more gets Compacted (410 on the wire), so a slow
+The kept stretch is bounded by count, bytes and age; whoever asks for more gets Compacted (410 on the wire), so a slow
 reader costs no memory.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from sampan.store.protocol import KEY, Change, Compacted, Route
 
+HISTORY_BYTES = 32 << 20
 _BATCH = 256  # changes a cursor hands out at once
 _TURN = 128  # readers fed in one turn of the loop
 
@@ -23,11 +24,15 @@ def _revision(change: Change) -> int:
     return change.revision
 
 
+def _size(change: Change) -> int:
+    return len(change.final if change.item is None else change.item.value)
+
+
 class History:
     """Changes of one bucket in revision order. `floor`: changes up to this revision are no longer held."""
 
     __slots__ = (
-        *("_age", "_fed", "_feeding", "_marks", "_parts", "_routes", "_start"),
+        *("_age", "_bytes", "_fed", "_feeding", "_marks", "_parts", "_routes", "_start"),
         *("changes", "count", "floor", "newest", "waiters"),
     )
 
@@ -42,6 +47,7 @@ class History:
         # What was read since the last change, by position and prefix.
         self._parts: dict[tuple[int, str], tuple[Sequence[Change], int, int]] = {}
         self.count = count
+        self._bytes = 0  # of the objects in `changes`
         self._age = age
         self._routes: dict[str, dict[str, dict[RoutedCursor, None]]] = {}  # field -> value -> who is told
         self._start = 0  # position of changes[0], counted from the first change there ever was
@@ -55,6 +61,7 @@ class History:
 
     def append(self, change: Change, now: float) -> None:
         self.changes.append(change)
+        self._bytes += _size(change)
         self.newest = change.revision
         self._trim(now)
         self._parts.clear()
@@ -116,16 +123,26 @@ class History:
         if not marks or now - marks[-1][0] > self._age / 8:
             marks.append((now, self.end))
         drop = 0
-        if (
-            len(self.changes) > self.count + self.count // 4
-        ):  # in big steps: deleting from the front moves the rest
+        # In big steps: deleting from the front moves the rest.
+        if len(self.changes) > self.count + self.count // 4:
             drop = len(self.changes) - self.count
+        if self._bytes > HISTORY_BYTES + HISTORY_BYTES // 4:
+            drop = max(drop, self._surplus())
         while now - marks[0][0] > self._age:
             drop = max(drop, marks.popleft()[1] - self._start)
         if drop:
             self.floor = self.changes[drop - 1].revision
+            self._bytes -= sum(map(_size, self.changes[:drop]))
             del self.changes[:drop]
             self._start += drop
+
+    def _surplus(self) -> int:
+        """How many changes are beyond HISTORY_BYTES; the last one never is."""
+        size, count = self._bytes, 0
+        while size > HISTORY_BYTES and count < len(self.changes) - 1:
+            size -= _size(self.changes[count])
+            count += 1
+        return count
 
     def position(self, since: int) -> int:
         """Where the changes above `since` begin. Raises Compacted when some of them are gone."""
