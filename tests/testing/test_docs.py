@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.testing import Cluster, Served
+from sampan.testing import Cluster
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "testing.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -33,13 +33,11 @@ async def test_a_printed_test_passes(name):
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_the_printed_tests_over_https_pass(monkeypatch):
+def test_the_printed_tests_over_https_pass(sampan_kubeconfig):
     for test in taking().values():
         test()
-    with Served() as served:
-        monkeypatch.setenv("KUBECONFIG", served.kubeconfig)
-        for test in taking("sampan_kubeconfig").values():
-            test(served.kubeconfig)
+    for test in taking("sampan_kubeconfig").values():
+        test(sampan_kubeconfig)
 
 
 def test_the_words_of_the_annotation_are_those_there_are():
