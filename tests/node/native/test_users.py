@@ -12,24 +12,27 @@ pytestmark = [pytest.mark.root]
 BASE = users.base("uid-u")
 
 
-def maps_ids(directory):
-    """Whether the file system can; tmpfs cannot before Linux 6.3."""
+def without_maps(directories):
+    """The first directory whose file system cannot map ids (tmpfs before Linux 6.3, virtiofs before 6.12), "" for none."""
     pid, hold = users.make(BASE)
     namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
     try:
-        os.close(users.idmapped(str(directory), namespace))
-    except OSError:
-        return False
+        for directory in map(str, directories):
+            try:
+                os.close(users.idmapped(directory, namespace))
+            except OSError:
+                return directory
     finally:
         os.close(namespace)
         users.release(pid, hold)
-    return True
+    return ""
 
 
 @pytest.fixture
 async def own(pods):
-    if not maps_ids(pods.directory):
-        pytest.skip("the file system of temporary files cannot map user ids")
+    needed = [pods.directory, *pods.image.layers, *(tree for tree, _ in pods.image.trees)]
+    if unfit := without_maps(needed):
+        pytest.skip(f"the file system of {unfit} cannot map user ids")
     await pods.sandbox("u", user_base=BASE)
     return pods
 
