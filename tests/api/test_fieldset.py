@@ -118,3 +118,25 @@ def test_a_spec_that_is_known_has_the_fields_of_a_new_one() -> None:
         _, changed, fresh = fieldset.compare({}, {"spec": spec}, POD)
         wanted = fieldset._compare_maps({}, {"spec": spec}, POD)
         assert (None, changed, fresh) == wanted
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Event", "Service", "Node"])
+def test_a_new_object_has_the_fields_that_a_comparison_with_nothing_adds(kind: str) -> None:
+    node = schema.root("", "v1", kind)
+    container = {"name": "c", "env": [{"name": "A", "value": "b"}], "resources": {"limits": {"cpu": "1"}}}
+    obj = {
+        "metadata": {"labels": {"app": "a"}, "finalizers": ["x"], "annotations": {}},
+        "spec": {
+            "containers": [container],
+            "nodeSelector": {"a": "b"},
+            "ports": [{"port": 53}],
+            "selector": {},
+        },
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "loadBalancer": {}},
+        "involvedObject": {"kind": "Pod", "name": "p"},
+        "source": {},
+        "count": 1,
+    }
+    _, modified, added = fieldset.compare({}, obj, node)
+    assert fieldset.created(obj, node) == fieldset.union(modified, added)
+    assert fieldset.created({}, node) is None

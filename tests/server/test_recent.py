@@ -37,6 +37,7 @@ async def test_what_is_kept_is_what_was_stored(api):
         seen.append((item, kept))
 
     await write("POST", PODS, POD, {})
+    twin = await api.ok("POST", PODS, {**POD, "metadata": {"name": "twin"}})
     for method, path, body, headers in WRITES:
         if body is None:  # a PUT of what is there, with one difference
             body = await api.ok("GET", f"{PODS}/p")
@@ -46,6 +47,8 @@ async def test_what_is_kept_is_what_was_stored(api):
     assert len({item.revision for item, _ in seen}) == len(WRITES) + 1
     for item, kept in seen:
         assert kept == orjson.loads(item.value)
+    item = store.get("pods", "default/twin")  # whose spec is that of the pod that was changed
+    assert recent.load(item, row) == orjson.loads(item.value) == twin
 
 
 async def test_another_version_is_read_from_what_is_stored(api):

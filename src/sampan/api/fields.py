@@ -297,10 +297,18 @@ _MICROS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)", 
 
 def _time(value: Any, unknown: list[str]) -> Any:
     """Whole seconds in UTC."""
-    if type(value) is not str or not _SECONDS(value):
+    if type(value) is not str:
         raise _Mismatch
-    moment = _utc(value)
-    return value if len(value) == 20 else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _whole_seconds(value)
+
+
+@lru_cache(maxsize=256)
+def _whole_seconds(text: str) -> str:
+    """Many objects of one moment name it, and conditions say theirs again and again."""
+    if not _SECONDS(text):
+        raise _Mismatch
+    moment = _utc(text)
+    return text if len(text) == 20 else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _micro_time(value: Any, unknown: list[str]) -> Any:

@@ -134,8 +134,7 @@ def update(
     """
     key = Manager(manager, "Update", api_version, subresource)
     if old is None:
-        _, modified, added = fieldset.compare({}, manageable(new), node)
-        fields = fieldset.union(modified, added)
+        fields = fieldset.created(manageable(new), node)
         write(new, Managers({} if fields is None else {key: fields}, {key: now}))
         return
     managers = _wanted(old, new)

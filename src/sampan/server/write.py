@@ -29,7 +29,7 @@ from sampan.api.status import (
 )
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
-from sampan.server import conversion, decode, definitions, objects, respond
+from sampan.server import conversion, decode, definitions, objects, recent, respond
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
 from sampan.server.strategies import Prep, Strategy, strategy_of
@@ -137,6 +137,8 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
     if options.dry_run:
         return Written(obj, created=True)
     converts = conversion.by_webhook(row)
+    if row.store_key == "pods":
+        obj["spec"] = recent.shared_spec(obj["spec"])
     draft = (
         await server.conversions.draft(row, obj)
         if converts
