@@ -38,7 +38,7 @@ BODIES_LIMIT = (
 )  # bytes of all bodies that are not answered yet: they come before anyone knows from whom
 CONNECTION_LIMIT = 16_384  # more are closed as they come
 _PIPELINED = 16  # requests read ahead; then the socket is no longer read
-_HIGH_WATER = 64 * 1024  # unsent bytes above which a stream waits
+_HIGH_WATER = 16 * 1024  # unsent bytes above which a stream waits; below TLS there may be 64 KB more
 _SEND_BUFFER = 256 * 1024  # bytes the kernel keeps for a slow reader
 _REQUEST_TIMEOUT = 30.0  # seconds from the first byte of a request to its last
 _IDLE_TIMEOUT = 300.0  # seconds a kept connection may be silent
