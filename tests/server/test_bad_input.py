@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from sampan.base.clock import RealClock
 from sampan.client.messages import Request, User
-from sampan.server import http
-from sampan.server.http import BODY_LIMIT, HEADER_LIMIT, serve
+from sampan.server import http, incoming
+from sampan.server.http import serve
+from sampan.server.incoming import BODY_LIMIT, HEADER_LIMIT
 
 MAPS = "/api/v1/namespaces/d/configmaps"
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
@@ -374,7 +375,7 @@ async def test_headers_without_end_are_thrown_away_and_cut_off(wire, monkeypatch
             writer.write(b"x-y: z\r\n" * 1000)
             await writer.drain()
             for connection in wire.listener.connections:
-                now = connection._now
+                now = connection._reader.now
                 assert now is None or len(now.headers) < 2 * HEADER_LIMIT
 
     with pytest.raises(ConnectionError):
@@ -474,7 +475,7 @@ async def test_a_client_of_http_1_0_gets_no_chunks(wire, ready):
 
 
 async def test_bodies_of_all_connections_together_have_a_limit(wire, monkeypatch):
-    monkeypatch.setattr(http, "BODIES_LIMIT", 1_000_000)
+    monkeypatch.setattr(incoming, "BODIES_LIMIT", 1_000_000)
     half = lines(H, "content-length: 2000000", method="POST", path=MAPS, body=b" " * 1_500_000)
     reader, writer = await wire.open()
     writer.write(half)
@@ -484,7 +485,7 @@ async def test_bodies_of_all_connections_together_have_a_limit(wire, monkeypatch
     writer.close()
     await asyncio.wait_for(reader.read(), 5)
     assert (await wire.say(request(MAP))).startswith(b"HTTP/1.1 201")
-    assert wire.listener.bodies == 0
+    assert wire.listener.bodies.held == 0
 
 
 async def test_half_open_connections_end(wire, monkeypatch):

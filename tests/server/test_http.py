@@ -10,7 +10,8 @@ import pytest
 
 from sampan.base.clock import RealClock
 from sampan.client.messages import Request, Response
-from sampan.server.http import BODY_LIMIT, Listener, serve
+from sampan.server.http import Listener, serve
+from sampan.server.incoming import BODY_LIMIT
 
 
 async def _answer(request: Request) -> Response:

@@ -10,32 +10,24 @@ import asyncio
 import contextlib
 import http
 import logging
-import re
 import socket
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-import httptools
-
-from sampan.api.status import ApiError, too_many_requests
 from sampan.base import pki
 from sampan.base.clock import Clock, Timer
 from sampan.client.messages import Pushed, Request, Response
+from sampan.server.incoming import Bodies, Incoming, RequestReader
+from sampan.server.raw import RawConnection
 from sampan.server.respond import Headers, header_lines, refusal
 
 Handle = Callable[[Request], Awaitable[Response]]
 AtOnce = Callable[[Request], Response | None]
 log = logging.getLogger("sampan.http")
 
-HEADER_LIMIT = 64 * 1024  # bytes of request line and headers
-BODY_LIMIT = 3 * 1024 * 1024  # bytes of a request's body, as kube-apiserver has it
-BODIES_LIMIT = (
-    128 * 1024 * 1024
-)  # bytes of all bodies that are not answered yet: they come before anyone knows from whom
 CONNECTION_LIMIT = 16_384  # more are closed as they come
 _PIPELINED = 16  # requests read ahead; then the socket is no longer read
 _HIGH_WATER = 16 * 1024  # unsent bytes above which a stream waits; below TLS there may be 64 KB more
@@ -47,102 +39,12 @@ _SEE_OUT = 1.0  # seconds that a client has to notice that it was refused
 _LINGER = 5.0  # seconds that running requests have at shutdown
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in http.HTTPStatus}
-_FRAMING = ("content-length", "transfer-encoding")
-_METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _AUDIT_ID = 64  # characters of an Audit-Id that are kept
 _DATE = "%a, %d %b %Y %H:%M:%S GMT"
 _NOT_KEPT = {"cache-control": "no-cache, private"}
 _NOBODYS = "00000000-0000-4000-8000-"
 _ENDS = [b"%02x\r\n" % number for number in range(256)]
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# The usual header names, made once.
-_NAMES = {
-    spelling: name.lower()
-    for name in (
-        *("Host", "User-Agent", "Accept", "Accept-Encoding", "Authorization", "Connection"),
-        *("Content-Type", "Content-Length", "Kubectl-Command", "Kubectl-Session"),
-    )
-    for spelling in (name.encode(), name.lower().encode())
-}
-
-
-class RawConnection:
-    """A connection after 101: bytes both ways. `read` gives b"" at the end; `write` waits while much is unsent."""
-
-    def __init__(self, protocol: _Connection, first: bytes) -> None:
-        self._protocol = protocol
-        self._chunks: deque[bytes] = deque([first] if first else [])
-        self._waiter: asyncio.Future[None] | None = None
-        self._ended = False
-
-    async def read(self) -> bytes:
-        """The next bytes as they came, b"" when the other side has ended."""
-        while not self._chunks:
-            if self._ended:
-                return b""
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        chunk = self._chunks.popleft()
-        if len(self._chunks) < _PIPELINED:
-            self._protocol.resume_reading()
-        return chunk
-
-    async def write(self, data: bytes) -> None:
-        """Raises ConnectionResetError when the other side is gone."""
-        await self._protocol.send(data)
-
-    def close(self) -> None:
-        self._protocol.close()
-
-    def is_closing(self) -> bool:
-        return self._protocol.lost
-
-    def feed(self, data: bytes) -> None:
-        """For the protocol: bytes have come."""
-        self._chunks.append(data)
-        if len(self._chunks) >= _PIPELINED:
-            self._protocol.pause_reading()
-        self._wake()
-
-    def end(self) -> None:
-        """For the protocol: no more will come."""
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class _Incoming:
-    """A request as it is being read."""
-
-    __slots__ = (
-        "body",
-        "close",
-        "error",
-        "expects",
-        "headers",
-        "held",
-        "method",
-        "old",
-        "size",
-        "upgrade",
-        "url",
-    )
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.url = b""
-        self.headers: dict[str, str] = {}
-        self.body: list[bytes] = []
-        self.size = 0
-        self.held = 0  # bytes of the body that count towards BODIES_LIMIT
-        self.old = False  # HTTP/1.0, which knows no chunks
-        self.close = False
-        self.expects = False
-        self.upgrade = False
-        self.error: ApiError | None = None
 
 
 class _Connection(asyncio.Protocol):
@@ -152,22 +54,17 @@ class _Connection(asyncio.Protocol):
         self._listener = listener
         self._clock = listener.clock
         self._transport: Any = None
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._now: _Incoming | None = None
-        self._waiting: deque[_Incoming] = deque()
+        self._reader = RequestReader(listener.bodies, self._go_on)
         self._task: asyncio.Task[None] | None = None
         self._peer: Mapping[str, Any] | None = None
         self._remote = ""
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._reading = True
-        self._head_bytes = 0
         self._held = 0  # of the body of the request that runs
         self._timer: Timer | None = None
         self._since = 0.0  # when the state that a timeout watches began
         self._raw: RawConnection | None = None
-        self._ending = False
-        self._method = ""  # the one odd method of this connection, which ends after it
         self.lost = False
 
     # asyncio.Protocol
@@ -201,73 +98,37 @@ class _Connection(asyncio.Protocol):
             self._raw.end()
         elif self._task is not None:
             self._task.cancel()
-        self._forget()
+        self._reader.forget()
+        self._bodies_answered()
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the client is gone"))
             self._drained.exception()  # seen, whether or not somebody waits
-
-    def _forget(self) -> None:
-        """What was read and will not be answered. Parser and connection know each other: none waits for the collector."""
-        unread = 0 if self._now is None else self._now.held
-        self._listener.bodies -= self._held + unread + sum(incoming.held for incoming in self._waiting)
-        self._held = 0
-        self._waiting.clear()
-        self._now = None
-        self._parser = None
 
     def data_received(self, data: bytes) -> None:
         if self._raw is not None:
             self._raw.feed(data)
             return
-        if self._ending or self.lost:
+        reader = self._reader
+        if reader.ending or self.lost:
             return
-        if self._now is None:
+        if reader.now is None:
             self._since = self._clock.monotonic()
-        self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
-            if _has_body(self._waiting[-1]):
-                self._read_on(self._waiting.pop(), rest)
-                return
-            self._waiting[-1].upgrade = True
+        rest = reader.feed(data)
+        if rest is not None:
             self._raw = RawConnection(self, rest)
-        except httptools.HttpParserError:
-            if self._odd_method(data):
-                return
-            self._refuse(ApiError(400, "BadRequest", "the request is no HTTP"))
-            return
-        if self._now is not None and not self._now.method and self._head_bytes > 2 * HEADER_LIMIT:
-            self._refuse(ApiError(431, "BadRequest", "the request's headers are too large"))
-            return
+        elif len(reader.waiting) >= _PIPELINED:
+            self.pause_reading()
         if self._task is None:
             self._next()
 
-    def _odd_method(self, data: bytes) -> bool:
-        """A method that HTTP's parser does not know gets its answer (405) from the API, like any other."""
-        found = _METHOD.match(data)
-        if found is None or self._method or (self._now is not None and self._now.url):
-            return False
-        self._method = found[1].decode("ascii")
-        self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"GET" + data[found.end(1) :])
-        return True
+    def _go_on(self) -> None:
+        """A client waits to be told that it may send a body; told so in its turn only."""
+        if self._task is None:
+            self._transport.write(_CONTINUE)
 
-    def _read_on(self, incoming: _Incoming, rest: bytes) -> None:
-        """A request with a body asks for no other protocol, whatever it says, but the parser leaves the body unread."""
-        self._parser = httptools.HttpRequestParser(self)
-        framing = "".join(f"{n}: {v}\r\n" for n, v in incoming.headers.items() if n in _FRAMING)
-        self._parser.feed_data(f"{incoming.method} / HTTP/1.1\r\n{framing}host:\r\n\r\n".encode("latin-1"))
-        assert self._now is not None
-        now = self._now
-        now.url, now.headers, now.close, now.error = (
-            incoming.url,
-            incoming.headers,
-            incoming.close,
-            incoming.error,
-        )
-        self.data_received(rest)
+    def _bodies_answered(self) -> None:
+        self._listener.bodies.held -= self._held
+        self._held = 0
 
     def eof_received(self) -> bool:
         if self._raw is not None:
@@ -284,108 +145,12 @@ class _Connection(asyncio.Protocol):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    # httptools
-
-    def on_message_begin(self) -> None:
-        self._now = _Incoming()
-
-    def on_url(self, url: bytes) -> None:
-        now = self._now
-        assert now is not None
-        now.size += len(url)
-        now.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        now = self._now
-        assert now is not None
-        key = _NAMES.get(name) or name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        now.size += len(name) + len(value)
-        if now.size > HEADER_LIMIT and now.error is None:
-            now.error = ApiError(431, "BadRequest", "the request's headers are too large")
-        elif key in now.headers:
-            now.headers[key] += ", " + text
-        else:
-            now.headers[key] = text
-
-    def on_headers_complete(self) -> None:
-        now = self._now
-        assert now is not None
-        now.method = self._method or self._parser.get_method().decode("ascii")
-        now.close = not self._parser.should_keep_alive() or bool(self._method)
-        now.size = 0
-        version = self._parser.get_http_version()
-        if version != "1.1":
-            now.old = True
-            now.close = version != "1.0" or now.close
-            if version != "1.0":
-                now.error = ApiError(505, "BadRequest", "unsupported protocol version")
-        elif "host" not in now.headers and not self._method:
-            now.error = now.error or ApiError(400, "BadRequest", "missing required Host header")
-        if "transfer-encoding" in now.headers and now.headers["transfer-encoding"].lower() != "chunked":
-            now.error = ApiError(501, "BadRequest", "unsupported transfer encoding")
-        if "expect" in now.headers:
-            self._expected(now)
-
-    def _expected(self, now: _Incoming) -> None:
-        if now.headers["expect"].lower() != "100-continue":
-            now.error = now.error or ApiError(417, "BadRequest", "only 100-continue can be expected")
-            self._end_early(now)
-            return
-        now.expects = True
-        if not self._too_large(now, int(now.headers.get("content-length") or 0)) and self._task is None:
-            self._transport.write(_CONTINUE)
-
-    def on_body(self, data: bytes) -> None:
-        now = self._now
-        assert now is not None
-        now.size += len(data)
-        if self._too_large(now, now.size) or now.error is not None:
-            return
-        if self._listener.bodies > BODIES_LIMIT:
-            now.error = too_many_requests("too many requests are being read, please try again later.", 1)
-            self._end_early(now)
-            return
-        now.held += len(data)
-        self._listener.bodies += len(data)
-        now.body.append(data)
-
-    def _too_large(self, now: _Incoming, size: int) -> bool:
-        if size <= BODY_LIMIT:
-            return False
-        if now.error is None:
-            text = f"Request entity too large: limit is {BODY_LIMIT}"
-            now.error = ApiError(413, "RequestEntityTooLarge", text)
-        if not self._ending:
-            self._end_early(now)
-        return True
-
-    def _end_early(self, now: _Incoming) -> None:
-        """A refusal that is sent before the rest has come."""
-        self._listener.bodies -= now.held
-        now.held = 0
-        now.body.clear()
-        self._waiting.append(now)
-        self._ending = True
-
-    def on_message_complete(self) -> None:
-        now = self._now
-        assert now is not None
-        self._now = None
-        self._head_bytes = 0
-        if self._ending:
-            self._listener.bodies -= now.held
-            return
-        self._waiting.append(now)
-        if len(self._waiting) >= _PIPELINED:
-            self.pause_reading()
-
     # Requests, one after another
 
     def _next(self) -> None:
         """Answer what waits, up to a request whose answer takes a task."""
-        while self._waiting and not self.lost:
-            incoming = self._waiting.popleft()
+        while self._reader.waiting and not self.lost:
+            incoming = self._reader.waiting.popleft()
             request = self._request(incoming)
             if not self._answered_at_once(incoming, request):
                 self._held = incoming.held
@@ -394,7 +159,7 @@ class _Connection(asyncio.Protocol):
         if self._listener.closing and not self.lost:
             self._transport.close()
 
-    def _answered_at_once(self, incoming: _Incoming, request: Request) -> bool:
+    def _answered_at_once(self, incoming: Incoming, request: Request) -> bool:
         """Whether the answer was known without waiting, and has been sent."""
         at_once = self._listener.at_once
         if at_once is None or incoming.method != "GET" or self._paused or self._listener.closing:
@@ -415,10 +180,10 @@ class _Connection(asyncio.Protocol):
         self.resume_reading()
         return True
 
-    async def _run(self, incoming: _Incoming, request: Request) -> None:
+    async def _run(self, incoming: Incoming, request: Request) -> None:
         try:
             if incoming.error is not None:
-                self._ending = True
+                self._reader.ending = True
                 await self._answer(incoming, refusal(incoming.error), close=True)
                 return
             if "audit-id" not in incoming.headers:
@@ -441,14 +206,13 @@ class _Connection(asyncio.Protocol):
             self._since = self._clock.monotonic()
         finally:
             self._task = None
-            self._listener.bodies -= self._held
-            self._held = 0
+            self._bodies_answered()
             if self._raw is None:
                 self.resume_reading()
-                if self._waiting and not self.lost:
+                if self._reader.waiting and not self.lost:
                     self._next()
 
-    def _request(self, incoming: _Incoming) -> Request:
+    def _request(self, incoming: Incoming) -> Request:
         path, _, query = incoming.url.partition(b"?")
         text = path.decode("latin-1")
         if not text.startswith("/"):  # absolute form
@@ -464,7 +228,7 @@ class _Connection(asyncio.Protocol):
             self._remote,
         )
 
-    def _head(self, incoming: _Incoming, response: Response) -> list[bytes]:
+    def _head(self, incoming: Incoming, response: Response) -> list[bytes]:
         """The first lines of an answer."""
         headers, listener = response.headers, self._listener
         listener.answers = count = listener.answers + 1
@@ -483,7 +247,7 @@ class _Connection(asyncio.Protocol):
         status = _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n".encode()
         return [status, lines, stamp]
 
-    async def _answer(self, incoming: _Incoming, response: Response, *, close: bool) -> None:
+    async def _answer(self, incoming: Incoming, response: Response, *, close: bool) -> None:
         head = self._head(incoming, response)
         body = response.body
         chunked = not incoming.old
@@ -531,7 +295,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         return True
 
-    async def _upgrade(self, incoming: _Incoming, response: Response) -> None:
+    async def _upgrade(self, incoming: Incoming, response: Response) -> None:
         head = [_STATUS_LINES[101]]
         for name, value in response.headers.items():
             head.append(f"{name}: {value}\r\n".encode("latin-1"))
@@ -570,23 +334,14 @@ class _Connection(asyncio.Protocol):
         if self._task is not None or self._raw is not None:
             wait = _REQUEST_TIMEOUT
         else:
-            limit = _REQUEST_TIMEOUT if self._now is not None else _IDLE_TIMEOUT
+            limit = _REQUEST_TIMEOUT if self._reader.now is not None else _IDLE_TIMEOUT
             if quiet >= limit:
                 self._abort()
                 return
             wait = max(limit - quiet, 1.0)
-            if self._now is None:
+            if self._reader.now is None:
                 wait = min(wait, _REQUEST_TIMEOUT)
         self._timer = self._clock.call_later(wait, self._check_silence)
-
-    def _refuse(self, error: ApiError) -> None:
-        """Answer what cannot be read, and end the connection."""
-        self._ending = True
-        broken = _Incoming()
-        broken.error = error
-        self._waiting.append(broken)
-        if self._task is None:
-            self._next()
 
     def _abort(self) -> None:
         if self._transport is not None:
@@ -594,7 +349,7 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written has gone out."""
-        self._ending = True
+        self._reader.ending = True
         if self._transport is not None and not self.lost:
             self._transport.close()
 
@@ -628,11 +383,6 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-def _has_body(incoming: _Incoming) -> bool:
-    headers = incoming.headers
-    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
-
-
 def _peer(tls: Any) -> Mapping[str, Any] | None:
     """Who the client's certificate says it is; TLS has checked it."""
     der = tls.getpeercert(True) if tls is not None else None
@@ -653,7 +403,7 @@ class Listener:
         self._audit = audit
         self.answers = 0
         self.stamp, self.fresh, self.until = b"", 0.0, 0  # see refresh
-        self.bodies = 0  # bytes of bodies that came and are not answered
+        self.bodies = Bodies()  # that came and are not answered
         self.closing = False
         self.servers: list[asyncio.AbstractServer] = []
         self.ended: Callable[[], None] | None = None  # told of each connection's end
