@@ -136,7 +136,7 @@ async def test_files_of_unknown_pods_are_swept(setup):
         ("File", "dir", "is not a file"),
         ("DirectoryOrCreate", None, ""),
         ("FileOrCreate", None, ""),
-        ("", None, ""),
+        ("", "dir", ""),
     ],
 )
 async def test_host_path_types(setup, kind, make, problem):
@@ -151,6 +151,24 @@ async def test_host_path_types(setup, kind, make, problem):
     else:
         await manager.mount(pod)
         assert path.exists()
+
+
+async def test_a_directory_of_the_node_that_is_missing_is_made_as_a_container_starts(setup):
+    _, manager, root = setup
+    path = root / "host/deep"
+    pod = make_pod(
+        {"name": "h", "hostPath": {"path": str(path), "type": ""}}, mounts=[{"name": "h", "mountPath": "/h"}]
+    )
+    await manager.mount(pod)
+    assert not path.exists()  # nothing is checked at set-up
+    for _ in range(2):  # the second time for a restart, after somebody took it away
+        assert (await sources(manager, pod))["/h"].source == str(path)
+        assert path.is_dir() and path.stat().st_mode & 0o777 == 0o755
+        path.rmdir()
+    path.symlink_to("nowhere")
+    with pytest.raises(VolumeError, match=f'failed to mkdir "{path}": file exists') as caught:
+        await sources(manager, pod)
+    assert caught.value.reason == "CreateContainerError"
 
 
 async def test_a_claim_leads_to_its_volume(setup):

@@ -23,6 +23,8 @@ class VolumeError(Exception):
     """A volume cannot be set up (yet); the message goes into the FailedMount event.
 
     `step` and `volume` are what kubelet would have been at: the name is the PersistentVolume's where there is one.
+    `reason` is what a container waits for, when it shows only as the container is made.
     """
 
     step, volume = "MountVolume.SetUp", ""
+    reason = ConfigProblem.reason

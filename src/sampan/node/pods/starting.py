@@ -143,9 +143,8 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
             kit, driver.pod, container, image, volumes, sandbox, world.ips, action.attempt
         )
     except (ConfigProblem, VolumeError) as error:
-        reason = getattr(error, "reason", "CreateContainerConfigError")
         driver.record("Warning", "Failed", f"Error: {error}", name)
-        raise NotStarted(reason, str(error)) from error
+        raise NotStarted(error.reason, str(error)) from error
     driver.soft.discard(action.key)
     facts.hooked = not _hook(container, "postStart")
     try:

@@ -52,8 +52,6 @@ def host_path(source: Object) -> str:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
         kind = "File"
     if not kind:
-        if not os.path.lexists(path):  # as a container runtime does for a missing source
-            os.makedirs(path, mode=0o755, exist_ok=True)
         return path
     check, name = _CHECKS[kind]
     try:
@@ -63,6 +61,20 @@ def host_path(source: Object) -> str:
     if not right:
         raise VolumeError(f"hostPath type check failed: {path} is not a {name}")
     return path
+
+
+def make_missing(path: str) -> None:
+    """A node's directory that is not there when a container wants it is made then, whatever was checked at set-up.
+
+    Blocking. Raises VolumeError. Source: containerd makes the missing source of any mount; kubelet relies on it.
+    """
+    try:
+        if not os.path.exists(path):
+            os.makedirs(path, mode=0o755, exist_ok=True)
+    except OSError as error:
+        refusal = VolumeError(f'failed to mkdir "{path}": {(error.strerror or str(error)).lower()}')
+        refusal.reason = "CreateContainerError"
+        raise refusal from None
 
 
 def persistent(volume: Object) -> str:

@@ -214,6 +214,7 @@ class VolumeManager:
         """The mounts of one container, volumes first, then the files every container gets."""
         uid, name = pod["metadata"]["uid"], container["name"]
         paths = self._paths.get(uid, {})
+        of_node = {v["name"] for v in pod["spec"].get("volumes") or () if "hostPath" in v}
         result = []
         for index, wanted in enumerate(container.get("volumeMounts") or ()):
             if wanted["name"] in images:
@@ -222,6 +223,8 @@ class VolumeManager:
             root = paths.get(wanted["name"])
             if root is None:
                 raise VolumeError(f'volume "{wanted["name"]}" is not set up')
+            if wanted["name"] in of_node:
+                await asyncio.to_thread(kinds.make_missing, root)
             result.append(await self._one(uid, name, index, root, wanted, env))
         taken = {m.target for m in result}
         own = await asyncio.to_thread(self._write_own_files, pod, ips)
