@@ -174,7 +174,7 @@ async def test_unused_images_go_when_the_disk_fills_those_unused_for_longest_fir
     service = Service(
         *(image(n, 20) for n in ("old", "recent", "used", "elsewhere")), image("loaded", 10, False)
     )
-    garbage = imagegc.ImageGarbage(high=85, low=60)
+    garbage = imagegc.ImageGarbage(high=85, low=60, age=120)
     garbage.choose(service.images, {"used", "old", "recent"}, now=0)
     garbage.choose(service.images, {"used", "recent"}, now=200)
     freed = await garbage.collect(service, {"used"}, now=400)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from sampan.base.clock import VirtualClock
+from sampan.node.config import AgentConfig
 from sampan.node.logrotate import LogRotator
 
 
-async def test_a_large_log_is_rotated_and_old_ones_go(tmp_path):
+@pytest.mark.parametrize("files", [2, 5])
+async def test_a_large_log_is_rotated_and_old_ones_go(tmp_path, files):
     path, clock = tmp_path / "0.log", VirtualClock()
     status = SimpleNamespace(config=SimpleNamespace(id="id", log_path=str(path)))
     driver = SimpleNamespace(world=SimpleNamespace(running=lambda: [status]))
@@ -17,7 +21,8 @@ async def test_a_large_log_is_rotated_and_old_ones_go(tmp_path):
         path.write_bytes(b"")
 
     manager = SimpleNamespace(drivers={"u": driver})
-    rotator = LogRotator(manager, SimpleNamespace(reopen_log=reopen_log), clock, max_size=10)
+    config = AgentConfig(log_max_size="10", log_max_files=files)
+    rotator = LogRotator(manager, SimpleNamespace(reopen_log=reopen_log), clock, config)
     path.write_bytes(b"small")
     await rotator.rotate()
     assert [p.name for p in tmp_path.iterdir()] == ["0.log"]
@@ -26,5 +31,5 @@ async def test_a_large_log_is_rotated_and_old_ones_go(tmp_path):
         await rotator.rotate()
         await clock.advance(10)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert len(names) == 5 and names[0] == "0.log"
-    assert [n.endswith(".gz") for n in names[1:]] == [True, True, True, False]
+    assert len(names) == files and names[0] == "0.log"
+    assert [n.endswith(".gz") for n in names[1:]] == [True] * (files - 2) + [False]

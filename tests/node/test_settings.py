@@ -21,6 +21,10 @@ HEAD = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfigura
         ("evictionMaxPodGracePeriod", 60, "eviction_max_pod_grace", 60),
         ("systemReserved", {"cpu": "500m"}, "reserved", {"cpu": "500m"}),
         ("kubeReserved", {"memory": "1Gi"}, "kube_reserved", {"memory": "1Gi"}),
+        ("containerLogMaxSize", "1Mi", "log_max_size", "1Mi"),
+        ("containerLogMaxFiles", 2, "log_max_files", 2),
+        ("imageMinimumGCAge", "10m", "image_gc_age", 600.0),
+        ("imageGCHighThresholdPercent", 90, "image_gc_high", 90),
         (
             "registerWithTaints",
             [{"key": "a", "effect": "NoSchedule"}],
@@ -53,6 +57,13 @@ def test_soft_thresholds_have_a_grace_period():
             {**HEAD, "evictionPressureTransitionPeriod": "soon"},
             "evictionPressureTransitionPeriod: .*not a duration",
         ),
+        ({**HEAD, "containerLogMaxFiles": 1}, "containerLogMaxFiles: must be greater than 1"),
+        ({**HEAD, "containerLogMaxSize": "big"}, "containerLogMaxSize: "),
+        (
+            {**HEAD, "imageGCHighThresholdPercent": 101},
+            "imageGCHighThresholdPercent: must be between 0 and 100",
+        ),
+        ({**HEAD, "imageGCHighThresholdPercent": 70}, "imageGCLowThresholdPercent: must be less than"),
         ({**HEAD, "systemReserved": {"cpu": "lots"}}, "systemReserved: "),
     ],
 )

@@ -116,7 +116,7 @@ class Agent:
         if self.config.watch_node:
             loops.append(self._watch_node)
         if self.config.root:
-            loops.append(LogRotator(self.manager, self.runtime, self._clock).run)
+            loops.append(LogRotator(self.manager, self.runtime, self._clock, self.config).run)
             loops.append(self.housekeeping.run)
         for loop in loops:
             self._spawn(self._forever(loop))

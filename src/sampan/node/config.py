@@ -67,6 +67,9 @@ class AgentConfig:
     pressure_transition: float = 300.0
     image_gc_high: float = 85.0  # percent of the images' file system; unused images go until `low` is reached
     image_gc_low: float = 80.0
+    image_gc_age: float = 120.0  # an unused image stays as long as this after it was first seen
+    log_max_size: str = "10Mi"  # of a container's log, then it is rotated; negative: never
+    log_max_files: int = 5
     conditions: Sequence[Mapping[str, str]] = ()  # further node conditions, e.g. what rootless costs
     drain: float = 0.5  # seconds between an endpoint's withdrawal and SIGTERM
     watch_node: bool = True  # follow the own Node object

@@ -61,7 +61,7 @@ class Housekeeping:
         soft = pressure.parse(config.eviction_soft, config.eviction_soft_grace)
         self.pressure = pressure.Pressure([*hard, *soft], config.pressure_transition)
         self._seen: Mapping[str, Observation] = {}
-        self.garbage = imagegc.ImageGarbage(config.image_gc_high, config.image_gc_low)
+        self.garbage = imagegc.ImageGarbage(config.image_gc_high, config.image_gc_low, config.image_gc_age)
         self._next_images = 0.0
 
     async def run(self) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 
 from sampan.node.runtime import Image
 
-_MINIMUM_AGE = 120.0  # seconds since an image was first seen
-
 
 class ImageGarbage:
-    """Remembers when each image was last seen in use. `high`, `low`: percent of the file system."""
+    """Remembers when each image was last seen in use.
 
-    def __init__(self, high: float, low: float) -> None:
-        self._high, self._low = high, low
+    `high`, `low`: percent of the file system; `age`: seconds that any image stays after it was first seen.
+    """
+
+    def __init__(self, high: float, low: float, age: float) -> None:
+        self._high, self._low, self._age = high, low, age
         self._first: dict[str, float] = {}
         self._used: dict[str, float] = {}
 
@@ -33,9 +34,7 @@ class ImageGarbage:
         free = [
             image
             for image in images
-            if image.digest
-            and self._used.get(image.ref) != now
-            and now - self._first[image.ref] >= _MINIMUM_AGE
+            if image.digest and self._used.get(image.ref) != now and now - self._first[image.ref] >= self._age
         ]
         return sorted(free, key=lambda i: (self._used.get(i.ref, 0.0), self._first[i.ref], i.ref))
 

@@ -1,6 +1,6 @@
 """Container logs do not fill the disk: a large one is renamed, compressed, and in the end removed.
 
-The period and the sizes are kubelet's (containerLogMonitorInterval, containerLogMaxSize, containerLogMaxFiles).
+The period is kubelet's (containerLogMonitorInterval); size and number are settings (containerLogMaxSize, -MaxFiles).
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ import time
 from glob import escape, glob
 from typing import Any
 
+from sampan.api import quantity
 from sampan.base.clock import Clock
+from sampan.node.config import AgentConfig
 from sampan.node.pods.manager import PodManager
 
-PERIOD, MAX_SIZE, MAX_FILES = 10.0, 10 << 20, 5
+PERIOD = 10.0
 
 
 class LogRotator:
     """Looks at the logs of running containers. The runtime must be able to `reopen_log(container_id)`."""
 
-    def __init__(self, manager: PodManager, runtime: Any, clock: Clock, max_size: int = MAX_SIZE) -> None:
+    def __init__(self, manager: PodManager, runtime: Any, clock: Clock, config: AgentConfig) -> None:
         self._manager = manager
         self._reopen = getattr(runtime, "reopen_log", None)
         self._clock = clock
-        self._max_size = max_size
+        self._max_size = quantity.value(config.log_max_size)
+        self._rotated = config.log_max_files - 1  # beside the one that is written
 
     async def run(self) -> None:
-        while self._reopen is not None:
+        while self._reopen is not None and self._max_size >= 0:
             await self._clock.sleep(PERIOD)
             await self.rotate()
 
@@ -42,7 +45,7 @@ class LogRotator:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._clock.now()))
             os.rename(path, f"{path}.{stamp}")
             await self._reopen(status.config.id)  # type: ignore[misc]
-            await asyncio.to_thread(_tidy, path)
+            await asyncio.to_thread(_tidy, path, self._rotated)
 
 
 def _size(path: str) -> int:
@@ -52,12 +55,12 @@ def _size(path: str) -> int:
         return 0
 
 
-def _tidy(path: str) -> None:
-    """Keep the newest rotated files, all but the last one compressed (a reader may still be in that one)."""
+def _tidy(path: str, keep: int) -> None:
+    """Keep the newest rotated files, `keep` of them, all but the last one compressed (a reader may still be in that one)."""
     rotated = sorted(p for p in glob(escape(path) + ".*"))
-    for old in rotated[: -(MAX_FILES - 1)]:
+    for old in rotated[:-keep]:
         os.unlink(old)
-    for name in rotated[-(MAX_FILES - 1) : -1]:
+    for name in rotated[-keep:-1]:
         if not name.endswith(".gz"):
             with open(name, "rb") as source, gzip.open(f"{name}.gz", "wb") as target:
                 shutil.copyfileobj(source, target)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sampan.api import quantity
 from sampan.node import pressure
+from sampan.node.config import AgentConfig
 
 Object = dict[str, Any]
 API_VERSION, KIND = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
@@ -21,10 +22,26 @@ def _number(value: Any) -> int:
     return value
 
 
+def _several(value: Any) -> int:
+    if _number(value) < 2:
+        raise ValueError("must be greater than 1")
+    return int(value)
+
+
+def _percent(value: Any) -> int:
+    if not 0 <= _number(value) <= 100:
+        raise ValueError("must be between 0 and 100, inclusive")
+    return int(value)
+
+
+def _amount(value: Any) -> str:
+    return str(quantity.parse(str(value)))
+
+
 def _amounts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError("must be a map of quantities")
-    return {name: str(quantity.parse(str(amount))) for name, amount in value.items()}
+    return {name: _amount(amount) for name, amount in value.items()}
 
 
 def _thresholds(value: Any) -> str:
@@ -60,13 +77,16 @@ def _taints(value: Any) -> list[Object]:
 # field of the file -> (setting of AgentConfig, how it is read)
 FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "allowedUnsafeSysctls": ("unsafe_sysctls", _words),
+    "containerLogMaxFiles": ("log_max_files", _several),
+    "containerLogMaxSize": ("log_max_size", _amount),
     "evictionHard": ("eviction_hard", _thresholds),
     "evictionMaxPodGracePeriod": ("eviction_max_pod_grace", _number),
     "evictionPressureTransitionPeriod": ("pressure_transition", _duration),
     "evictionSoft": ("eviction_soft", _thresholds),
     "evictionSoftGracePeriod": ("eviction_soft_grace", _graces),
-    "imageGCHighThresholdPercent": ("image_gc_high", _number),
-    "imageGCLowThresholdPercent": ("image_gc_low", _number),
+    "imageGCHighThresholdPercent": ("image_gc_high", _percent),
+    "imageGCLowThresholdPercent": ("image_gc_low", _percent),
+    "imageMinimumGCAge": ("image_gc_age", _duration),
     "kubeReserved": ("kube_reserved", _amounts),
     "maxPods": ("max_pods", _number),
     "nodeStatusReportFrequency": ("status_period", _duration),
@@ -94,10 +114,19 @@ def read(document: Any) -> Object:
             found[setting] = convert(value)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+    _check_together(found)
+    return found
+
+
+def _check_together(found: Object) -> None:
+    """What is wrong only beside another field. Raises ValueError."""
+    defaults = AgentConfig()
+    high = found.get("image_gc_high", defaults.image_gc_high)
+    if found.get("image_gc_low", defaults.image_gc_low) >= high:
+        raise ValueError("imageGCLowThresholdPercent: must be less than imageGCHighThresholdPercent")
     soft = pressure.parse(found.get("eviction_soft", ""))
     for threshold in soft:
         if f"{threshold.signal}=" not in found.get("eviction_soft_grace", ""):
             raise ValueError(
                 f"evictionSoftGracePeriod: grace period must be specified for {threshold.signal}"
             )
-    return found

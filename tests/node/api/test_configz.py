@@ -12,3 +12,7 @@ def test_names_and_forms():
     assert found["evictionHard"] == {"memory.available": "100Mi", "nodefs.available": "10%"}
     assert found["evictionPressureTransitionPeriod"] == "1m30s"
     assert (found["containerLogMaxSize"], found["containerLogMaxFiles"], found["maxPods"]) == ("10Mi", 5, 110)
+    config = AgentConfig(log_max_size="1Mi", log_max_files=2, image_gc_age=600)
+    found = kubelet_configuration(config)
+    assert (found["containerLogMaxSize"], found["containerLogMaxFiles"]) == ("1Mi", 2)
+    assert found["imageMinimumGCAge"] == "10m0s"

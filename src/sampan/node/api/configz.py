@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.node import logrotate, pressure
+from sampan.node import pressure
 from sampan.node.config import AgentConfig
 
 Object = dict[str, Any]
@@ -42,8 +42,9 @@ def kubelet_configuration(config: AgentConfig) -> Object:
         "evictionMaxPodGracePeriod": int(config.eviction_max_pod_grace),
         "imageGCHighThresholdPercent": int(config.image_gc_high),
         "imageGCLowThresholdPercent": int(config.image_gc_low),
-        "containerLogMaxSize": f"{logrotate.MAX_SIZE >> 20}Mi",
-        "containerLogMaxFiles": logrotate.MAX_FILES,
+        "imageMinimumGCAge": _duration(config.image_gc_age),
+        "containerLogMaxSize": config.log_max_size,
+        "containerLogMaxFiles": config.log_max_files,
     }
 
 
