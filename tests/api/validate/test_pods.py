@@ -50,6 +50,7 @@ LABEL = "a lowercase RFC 1123 label must consist of lower case alphanumeric char
         ("spec.os", {"name": "plan9"}, ['spec.os.name: Unsupported value: "plan9"']),
         ("spec.initContainers", [{"name": "c", "image": "i"}], ['initContainers[0].name: Duplicate value: "c"']),
         ("spec.initContainers", [{"name": "s", "image": "i", "restartPolicy": "Always", "readinessProbe": {"tcpSocket": {"port": 1}}}], []),
+        (C + "lifecycle", {"stopSignal": "SIGUSR1"}, ["spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"]),
         ("spec.containers.0.lifecycle", {"preStop": {"sleep": {"seconds": 31}}}, ["must be non-negative and less than terminationGracePeriodSeconds (30)"]),
         ("spec.initContainers", [{"name": "s", "image": "i", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}], ["may not be set for init containers without restartPolicy=Always"]),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sampan.api import names
 from sampan.api.validate.base import (
+    NONE,
     Errors,
     Object,
     dns_label,
@@ -47,7 +48,7 @@ _ENV_FIELDS = (
 class Pod:
     """What containers need to know of the pod they are in."""
 
-    __slots__ = ("claims", "devices", "grace", "host_ports", "host_users", "names", "volumes")
+    __slots__ = ("claims", "devices", "grace", "host_ports", "host_users", "names", "system", "volumes")
 
     def __init__(self, spec: Object, volumes: set[str]) -> None:
         self.volumes = volumes
@@ -56,6 +57,7 @@ class Pod:
         self.claims = {c.get("name") for c in spec.get("resourceClaims") or ()}
         self.grace = spec.get("terminationGracePeriodSeconds")
         self.host_users = spec.get("hostUsers") is not False
+        self.system = (spec.get("os") or NONE).get("name", "")
         sources = spec.get("volumes") or ()
         self.devices = {
             v.get("name") for v in sources if v.get("persistentVolumeClaim") or v.get("ephemeral")
@@ -143,7 +145,7 @@ def ephemeral_containers(errors: Errors, given: Sequence[Object], path: str, pod
 def _running(errors: Errors, container: Object, path: str, pod: Pod) -> None:
     """Hooks and probes of a container that is meant to stay."""
     if container.get("lifecycle") is not None:
-        lifecycle(errors, container["lifecycle"], f"{path}.lifecycle", pod.grace)
+        lifecycle(errors, container["lifecycle"], f"{path}.lifecycle", pod.grace, pod.system)
     if container.get("livenessProbe") is not None:
         liveness(errors, container["livenessProbe"], f"{path}.livenessProbe")
     if container.get("readinessProbe") is not None:

@@ -19,6 +19,24 @@ from sampan.api.validate.base import (
 
 _SECONDS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
 _SCHEMES = ("HTTP", "HTTPS")
+_STOP_SIGNALS = {
+    "linux": sorted(
+        [
+            *(
+                f"SIG{name}"
+                for name in "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR".split()
+            ),
+            *(
+                f"SIG{name}"
+                for name in "QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2".split()
+            ),
+            *(f"SIG{name}" for name in "VTALRM WINCH XCPU XFSZ RTMIN RTMAX".split()),
+            *(f"SIGRTMIN+{number}" for number in range(1, 16)),
+            *(f"SIGRTMAX-{number}" for number in range(1, 15)),
+        ]
+    ),
+    "windows": ["SIGKILL", "SIGTERM"],
+}
 
 
 def liveness(errors: Errors, probe: Object | None, path: str) -> None:
@@ -96,8 +114,9 @@ def _sleep(errors: Errors, action: Object, path: str) -> None:
 _HANDLERS = {"exec": _exec, "httpGet": _http, "tcpSocket": _tcp, "grpc": _grpc, "sleep": _sleep}
 
 
-def lifecycle(errors: Errors, hooks: Object | None, path: str, grace: int | None) -> None:
-    """postStart and preStop. A sleep must fit into the pod's `grace` period, in seconds (KEP-3960)."""
+def lifecycle(errors: Errors, hooks: Object | None, path: str, grace: int | None, system: str) -> None:
+    """postStart, preStop and the signal that stops. A sleep must fit into the pod's `grace` period, in seconds
+    (KEP-3960); signals are those of the pod's operating system (KEP-4960)."""
     for name in ("postStart", "preStop"):
         hook = (hooks or NONE).get(name)
         if hook is None:
@@ -107,3 +126,10 @@ def lifecycle(errors: Errors, hooks: Object | None, path: str, grace: int | None
         if grace is not None and not 0 <= seconds <= grace:
             detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
             errors.append(invalid_value(f"{path}.{name}.sleep", seconds, detail))
+    signal = (hooks or NONE).get("stopSignal")
+    if signal is not None:
+        if not system:
+            detail = "may not be set for containers with empty `spec.os.name`"
+            errors.append(forbidden_field(f"{path}.stopSignal", detail))
+        else:
+            one_of(errors, f"{path}.stopSignal", signal, _STOP_SIGNALS.get(system, ()))
