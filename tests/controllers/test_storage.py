@@ -109,6 +109,28 @@ def test_a_lost_volume_is_told():
     assert bound(w) == "Lost" and w.events[-1].reason == "ClaimLost"
 
 
+def test_only_claims_that_may_take_a_volume_look_at_it():
+    w = world()
+    binder = next(rule for rule in w.rules if rule.resource == PVC)
+    waits = {"volumeBindingMode": "WaitForFirstConsumer", "provisioner": "kubernetes.io/no-provisioner"}
+    w.put("storageclasses.storage.k8s.io", {"metadata": {"name": "later"}, **waits})
+    claim(w, "manual")
+    claim(w, "named", volumeName="v")
+    claim(w, "of-another-class", storageClassName="other")
+    claim(w, "waits", storageClassName="later")
+    chosen = claim(w, "chosen", storageClassName="later")
+
+    def woken(v):
+        return {key.name for key in binder.watches[PV](v, w)}
+
+    assert woken(volume(w, "v")) == {"manual", "named"}
+    assert woken(volume(w, "w", storageClassName="later")) == set()
+    assert woken(volume(w, "x", claimRef={"namespace": "default", "name": "waits"})) == {"waits"}
+    node_known = {"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n1"}}}
+    w.change(PVC, meta.name(chosen), node_known)
+    assert woken(volume(w, "y", storageClassName="later")) == {"chosen"}
+
+
 def test_local_path_waits_for_the_pod_and_is_made_on_its_node():
     w = world()
     storage = {

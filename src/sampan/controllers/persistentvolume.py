@@ -43,12 +43,40 @@ def rules(directory: str) -> list[Rule]:
 
 
 def _claims_for(volume: Object, view: View) -> list[Key]:
+    """The claim that it is kept for, or all that may take it: others would only say once more what they wait for."""
     ref = volume["spec"].get("claimRef")
-    return [Key(ref["namespace"], ref["name"])] if ref else _pending(volume, view)
+    if ref:
+        return [Key(ref["namespace"], ref["name"])]
+    return [_key(c) for c in _unbound(view) if _may_take(c, volume, view)]
 
 
 def _pending(_changed: Object, view: View) -> list[Key]:
-    return [Key(meta.namespace(c), meta.name(c)) for c in view.list(_PVC) if _DONE not in meta.annotations(c)]
+    return [_key(c) for c in _unbound(view)]
+
+
+def _unbound(view: View) -> list[Object]:
+    return [c for c in view.list(_PVC) if _DONE not in meta.annotations(c)]
+
+
+def _key(claim: Object) -> Key:
+    return Key(meta.namespace(claim), meta.name(claim))
+
+
+def _may_take(claim: Object, volume: Object, view: View) -> bool:
+    if claim["spec"].get("volumeName"):
+        return bool(claim["spec"]["volumeName"] == meta.name(volume))
+    return _same_class(claim, volume) and not _waits(claim, view)
+
+
+def _same_class(claim: Object, volume: Object) -> bool:
+    return bool(volume["spec"].get("storageClassName", "") == (claim["spec"].get("storageClassName") or ""))
+
+
+def _waits(claim: Object, view: View) -> bool:
+    """For a pod that uses it, whose node says where its volume has to be."""
+    storage = view.get(_CLASSES, claim["spec"].get("storageClassName") or "") or {}
+    waits = storage.get("volumeBindingMode") == "WaitForFirstConsumer"
+    return waits and _SELECTED not in meta.annotations(claim)
 
 
 def _volume_of(claim: Object, view: View) -> list[Key]:
@@ -79,16 +107,15 @@ def reconcile_claim(claim: Object, view: View, now: float, directory: str) -> Pl
         if volume is not None and (_refers(volume, claim) or not volume["spec"].get("claimRef")):
             return _bind(plan, claim, volume)
         return plan.then(*_phase(claim, "Pending"))
-    storage = view.get(_CLASSES, claim["spec"].get("storageClassName") or "")
     mine = next((v for v in view.list(_PV) if _refers(v, claim)), None)
-    waits = bool(storage) and storage.get("volumeBindingMode") == "WaitForFirstConsumer"  # type: ignore[union-attr]
-    if mine is None and waits and _SELECTED not in meta.annotations(claim):
+    if mine is None and _waits(claim, view):
         text = "waiting for first consumer to be created before binding"
         plan.events.append(Event(claim, "Normal", "WaitForFirstConsumer", text))
         return plan.then(*_phase(claim, "Pending"))
     volume = mine or smallest(claim, view)
     if volume is not None:
         return _bind(plan, claim, volume)
+    storage = view.get(_CLASSES, claim["spec"].get("storageClassName") or "")
     return _provision(plan, claim, storage, view, directory).then(*_phase(claim, "Pending"))
 
 
@@ -114,7 +141,7 @@ def smallest(claim: Object, view: View) -> Object | None:
         for v in view.list(_PV)
         if not v["spec"].get("claimRef")
         and not meta.deleted(v)
-        and v["spec"].get("storageClassName", "") == (spec.get("storageClassName") or "")
+        and _same_class(claim, v)
         and v["spec"].get("volumeMode", "Filesystem") == spec.get("volumeMode", "Filesystem")
         and set(spec.get("accessModes") or ()) <= set(v["spec"].get("accessModes") or ())
         and quantity.value(v["spec"]["capacity"]["storage"]) >= size
