@@ -140,6 +140,13 @@ def test_exec(kubectl: Kubectl) -> None:
     assert "not found" in kubectl.refused("exec nobody -- true")
 
 
+def test_exec_where_nothing_runs(kubectl: Kubectl) -> None:
+    kubectl("run waits --image=localhost/nobody/made-this:v1")
+    eventually(lambda: "ErrImageNeverPull" in (w := kubectl("get pod waits")) or "ImagePull" in w, "no image")
+    said = kubectl.refused("exec waits -- true")
+    assert 'unable to upgrade connection: container not found ("waits")' in said
+
+
 def test_exec_stdin(kubectl: Kubectl) -> None:
     """-i hands input on, its end too."""
     kubectl.run_pod("shell")

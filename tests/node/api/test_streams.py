@@ -198,8 +198,6 @@ async def test_a_failure_to_start_is_an_internal_error(world):
 @pytest.mark.parametrize(
     "path, query, status",
     [
-        ("/exec/default/none/c", "command=x", 404),
-        ("/exec/default/p/none", "command=x", 404),
         ("/exec/default/p/c", "", 400),
         ("/containerLogs/default/p/c", "previous=true", 400),
         ("/containerLogs/default/p/c", "tailLines=x", 400),
@@ -211,6 +209,25 @@ async def test_refusals_are_statuses(world, path, query, status):
     await world.clock.advance(0)
     response = await world.node.api.handle(Request("GET", path, query, KEY))
     assert response.status == status and orjson.loads(response.body)["code"] == status
+
+
+@pytest.mark.parametrize(
+    "path, status, said",
+    [
+        ("/exec/default/none/c?command=x", 404, b"pod does not exist"),
+        ("/exec/default/p/c?command=x", 500, b'container not found ("c")'),
+        ("/run/default/p/c?cmd=x", 500, b'container not found ("c")'),
+        ("/attach/default/p/c", 500, b"container c not found in pod p_default"),
+        ("/portForward/default/none", 404, b"pod does not exist"),
+    ],
+)
+async def test_what_has_nothing_to_stream_to_says_so_in_kubelets_plain_words(world, path, status, said):
+    """Clients make them "unable to upgrade connection: ..."; a Status they would show as it is."""
+    world.pod(annotations={"sampan.dev/simulate": "run=0s"}, restartPolicy="Never")
+    await world.clock.advance(60)
+    path, _, query = path.partition("?")
+    response = await world.node.api.handle(Request("POST", path, query, KEY))
+    assert (response.status, response.body) == (status, said)
 
 
 async def test_an_unknown_subprotocol_is_refused(world):

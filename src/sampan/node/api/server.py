@@ -40,6 +40,10 @@ class Refused(Exception):
         self.status = status
 
 
+class NotStreamed(Refused):
+    """A refusal in plain words, as kubelet's: clients put "unable to upgrade connection: " before those, and only those."""
+
+
 class KubeletApi:
     """`await serve(...)` listens; `answer` asks who is calling, `handle` does not (simulated nodes, whose caller is known)."""
 
@@ -79,6 +83,8 @@ class KubeletApi:
         """The answer to a caller who may ask."""
         try:
             return await self._route(request.path.strip("/").split("/"), Query(request))
+        except NotStreamed as refusal:
+            return text(refusal.status, str(refusal))
         except Refused as refusal:
             return _refusal(refusal.status, str(refusal))
         except ValueError as error:
@@ -91,15 +97,15 @@ class KubeletApi:
             case ["logs", *rest]:
                 return await asyncio.to_thread(nodelogs.serve, "/".join(rest), query, self._log_files())
             case ["run", namespace, pod, container] | ["run", namespace, pod, _, container]:
-                return await self._run(query, self._driver(namespace, pod), container)
+                return await self._run(query, self._streaming(namespace, pod), container)
             case ["containerLogs", namespace, pod, container]:
                 return await self._logs(query, self._driver(namespace, pod), container)
             case ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container]:
-                return self._exec(query, self._driver(namespace, pod), container)
+                return self._exec(query, self._streaming(namespace, pod), container)
             case ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container]:
-                return self._attach(query, self._driver(namespace, pod), container)
+                return self._attach(query, self._streaming(namespace, pod), container)
             case ["portForward", namespace, pod] | ["portForward", namespace, pod, _]:
-                return self._port_forward(query, self._driver(namespace, pod))
+                return self._port_forward(query, self._streaming(namespace, pod))
             case ["pods"] | ["runningpods"]:
                 return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods()})
             case ["stats", "summary"]:
@@ -132,19 +138,32 @@ class KubeletApi:
     def _pods(self) -> list[Object]:
         return [{"kind": "Pod", "apiVersion": "v1", **d.pod} for d in self._agent.manager.drivers.values()]
 
-    def _driver(self, namespace: str, pod: str) -> PodDriver:
+    def _find(self, namespace: str, pod: str) -> PodDriver | None:
         for driver in self._agent.manager.drivers.values():
             meta = driver.pod["metadata"]
             if (meta["namespace"], meta["name"]) == (namespace, pod):
                 return driver
-        raise Refused(404, f'pod "{pod}" not found')
+        return None
 
-    def _running(self, driver: PodDriver, name: str) -> ContainerStatus:
-        pod = driver.pod["metadata"]
+    def _driver(self, namespace: str, pod: str) -> PodDriver:
+        driver = self._find(namespace, pod)
+        if driver is None:
+            raise Refused(404, f'pod "{pod}" not found')
+        return driver
+
+    def _streaming(self, namespace: str, pod: str) -> PodDriver:
+        driver = self._find(namespace, pod)
+        if driver is None:
+            raise NotStreamed(404, "pod does not exist")
+        return driver
+
+    def _running(
+        self, driver: PodDriver, name: str, message: str = 'container not found ("{}")'
+    ) -> ContainerStatus:
         name = name or mains(driver.pod)[0]["name"]
         latest = driver.world.latest(name)
         if latest is None or latest.state != "running":
-            raise Refused(404, f'container not found ("{name}") in pod "{pod["name"]}_{pod["namespace"]}"')
+            raise NotStreamed(500, message.format(name))
         return latest
 
     # Doing
@@ -183,7 +202,7 @@ class KubeletApi:
         return files | ({"pods": f"{config.root}/logs"} if config.root else {})
 
     def _attach(self, query: Query, driver: PodDriver, name: str) -> Response:
-        status = self._running(driver, name)
+        status = self._running(driver, name, f"container {{}} not found in pod {_full_name(driver)}")
         lets_go = not status.config.stdin_once and not status.config.tty
         begin = partial(self._agent.runtime.attach, status.config.id)
         return remote.serve(query, begin, [], self._clock, lets_go)
@@ -191,7 +210,7 @@ class KubeletApi:
     def _port_forward(self, query: Query, driver: PodDriver) -> Response:
         sandbox = driver.world.sandbox
         if sandbox is None or not sandbox.ready:
-            raise Refused(404, f'pod "{driver.pod["metadata"]["name"]}" is not running')
+            raise NotStreamed(500, f'pod not found ("{_full_name(driver)}")')
 
         async def dial(port: int) -> Any:
             return await self._agent.runtime.connect(sandbox.config.id, port)
@@ -235,6 +254,11 @@ class KubeletApi:
                 yield chunk
         except FileNotFoundError:
             yield b""
+
+
+def _full_name(driver: PodDriver) -> str:
+    meta = driver.pod["metadata"]
+    return f"{meta['name']}_{meta['namespace']}"
 
 
 async def _drain(read: Callable[[], Awaitable[bytes]]) -> bytes:
