@@ -11,9 +11,9 @@ from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.cli.show import Progress, called, table
 from sampan.client.client import Client
+from sampan.cluster import cluster_info, tokens
 from sampan.cluster import config as configs
 from sampan.cluster import join as joins
-from sampan.cluster import joining, tokens
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.cluster.up import admin_client
@@ -39,7 +39,7 @@ def create(arguments: argparse.Namespace) -> int:
         )
     token = asyncio.run(tokens.create(client, RealClock(), arguments.ttl, arguments.description))
     ca_hash = pki.public_key_hash((paths.pki / "ca.crt").read_bytes())
-    print(f"sampan join {joining.url(config)} --token {token} --ca-hash {ca_hash}")
+    print(f"sampan join {cluster_info.url(config)} --token {token} --ca-hash {ca_hash}")
     return 0
 
 

@@ -68,8 +68,8 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
+    from sampan.cluster import cluster_info, membership, supervision
     from sampan.cluster import config as configs
-    from sampan.cluster import joining, membership, supervision
 
     paths = _paths(arguments)
     config = configs.load(paths.config)
@@ -95,7 +95,7 @@ def status(arguments: argparse.Namespace) -> int:
     table(["process", "state", "pid"], rows)
     if config.machine and not config.server:
         members = asyncio.run(membership.others(config, paths))
-        print(f"\nother machines join at {joining.url(config)}: {called()} token create")
+        print(f"\nother machines join at {cluster_info.url(config)}: {called()} token create")
         if members:
             table(["machine", "node", "ready"], members)
     return 0

@@ -34,7 +34,7 @@ from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.images.service import ImageService
 from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
-from sampan.node.network import traffic
+from sampan.node.network import traffic, tunnel_table
 
 log = logging.logger("agent")
 
@@ -78,6 +78,7 @@ class NodeProcess:
             pod_cidrs=self.network.pod_ranges,
             lease_period=self.config.node_status_update_frequency,
             lease_duration=int(self.config.node_lease_duration),
+            annotations=self._whereabouts(),
             static_pods=str(directory / "manifests"),
             cluster_dns=(self.config.dns_ip,),
             conditions=losses.conditions(
@@ -120,6 +121,13 @@ class NodeProcess:
         )
         self._rotate(addresses)
         log.info("node is up", node=self.name, address=addresses[0], pods=",".join(self.network.pod_ranges))
+
+    def _whereabouts(self) -> dict[str, str]:
+        """On a machine that has joined, also a Node that is registered anew says where it is."""
+        config = self.config
+        if not config.server:
+            return {}
+        return tunnel_table.notes(config.machine, config.fabric_address(config.leaf))
 
     async def _ensure_serving(self, directory: Path, addresses: Sequence[str]) -> None:
         """A node that has joined asks for its serving certificate, once the cluster knows its addresses."""

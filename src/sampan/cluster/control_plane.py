@@ -19,8 +19,8 @@ from sampan.base import logging, pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.base.ids import Ids
+from sampan.cluster import cluster_info, effects, garbage, host_network, places, processes
 from sampan.cluster import config as configs
-from sampan.cluster import effects, garbage, host_network, joining, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.connector import FrontProxyConnector, HttpsConnector
 from sampan.cluster.paths import Paths
@@ -98,8 +98,8 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         dns_on_nodes=True,
         volumes=str(paths.volumes),
         volume_effects=effects.volumes(paths.volumes),
-        objects=joining.objects(config, (paths.pki / "ca.crt").read_text()),
-        rules=[joining.place_rule(config.pod_ranges)] if config.machine else [],
+        objects=cluster_info.objects(config, (paths.pki / "ca.crt").read_text()),
+        rules=[places.rule(config.pod_ranges)] if config.machine else [],
         signer=pki.CA(pki.KeyPair.load(paths.pki / "ca.crt", paths.pki / "ca.key")),
     )
 

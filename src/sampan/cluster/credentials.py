@@ -1,6 +1,6 @@
 """The first identity: `up` makes the cluster's CA and signs what its own processes need.
 
-Machines that join use bootstrap tokens and signing requests (`joining`); local agents need no such detour. Every key is
+Machines that join use bootstrap tokens and signing requests (`join`); local agents need no such detour. Every key is
 0600.
 """
 

@@ -7,17 +7,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
+
+from sampan.api import meta
 from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.client.client import Client
 from sampan.cluster import config as configs
-from sampan.cluster import credentials, kubeconfig, processes, rootless, supervision
+from sampan.cluster import credentials, kubeconfig, places, processes, rootless, supervision
 from sampan.cluster.paths import Paths, is_root, known_clusters
 from sampan.node.images.store import Store
 from sampan.node.native import cgroups
 from sampan.node.network import fabric
+from sampan.node.network.tunnel_table import ADDRESS
 
 _PATIENCE = 5.0  # seconds for telling the first machine that this one leaves
 
@@ -53,21 +57,29 @@ def remove(paths: Paths, kubeconfig_flag: str | None, progress: Callable[[str], 
 
 
 def _leave(paths: Paths, config: configs.ClusterConfig, progress: Callable[[str], None]) -> None:
-    """The cluster forgets the machine's node, if it can be told."""
+    """The cluster forgets the machine's node and frees its place, if it can be told."""
     node = config.nodes[0].name
     try:
-        asyncio.run(_delete_node(paths, config, node))
+        asyncio.run(_take_leave(paths, config, node))
     except (ApiError, OSError, EOFError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         progress(f"{config.server} could not be told ({reason}); there: sampan node delete {node}")
 
 
-async def _delete_node(paths: Paths, config: configs.ClusterConfig, node: str) -> None:
+async def _take_leave(paths: Paths, config: configs.ClusterConfig, node: str) -> None:
+    """Asks for the Node's removal, and waits for it (see `places`). One that is another machine's by now stays."""
     clock = RealClock()
     transport = credentials.node_transport(config, paths.pki, node, clock)
+    client = Client(transport, BUILTIN, agent="sampan")
     try:
         async with clock.timeout(_PATIENCE):
-            await Client(transport, BUILTIN, agent="sampan").delete("nodes", node)
+            if meta.annotations(await client.get("nodes", node)).get(ADDRESS) != config.machine:
+                return
+            told = await client.patch("nodes", node, {"metadata": {"annotations": {places.LEAVES: "true"}}})
+            fields, since = f"metadata.name={node}", told["metadata"]["resourceVersion"]
+            async for line in client.watch("nodes", since=since, fields=fields):
+                if orjson.loads(line)["type"] == "DELETED":
+                    return
     except ApiError as error:
         if error.code != 404:
             raise

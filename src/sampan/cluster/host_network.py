@@ -17,12 +17,12 @@ from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.node.network import fabric
 from sampan.node.network.controller import ProxyController
-from sampan.node.network.machines import MachineTable
 from sampan.node.network.passage_keeper import PassageKeeper
 from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.rootless import RootlessNetwork
 from sampan.node.network.routes import NodeRoutes
 from sampan.node.network.ruleset import Config as ProxyConfig
+from sampan.node.network.tunnel_table import TunnelTable
 
 log = logging.logger("network")
 _RESOURCES = ("services", "endpointslices.discovery.k8s.io", "nodes")
@@ -65,7 +65,7 @@ def _parts(view: CachedView, paths: Paths, config: ClusterConfig, clock: Clock) 
     parts: list[Part] = [ProxyController(view, proxy, clock, routes)]
     if config.machine:
         ends = config.machine, config.first_machine, config.fabric_address(0)
-        parts.append(MachineTable(view, clock, str(paths.fabric), *ends))
+        parts.append(TunnelTable(view, clock, str(paths.fabric), *ends))
     gateway = os.environ.get("SAMPAN_GATEWAY_FD")
     if gateway:
         address = config.server_address

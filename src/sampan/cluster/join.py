@@ -2,7 +2,7 @@
 
 As kubeadm does it: what the first machine says of itself is believed when the token has signed it and its authority has the
 hash that was given; then the token asks for a certificate, and from there on the machine is its node. Source:
-"kubeadm join", "Authenticating with Bootstrap Tokens", "TLS bootstrapping". The other side is `joining`.
+"kubeadm join", "Authenticating with Bootstrap Tokens", "TLS bootstrapping". The other side is `cluster_info`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sampan.base.clock import Clock, RealClock, rfc3339
 from sampan.base.errors import SampanError
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
+from sampan.cluster import cluster_info, credentials, supervision, underlay
 from sampan.cluster import config as configs
-from sampan.cluster import credentials, joining, machines, supervision
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.paths import Paths, is_root, make_private
 from sampan.cluster.up import Wishes, bring_up, exclusive
 from sampan.controllers.bootstrap_signer import SIGNATURE
 from sampan.node import certificates
-from sampan.node.network.machines import ADDRESS
+from sampan.node.network.tunnel_table import ADDRESS
 
 _TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -130,7 +130,7 @@ async def _introduce(
             ca = await discover(invitation, clock)
             progress(f"{invitation.server} is the cluster that was meant")
             config = await _enter(paths, invitation, ca, node, clock)
-            config.machine = machines.own_address(advertise) if advertise else machines.source_towards(host)
+            config.machine = underlay.own_address(advertise) if advertise else underlay.source_towards(host)
             _check_network(config)
             await _take_place(paths, config, node, clock)
     except ssl.SSLCertVerificationError as error:
@@ -164,7 +164,7 @@ async def discover(invitation: Invitation, clock: Clock) -> str:
 async def _cluster_info(transport: HttpsTransport) -> Object:
     try:
         return await Client(transport, BUILTIN, agent="sampan").get(
-            "configmaps", joining.INFO, joining.PUBLIC
+            "configmaps", cluster_info.INFO, cluster_info.PUBLIC
         )
     except ApiError as error:
         raise SampanError(
@@ -230,7 +230,7 @@ async def _enter(paths: Paths, invitation: Invitation, ca: str, node: str, clock
     )
     try:
         client = Client(transport, BUILTIN, agent="sampan")
-        told = await client.get("configmaps", joining.SETTINGS, "kube-system")
+        told = await client.get("configmaps", cluster_info.SETTINGS, "kube-system")
         config = _config(paths, json.loads(told["data"]["cluster"]), invitation.server, node)
         await _check_name(client, node)
         pki.write_file(paths.pki / "ca.crt", ca.encode(), 0o644)
@@ -275,13 +275,13 @@ async def _check_name(client: Client, name: str) -> None:
 
 def _check_network(config: ClusterConfig) -> None:
     networks = [*config.fabrics, *config.pod_cidrs, *config.service_cidrs, *config.load_balancer_cidrs]
-    found = list(machines.overlapping(networks))
+    found = list(underlay.overlapping(networks))
     if found:
         raise SampanError(
             f"this machine has routes where the cluster has addresses: {', '.join(found)}",
             "Remove what they lead to (another cluster: sampan down), or join from another machine.",
         )
-    if machines.fabric_mtu(config.machine) < config.mtu:
+    if underlay.fabric_mtu(config.machine) < config.mtu:
         raise SampanError(
             f"the link with {config.machine} is too narrow: packets of {config.mtu} bytes do not fit into its tunnel",
             "Raise the link's MTU.",
@@ -298,7 +298,14 @@ async def _take_place(paths: Paths, config: ClusterConfig, name: str, clock: Clo
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
-        ranges = await _ranges(client, name)
+        async with clock.timeout(_PATIENCE):
+            ranges = await _ranges(client, name)
+    except TimeoutError:
+        raise SampanError(
+            f"the cluster gives node {name} no pod addresses: all places for machines may be taken",
+            "See who has them: kubectl get configmap sampan-places -n kube-system -o yaml. "
+            "Take out the addresses of machines that are gone for good.",
+        ) from None
     finally:
         await transport.close()
     index = next((i for i in range(1, 253) if config.pod_ranges(i) == ranges), 0)

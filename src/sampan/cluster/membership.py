@@ -9,7 +9,7 @@ from sampan.client.client import Client
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
 from sampan.cluster.up import admin_client, node_client
-from sampan.node.network.machines import ADDRESS
+from sampan.node.network.tunnel_table import ADDRESS
 
 _PATIENCE = 3.0
 _FAILURES = (ApiError, OSError, EOFError, TimeoutError)

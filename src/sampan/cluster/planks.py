@@ -34,11 +34,12 @@ from sampan.server.proxy import NodeConnector
 from sampan.server.tokens import TokenIssuer, account_user
 from sampan.store.protocol import Store
 
-# Controllers that are a part of the API server in the original.
+# Controllers that are a part of the API server in the original, and one that the original has not.
 _OF_THE_SERVER = (
     "kube-aggregator",
     "api-priority-and-fairness-config-consumer-v1",
     "ipallocator-repair-controller",
+    "sampan-places",
 )
 MASTERS = User("system:apiserver", ("system:masters", "system:authenticated"))
 SCHEDULER = User("system:kube-scheduler", ("system:authenticated",))

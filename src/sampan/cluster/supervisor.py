@@ -90,7 +90,7 @@ class Supervisor:
         fds = {"SAMPAN_LISTEN_FDS": [s.fileno() for s in self.listeners], "SAMPAN_READY_FD": [write]}
         if self.gateway:
             fds["SAMPAN_GATEWAY_FD"] = [self.gateway.fd]
-        module = "sampan.cluster.machine" if self.joined else "sampan.cluster.control_plane"
+        module = "sampan.cluster.joined_machine" if self.joined else "sampan.cluster.control_plane"
         self.control_plane = processes.spawn(
             [*self.command, module, str(self.data)], log=self.log_of_control_plane, fds=fds
         )

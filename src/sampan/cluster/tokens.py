@@ -15,7 +15,7 @@ from sampan.base import pki
 from sampan.base.clock import Clock, rfc3339
 from sampan.base.errors import SampanError
 from sampan.client.client import Client
-from sampan.cluster.joining import GROUP, INFO, PUBLIC
+from sampan.cluster.cluster_info import GROUP, INFO, PUBLIC
 from sampan.controllers.bootstrap_signer import SIGNATURE, TOKEN_TYPE
 
 _SYSTEM, _PREFIX = "kube-system", "bootstrap-token-"

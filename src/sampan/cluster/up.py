@@ -21,8 +21,8 @@ from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
+from sampan.cluster import cluster_info, credentials, kubeconfig, places, ports, supervision, underlay
 from sampan.cluster import config as configs
-from sampan.cluster import credentials, joining, kubeconfig, machines, ports, supervision
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
 from sampan.cluster.paths import Paths, is_root, make_private
@@ -70,7 +70,7 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
     if not config.server:
         progress(f"the API answers at https://127.0.0.1:{config.port}")
         if config.machine:
-            progress(f"and for other machines at {joining.url(config)}: sampan token create")
+            progress(f"and for other machines at {cluster_info.url(config)}: sampan token create")
         kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
     _warn_of_obstacles(config, progress)
     wanted = [node.name for node in config.nodes if not node.stopped]
@@ -228,7 +228,7 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
 
 def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
     """Other machines may join: at an address of this machine, from the next start on. Raises SampanError."""
-    address = machines.own_address(wish)
+    address = underlay.own_address(wish)
     if address == config.machine:
         return
     if config.rootless:
@@ -236,8 +236,8 @@ def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
             "an ordinary user's cluster stays on one machine: tunnels between machines need root",
             "Use the cluster as root, or leave --advertise out.",
         )
-    if any(node.index >= joining.FIRST_PLACE for node in config.nodes):
-        raise SampanError(f"at most {joining.FIRST_PLACE - 1} nodes may be on the first machine of several")
+    if any(node.index >= places.FIRST for node in config.nodes):
+        raise SampanError(f"at most {places.FIRST - 1} nodes may be on the first machine of several")
     if supervision.running(paths):
         raise SampanError(
             "the address for other machines can be given to a cluster only when it starts",
@@ -245,7 +245,7 @@ def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
         )
     config.machine = config.first_machine = address
     config.network_id = zlib.crc32(f"{address}/{config.port}/{config.fabric}".encode()) & 0xFFFFFF
-    config.mtu = machines.fabric_mtu(address)
+    config.mtu = underlay.fabric_mtu(address)
 
 
 def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
@@ -290,7 +290,7 @@ def add_node(config: ClusterConfig, name: str) -> NodeConfig:
         raise SampanError(f"cluster {config.name} already has a node {name!r}")
     used = {node.index for node in config.nodes}
     config.need_server()
-    limit = joining.FIRST_PLACE - 1 if config.machine else 252
+    limit = places.FIRST - 1 if config.machine else 252
     index = next((i for i in range(1, limit + 1) if i not in used), None)
     if index is None:
         raise SampanError(f"this cluster has at most {limit} nodes on one machine")

@@ -321,10 +321,30 @@ def test_what_only_the_first_can_do(machines: Machines) -> None:
     assert "has joined" in machines.join().stderr
 
 
+def test_a_node_that_is_deleted_while_its_machine_runs(machines: Machines) -> None:
+    """Nobody else gets its place, and with its next start it is back in it."""
+    kubectl = machines.first.kubectl()
+    before = kubectl.get("node/second")
+    kubectl("delete node second")
+    assert SECOND in kubectl.get("configmap/sampan-places -n kube-system")["data"].values()
+    assert "it has no node second" in machines.second.sampan("status")
+    machines.second.sampan("stop")
+    machines.second.up()
+    machines.ready()
+    after = kubectl.get("node/second")
+    assert after["spec"]["podCIDRs"] == before["spec"]["podCIDRs"]
+    assert {k: v for k, v in after["metadata"]["annotations"].items() if "sampan.dev" in k} == {
+        "sampan.dev/machine-address": SECOND,
+        "sampan.dev/machine-host": before["metadata"]["annotations"]["sampan.dev/machine-host"],
+    }
+
+
 def test_leaving_and_what_may_be_wrong_with_joining(machines: Machines) -> None:
     machines.second.sampan("down")
     assert not machines.second.data.exists()
-    assert "second" not in machines.first.kubectl()("get nodes")
+    kubectl = machines.first.kubectl()
+    assert "second" not in kubectl("get nodes")
+    assert not kubectl.get("configmap/sampan-places -n kube-system").get("data")
     command = machines.first.sampan("token create --description=test").strip()
     token = command.split("--token ")[1].split()[0]
     assert token in machines.first.sampan("token list")

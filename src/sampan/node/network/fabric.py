@@ -151,7 +151,7 @@ def join_host(
 def join_machines(
     path: str, network_id: int, address: str, *, mtu: int, host: namespace.Netns | None = None
 ) -> None:
-    """Plugs in the tunnel to the fabric's parts on other machines; `machines` tells it who is where.
+    """Plugs in the tunnel to the fabric's parts on other machines; `tunnel_table` tells it who is where.
 
     It belongs to the fabric's namespace, while its packets leave from the host's `address`.
     """

@@ -1,4 +1,4 @@
-"""What a cluster keeps ready for machines that join it: where it is, what it is like, and a place for each of them.
+"""What a cluster keeps ready for machines that join it: where it is, and what it is like.
 
 The objects and rights are kubeadm's, so that its users find what they know; `sampan-config` is ours. See
 docs/decisions/0013-joining.md. The other side is `join`.
@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import yaml
 
-from sampan.api import meta
-from sampan.client.plan import Object, Patch, Plan, View
+from sampan.client.plan import Object
 from sampan.cluster.config import ClusterConfig
-from sampan.controllers import Rule
 from sampan.controllers.bootstrap_signer import NAME as INFO
 from sampan.controllers.bootstrap_signer import NAMESPACE as PUBLIC
-from sampan.node.network.machines import ADDRESS
 
 SETTINGS = "sampan-config"
 GROUP = "system:bootstrappers:kubeadm:default-node-token"  # of those who use tokens
-FIRST_PLACE, _PLACES = 100, range(100, 252, 2)  # nodes of the first machine are below: see `place_rule`
 _RBAC = "rbac.authorization.k8s.io"
 _TOLD = (
     "pod_cidr",
@@ -73,8 +68,6 @@ def objects(config: ClusterConfig, ca: str) -> list[Object]:
             ("Group", "system:nodes"),
         ),
         *_allow("kubeadm:get-nodes", "", "nodes", "", ("Group", GROUP)),
-        # A machine that leaves takes its Node along; NodeRestriction lets it take no other.
-        *_allow("sampan:leave", "", "nodes", "", ("Group", "system:nodes"), verb="delete"),
     ]
 
 
@@ -89,13 +82,11 @@ def _kubeconfig(server: str, ca: str) -> str:
     return yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "clusters": clusters})
 
 
-def _allow(
-    name: str, namespace: str, resource: str, only: str, *subjects: tuple[str, str], verb: str = "get"
-) -> list[Object]:
-    """A role for one verb on a resource, and its binding."""
+def _allow(name: str, namespace: str, resource: str, only: str, *subjects: tuple[str, str]) -> list[Object]:
+    """A role to get a resource, and its binding."""
     kind = "Role" if namespace else "ClusterRole"
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
-    rule: Object = {"apiGroups": [""], "resources": [resource], "verbs": [verb]}
+    rule: Object = {"apiGroups": [""], "resources": [resource], "verbs": ["get"]}
     if only:
         rule["resourceNames"] = [only]
     bound = [{"kind": k, "name": n, "apiGroup": _RBAC} for k, n in subjects]
@@ -109,31 +100,3 @@ def _allow(
             "subjects": bound,
         },
     ]
-
-
-def place_rule(ranges: Callable[[int], Sequence[str]]) -> Rule:
-    """Gives the Node of a machine that joins its pod ranges, and with them its place on the fabric.
-
-    `ranges(index)` are those of a place. Places count in twos: one for the node, the next for its machine's host.
-    """
-
-    def reconcile(node: Object, view: View, now: float) -> Plan:
-        spec = node.get("spec") or {}
-        if ADDRESS not in (node["metadata"].get("annotations") or {}) or spec.get("podCIDRs"):
-            return Plan()
-        taken = {
-            (n["spec"].get("podCIDRs") or [n["spec"].get("podCIDR")])[0]
-            for n in view.list("nodes")
-            if n.get("spec")
-        }
-        index = next((i for i in _PLACES if ranges(i)[0] not in taken), None)
-        if index is None:
-            return Plan(why=f"all {len(_PLACES)} places are taken")
-        own = list(ranges(index))
-        change = {
-            "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
-            "spec": {"podCIDR": own[0], "podCIDRs": own},
-        }
-        return Plan(why=f"place {index} is free").then(Patch("nodes", meta.name(node), change))
-
-    return Rule("node-controller/places", "nodes", reconcile, alone=True)

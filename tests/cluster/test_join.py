@@ -12,9 +12,7 @@ from sampan.api import meta
 from sampan.base import jws, pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
-from sampan.client.client import Client
-from sampan.client.plan import Object
-from sampan.cluster import join, joining, tokens
+from sampan.cluster import cluster_info, join, tokens
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.join import Invitation
 from sampan.testing import Cluster
@@ -26,12 +24,12 @@ TOKEN = "abcdef.0123456789abcdef"
 
 
 def test_a_cluster_that_keeps_to_itself_offers_nothing() -> None:
-    assert joining.objects(ClusterConfig("x", port=6443, fabric="10.89.7.0/24"), CA.cert.decode()) == []
+    assert cluster_info.objects(ClusterConfig("x", port=6443, fabric="10.89.7.0/24"), CA.cert.decode()) == []
 
 
 def info(config: ClusterConfig = CONFIG) -> dict[str, str]:
     """cluster-info as the token of the tests has signed it."""
-    found = next(o for o in joining.objects(config, CA.cert.decode()) if meta.name(o) == "cluster-info")
+    found = next(o for o in cluster_info.objects(config, CA.cert.decode()) if meta.name(o) == "cluster-info")
     text = found["data"]["kubeconfig"]
     return {"kubeconfig": text, "jws-kubeconfig-abcdef": jws.sign(text, *TOKEN.split("."))}
 
@@ -104,32 +102,8 @@ async def test_clocks_that_differ_are_named(days: float, words: str, tmp_path: P
     server.close()
 
 
-def node(name: str, *ranges: str, joined: bool = True) -> Object:
-    notes = {"sampan.dev/machine-address": "192.0.2.9"} if joined else {}
-    spec = {"podCIDR": ranges[0], "podCIDRs": list(ranges)} if ranges else {}
-    return {"metadata": {"name": name, "annotations": notes}, "spec": spec}
-
-
-async def test_machines_get_places_that_nobody_has() -> None:
-    async with Cluster(nodes=0, rules=[joining.place_rule(CONFIG.pod_ranges)]) as cluster:
-        client: Client = cluster.client
-        await client.create("nodes", node("first", "10.244.1.0/24", joined=False))
-        await client.create("nodes", node("taken", "10.244.100.0/24"))
-        for name in ("a", "b", "c"):
-            await client.create("nodes", node(name))
-        await client.create("nodes", node("local", joined=False))
-        await cluster.settle()
-        found = {meta.name(n): n["spec"].get("podCIDRs") for n in (await client.list("nodes"))["items"]}
-        assert sorted(found[name][0] for name in ("a", "b", "c")) == [
-            "10.244.102.0/24",
-            "10.244.104.0/24",
-            "10.244.106.0/24",
-        ]
-        assert found["local"] is None
-
-
 async def test_a_token_is_made_listed_and_deleted() -> None:
-    async with Cluster(nodes=0, objects=joining.objects(CONFIG, CA.cert.decode())) as cluster:
+    async with Cluster(nodes=0, objects=cluster_info.objects(CONFIG, CA.cert.decode())) as cluster:
         making = asyncio.ensure_future(tokens.create(cluster.client, cluster.clock, 60.0, "for a test"))
         await cluster.settle()
         token = await making

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.node.network import fabric
-from sampan.node.network.machines import wanted
+from sampan.node.network.tunnel_table import wanted
 
 FIRST, SECOND, THIRD = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 HOST = "10.89.7.1"

@@ -1,6 +1,6 @@
 """The process that stands in for the control plane on a machine that has joined: the host's own way to Services and pods.
 
-Started by the supervisor as `python -m sampan.cluster.machine DATA`. It acts as the machine's node. What it has
+Started by the supervisor as `python -m sampan.cluster.joined_machine DATA`. It acts as the machine's node. What it has
 programmed stays in force while it, or the first machine, is away.
 """
 
@@ -23,7 +23,7 @@ from sampan.cluster import config as configs
 from sampan.cluster import credentials, garbage, host_network, processes
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
-from sampan.node.network.machines import ADDRESS, HOST
+from sampan.node.network import tunnel_table
 
 log = logging.logger("machine")
 _RETRY = 5.0
@@ -52,11 +52,11 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
 async def _work(
     client: Client, paths: Paths, config: ClusterConfig, clock: RealClock, ids: Ids, node: str
 ) -> None:
-    await _announce(client, config, clock, node)
-    parts = await host_network.start(client, paths, config, clock, ids)
-    garbage.settle()
-    log.info("this machine is part of the cluster", server=config.server, address=config.machine)
+    parts = await host_network.start(client, paths, config, clock, ids)  # the agent's way to the API, too
     try:
+        await _announce(client, config, clock, node)
+        garbage.settle()
+        log.info("this machine is part of the cluster", server=config.server, address=config.machine)
         await asyncio.Event().wait()
     finally:
         for part in parts:
@@ -65,7 +65,7 @@ async def _work(
 
 async def _announce(client: Client, config: ClusterConfig, clock: RealClock, node: str) -> None:
     """The others learn from the Node where this machine is."""
-    notes = {ADDRESS: config.machine, HOST: config.fabric_address(config.leaf)}
+    notes = tunnel_table.notes(config.machine, config.fabric_address(config.leaf))
     while True:
         try:
             await client.patch("nodes", node, {"metadata": {"annotations": notes}})

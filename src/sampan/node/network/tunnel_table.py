@@ -1,7 +1,7 @@
 """Who is behind which machine of a cluster that spans several: the table of the tunnel which makes their fabrics one.
 
 Nothing is learned from packets: a node's MAC address is made of its address (see `fabric`), and a machine that joins
-writes its own address on its Node object. `wanted` is a pure function of the Nodes; `MachineTable` makes the kernel agree.
+writes its own address on its Node object. `wanted` is a pure function of the Nodes; `TunnelTable` makes the kernel agree.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ Object = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
 
+def notes(machine: str, host: str) -> dict[str, str]:
+    """Annotations of the Node of a machine that has joined: its address, and that of its host on the fabric."""
+    return {ADDRESS: machine, HOST: host}
+
+
 def wanted(nodes: Iterable[Object], me: str, first: str, first_host: str) -> set[tuple[str, str]]:
     """(MAC address, machine's address) for all that is elsewhere than at the machine `me`.
 
@@ -45,7 +50,7 @@ def wanted(nodes: Iterable[Object], me: str, first: str, first_host: str) -> set
     return found
 
 
-class MachineTable:
+class TunnelTable:
     """`path` is the fabric's namespace, `view` follows nodes; the rest as of `wanted`."""
 
     def __init__(self, view: Any, clock: Clock, path: str, me: str, first: str, first_host: str) -> None:
@@ -63,7 +68,7 @@ class MachineTable:
         await asyncio.to_thread(sync, self._path, goal)
         self._written = goal
         self._links = LinkWatcher(self._clock, fabric.MACHINES, self._link_changed, self._path)
-        self._task = asyncio.get_running_loop().create_task(self._follow(), name="machines")
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="tunnel-table")
 
     async def stop(self) -> None:
         """What is written stays."""
