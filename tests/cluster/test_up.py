@@ -185,3 +185,34 @@ def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space"):
         configs.write_atomic(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_other_machines_are_let_in_and_no_longer(paths, monkeypatch):
+    monkeypatch.setattr(up, "is_root", lambda: True)
+    assert decided(paths).machine == ""
+    try:
+        here = up.underlay.own_address("auto")
+    except SampanError as error:
+        pytest.skip(error.message)
+    open_ = decided(paths, advertise=here)
+    assert (open_.machine, open_.first_machine) == (here, here) and open_.network_id and open_.mtu < 1500
+    assert decided(paths) == open_
+    closed = decided(paths, advertise="off")
+    assert (closed.machine, closed.first_machine, closed.network_id, closed.mtu) == ("", "", 0, 1500)
+
+
+@pytest.mark.parametrize(
+    ("machine", "wish", "said"),
+    [
+        ("203.0.113.7", None, "203.0.113.7, which it no longer has"),
+        ("203.0.113.7", "auto", "203.0.113.7, which it no longer has"),
+        ("127.0.0.1", "off", "127.0.0.1 and keeps it"),
+    ],
+)
+def test_a_machine_that_has_joined_keeps_its_address(paths, monkeypatch, machine, wish, said):
+    monkeypatch.setattr(up, "is_root", lambda: True)
+    joined = configs.ClusterConfig("a", server="https://192.0.2.1:6443", machine=machine)
+    configs.save(joined, paths.config)
+    with pytest.raises(SampanError, match=said) as raised:
+        decided(paths, advertise=wish)
+    assert "sampan down" in raised.value.hint

@@ -180,7 +180,7 @@ def _up(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--advertise",
         metavar="ADDRESS",
-        help="serve the API at this address of the machine too, so that others can join (auto: the default route's)",
+        help="serve the API at this address of the machine too, so that others can join (auto: the default route's; off: no longer)",
     )
     periods = sub.add_argument_group("periods of node failure, in seconds")
     periods.add_argument(

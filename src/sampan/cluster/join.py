@@ -113,6 +113,11 @@ def _check_machine(paths: Paths, node: str) -> None:
         config = configs.load(paths.config)
         what = f"has joined {config.server}" if config.server else "has a cluster of its own"
         which = "" if paths.name == "default" else f" --name {paths.name}"
+        if config.server and not underlay.present(config.machine):
+            raise SampanError(
+                f"this machine {what} with the address {config.machine}, which it no longer has",
+                f"Leave first: sampan down{which}. Then join again.",
+            )
         raise SampanError(
             f"this machine {what} under the name {paths.name}",
             f"Bring it back: sampan up{which}. Remove it: sampan down{which}. Keep it: join with another --name.",

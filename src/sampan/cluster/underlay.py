@@ -25,12 +25,19 @@ def own_address(wish: str) -> str:
         raise SampanError(f"--advertise {wish} is not an IP address", "See: ip address") from None
     if address.is_loopback or address.is_unspecified:
         raise SampanError(f"other machines cannot reach {wish}", "See: ip address")
-    with socket.socket(_family(wish), socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((wish, 0))
-        except OSError:
-            raise SampanError(f"this machine has no address {wish}", "See: ip address") from None
+    if not present(wish):
+        raise SampanError(f"this machine has no address {wish}", "See: ip address")
     return str(address)
+
+
+def present(address: str) -> bool:
+    """Whether this machine has this address."""
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def source_towards(host: str) -> str:

@@ -29,6 +29,7 @@ from sampan.cluster.paths import Paths, is_root, make_private
 from sampan.node.network import fabric, obstacles, rtnetlink
 
 DEFAULT_PORT = 6443
+OFF = "off"  # of --advertise
 Progress = Callable[[str], None]
 
 
@@ -70,13 +71,23 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
     if not config.server:
         progress(f"the API answers at https://127.0.0.1:{config.port}")
         if config.machine:
-            progress(f"and for other machines at {cluster_info.url(config)}: sampan token create")
+            progress(_where_others_find_us(config))
         kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
     _warn_of_obstacles(config, progress)
     wanted = [node.name for node in config.nodes if not node.stopped]
     if wanted:
         asyncio.run(_wait_for_nodes(paths, config, wanted, wishes.timeout, progress))
     return config
+
+
+def _where_others_find_us(config: ClusterConfig) -> str:
+    """A cluster whose machine has moved to another network is of use without the others."""
+    if underlay.present(config.machine):
+        return f"and for other machines at {cluster_info.url(config)}: sampan token create"
+    return (
+        f"warning: this machine no longer has {config.machine}, where other machines reach the cluster; sampan stop, then "
+        f"sampan up --advertise ADDRESS, and those that have joined join anew; or without them: --advertise {OFF}"
+    )
 
 
 def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
@@ -199,8 +210,9 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
             _choose_ipv6(config, wishes.ip_family or "ipv4")
             configs.save(config, paths.reserved)
     if config.server:
-        if wishes.nodes is not None or wishes.advertise:
+        if wishes.nodes is not None:
             config.need_server()
+        _check_joined(config, wishes.advertise)
         return config
     for name in ("ip_family", "pod_network"):
         if getattr(wishes, name) not in (None, getattr(config, name)):
@@ -226,9 +238,24 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
     return config
 
 
+def _check_joined(config: ClusterConfig, wish: str | None) -> None:
+    """A machine that has joined keeps its address: other machines and its own tunnel were told. Raises SampanError."""
+    anew = "Join anew: sampan down, then what `sampan token create` prints on the first machine"
+    if not underlay.present(config.machine):
+        raise SampanError(
+            f"this machine has joined with the address {config.machine}, which it no longer has",
+            f"{anew}. Or give it that address again.",
+        )
+    if wish and (wish == OFF or underlay.own_address(wish) != config.machine):
+        raise SampanError(
+            f"this machine has joined with the address {config.machine} and keeps it",
+            f"{anew}, with --advertise ADDRESS.",
+        )
+
+
 def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
-    """Other machines may join: at an address of this machine, from the next start on. Raises SampanError."""
-    address = underlay.own_address(wish)
+    """Other machines may join: at an address of this machine, from the next start on; "off": no longer. Raises SampanError."""
+    address = "" if wish == OFF else underlay.own_address(wish)
     if address == config.machine:
         return
     if config.rootless:
@@ -240,12 +267,14 @@ def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
         raise SampanError(f"at most {places.FIRST - 1} nodes may be on the first machine of several")
     if supervision.running(paths):
         raise SampanError(
-            "the address for other machines can be given to a cluster only when it starts",
+            "the address for other machines can change only when a cluster starts",
             "Stop it first, its data stay: sampan stop",
         )
     config.machine = config.first_machine = address
-    config.network_id = zlib.crc32(f"{address}/{config.port}/{config.fabric}".encode()) & 0xFFFFFF
-    config.mtu = underlay.fabric_mtu(address)
+    config.network_id, config.mtu = 0, fabric.MTU
+    if address:
+        config.network_id = zlib.crc32(f"{address}/{config.port}/{config.fabric}".encode()) & 0xFFFFFF
+        config.mtu = underlay.fabric_mtu(address)
 
 
 def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:

@@ -339,6 +339,21 @@ def test_a_node_that_is_deleted_while_its_machine_runs(machines: Machines) -> No
     }
 
 
+def test_a_machine_whose_address_has_changed(machines: Machines) -> None:
+    on(machines.second.netns, "ip address add 198.51.100.9/24 dev lan")
+    wished = machines.second.run("up --advertise=198.51.100.9")
+    assert f"{SECOND} and keeps it" in wished.stderr and "sampan down" in wished.stderr
+    on(machines.second.netns, f"ip address delete {SECOND}/24 dev lan")
+    try:
+        for done in (machines.second.run("up"), machines.join()):
+            assert done.returncode == 1 and f"{SECOND}, which it no longer has" in done.stderr, done.stderr
+    finally:
+        on(machines.second.netns, "ip address flush dev lan scope global")
+        on(machines.second.netns, f"ip address add {SECOND}/24 dev lan")
+        on(machines.second.netns, f"ip route replace default via {ROUTERS[SECOND]}")
+    machines.ready()
+
+
 def test_leaving_and_what_may_be_wrong_with_joining(machines: Machines) -> None:
     machines.second.sampan("down")
     assert not machines.second.data.exists()
