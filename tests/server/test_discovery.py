@@ -41,6 +41,8 @@ async def test_health(api):
         'warn: some health checks cannot be excluded: no matches for "nothing"',
         "readyz check passed",
     ]
+    api.server.troubles = lambda: "the disk is nearly full"
+    assert "warn: the disk is nearly full\n" in (await api.call("GET", "/readyz?verbose"))[1]
     _, live = await api.call("GET", "/livez?verbose")
     assert "[+]poststarthook/crd-informer-synced ok\n" in live and "shutdown" not in live
 

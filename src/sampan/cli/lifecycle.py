@@ -68,7 +68,7 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    from sampan.cluster import cluster_info, membership, supervision
+    from sampan.cluster import cluster_info, membership, room, supervision
     from sampan.cluster import config as configs
 
     paths = _paths(arguments)
@@ -93,6 +93,8 @@ def status(arguments: argparse.Namespace) -> int:
         where = f"https://127.0.0.1:{config.port}, context {config.context}, data in {paths.data}"
         print(f"cluster {config.name}: {where}")
     table(["process", "state", "pid"], rows)
+    if trouble := not config.server and room.warning(paths):
+        print(f"\nwarning: {trouble}")
     if config.machine and not config.server:
         members = asyncio.run(membership.others(config, paths))
         print(f"\nother machines join at {cluster_info.url(config)}: {called()} token create")

@@ -7,11 +7,13 @@ SAMPAN_LISTEN_FDS; it writes a byte to SAMPAN_READY_FD when it serves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import uvloop
 
@@ -19,7 +21,7 @@ from sampan.base import logging, pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.base.ids import Ids
-from sampan.cluster import cluster_info, effects, garbage, host_network, places, processes
+from sampan.cluster import cluster_info, effects, garbage, host_network, places, processes, room
 from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.connector import FrontProxyConnector, HttpsConnector
@@ -47,6 +49,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     plane = ControlPlane(store, clock, ids, _options(paths, config, clock))
     plane.server.nodes = HttpsConnector(paths.pki, clock, lambda name: plane.server.lookup.get("nodes", name))
     plane.server.aggregator.connect = FrontProxyConnector(paths.pki, clock)
+    plane.server.troubles = lambda: room.warning(paths)
     audit_log = _audit(plane, config)
     context = pki.server_context(
         paths.pki / "apiserver.crt", paths.pki / "apiserver.key", (paths.pki / "ca.crt").read_bytes()
@@ -112,11 +115,22 @@ def _listeners() -> list[socket.socket]:
 def main() -> None:
     data = Path(sys.argv[1])
     config = configs.load(data / "cluster.json")
+    paths = config.paths(data)
     try:
-        uvloop.run(run(config.paths(data), config))
+        uvloop.run(run(paths, config))
     except SampanError as error:
-        print(f"{error.message}\n  {error.hint}", file=sys.stderr)
-        sys.exit(1)
+        _give_up(error)
+    except OSError as error:
+        if error.errno not in room.FULL:
+            raise
+        _give_up(room.refused(paths))
+
+
+def _give_up(error: SampanError) -> NoReturn:
+    """In one line, since the last one is what the supervisor tells whoever waits."""
+    with contextlib.suppress(OSError):  # its log may be on the same disk
+        print(f"{error.message}: {error.hint}", file=sys.stderr, flush=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

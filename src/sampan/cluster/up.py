@@ -21,7 +21,7 @@ from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
-from sampan.cluster import cluster_info, credentials, kubeconfig, places, ports, supervision, underlay
+from sampan.cluster import cluster_info, credentials, kubeconfig, places, ports, room, supervision, underlay
 from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
@@ -97,6 +97,8 @@ def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
         make_private(paths.run)
         configs.save(config, paths.reserved)
         return config
+    if not supervision.running(paths):
+        room.check(paths)
     target = str(kubeconfig.target(wishes.kubeconfig))
     kubeconfig.check(Path(target))
     if target not in config.kubeconfigs:

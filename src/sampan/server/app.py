@@ -103,7 +103,8 @@ class Server:
     """`handle` answers a request; everything it knows is in `store`.
 
     Plugged in after construction: `authenticator`, `admission`, `allocators`, `tokens`, `audit`; `documents` are answers
-    of the composition root at paths of its own (path -> function of the query -> JSON value).
+    of the composition root at paths of its own (path -> function of the query -> JSON value); `troubles` tells what will
+    end badly though all is well now, for /readyz?verbose.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Server:
         self.allocators: Any = None
         self.tokens: Any = None
         self.audit: Audit | None = None
+        self.troubles: Callable[[], str] = str
         self.documents: dict[str, Callable[[route.Query], Any]] = {}
         self.aggregator = aggregator.Aggregator(self)
         self.backups = backup.Backups(self)

@@ -54,4 +54,6 @@ def answer(server: Server, request: Request, info: RequestInfo) -> Response | No
     if unknown := sorted(excluded.difference(checks)):
         named = ", ".join(f'"{name}"' for name in unknown)
         lines.append(f"warn: some health checks cannot be excluded: no matches for {named}")
+    if trouble := server.troubles():
+        lines.append(f"warn: {trouble}")
     return respond.text("\n".join([*lines, f"{head} check passed"]) + "\n")

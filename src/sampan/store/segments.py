@@ -5,15 +5,19 @@ Used by the log's own thread; `drop` also by the one that writes snapshots.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
 SIZE = 16 << 20  # bytes of a segment
+SPARE = "spare.tmp"  # the next segment, ready to be used
 _ZEROS = bytes(1 << 20)
 # A write returns when it is on disk: one call, so that the thread gives up and regains the interpreter only once.
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_DSYNC
+
+log = logging.getLogger(__name__)
 
 
 class Segment(NamedTuple):
@@ -103,7 +107,7 @@ class Segments:
         self._path = self._directory / f"{self._number:016x}.log"
         if self._filler is not None:
             self._filler.join()
-        spare = self._directory / "spare.tmp"
+        spare = self._directory / SPARE
         if spare.exists():
             spare.rename(self._path)
             self._fd = os.open(self._path, _FLAGS)
@@ -128,6 +132,9 @@ class Segments:
                 while left:
                     left -= file.write(_ZEROS[: min(left, len(_ZEROS))])
                 os.fsync(file.fileno())
-            making.rename(self._directory / "spare.tmp")
-        except OSError:
-            making.unlink(missing_ok=True)  # the writer will do without, or meet the error itself
+            making.rename(self._directory / SPARE)
+        except OSError as error:  # the writer will do without, or meet the error itself
+            making.unlink(missing_ok=True)
+            log.warning(
+                "%s: no next segment (%s); the store stops when this one is full", making, error.strerror
+            )
