@@ -86,6 +86,15 @@ async def test_many_alike_are_combined_and_a_flood_is_dropped(recorder, client, 
     assert combined["message"] == "(combined from similar events): try 24" and combined["count"] == 15
 
 
+async def test_a_clock_that_is_set_back_silences_nobody(recorder, client, clock):
+    recorder.record(Event(POD, "Normal", "Pulled", "one"))
+    await recorder.flush()
+    clock.set_wall(clock.now() - 86_400)
+    recorder.record(Event(POD, "Normal", "Pulled", "two"))
+    await recorder.flush()
+    assert [e["message"] for e in await sent(client)] == ["one", "two"]
+
+
 async def test_about_a_node_and_by_reference(recorder, client):
     recorder.record(Event({"kind": "Node", "name": "n1", "uid": "n1"}, "Normal", "NodeReady", "ready"))
     await recorder.flush()

@@ -176,6 +176,21 @@ def test_scales_down_only_after_the_window():
     assert grown(w) < 4
 
 
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_the_window_is_as_long_when_the_clock_is_set(ahead):
+    w = autoscaled(4)
+    w.use = 50
+    assert grown(w) == 4
+    w.use = 10
+    w.now += 15
+    assert grown(w) == 4
+    w.set_clock(ahead)
+    w.now += 15
+    assert grown(w) == 4
+    w.now += 300
+    assert grown(w) < 4
+
+
 @pytest.mark.parametrize("number, low, high, expected", [(1, 3, 5, 3), (5, 1, 2, 2)])
 def test_bounds_hold_without_metrics(number, low, high, expected):
     w = World(*replicaset.rules(), *hpa.rules(BUILTIN))

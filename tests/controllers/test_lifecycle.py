@@ -121,9 +121,8 @@ def alive(w, name, at=START):
     )
 
 
-def cluster(*names, timing=None):
-    timing = timing or Timing(monitor_grace=40, started=START)
-    w = World(*node_lifecycle.rules(timing), *eviction.rules(), *podgc.rules())
+def cluster(*names):
+    w = World(*node_lifecycle.rules(Timing(monitor_grace=40)), *eviction.rules(), *podgc.rules())
     for n in names:
         made = node(n)
         made["status"]["conditions"] = [
@@ -233,13 +232,6 @@ def test_a_new_node_keeps_its_taint_until_it_is_ready_and_cordon_taints():
     w.change("nodes", "a", {"status": ready, "spec": {"unschedulable": True}}, "")
     w.settle()
     assert taints(w, "a") == [("unschedulable", "NoSchedule")]
-
-
-def test_no_node_is_late_right_after_the_control_plane_came_up():
-    w = cluster("a", timing=Timing(monitor_grace=40, started=START + 1000))
-    w.now += 1010
-    w.settle()
-    assert meta.is_true(w.get("nodes", "a"), "Ready")
 
 
 def test_pods_of_a_missing_node_are_ended_and_removed():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from typing import Any
 
 from sampan.api import meta, selectors
@@ -24,7 +25,9 @@ class World:
     def __init__(self, *rules: Any, now: float = START) -> None:
         self.rules = rules
         self.now = now
+        self.set_ahead = 0.0  # seconds by which somebody has set the clock
         self.objects: dict[str, dict[tuple[str, str], Object]] = {}
+        self.signs: dict[tuple[str, str, str], tuple[Any, float]] = {}
         self.fetched: dict[tuple[str, str, str], Any] = {}
         self.events: list[Event] = []
         self.log: list[str] = []
@@ -33,6 +36,13 @@ class World:
         self._ids = itertools.count(1)
 
     # View
+
+    @property
+    def moment(self) -> float:
+        return self.now - self.set_ahead
+
+    def last_sign(self, resource: str, name: str, namespace: str = "") -> float:
+        return self.signs.get((resource, namespace, name), (None, -math.inf))[1]
 
     def get(self, resource: str, name: str, namespace: str = "") -> Object | None:
         return self.objects.get(resource, {}).get((namespace, name))
@@ -62,6 +72,10 @@ class World:
 
     # The user's side
 
+    def set_clock(self, ahead: float) -> None:
+        self.now += ahead
+        self.set_ahead += ahead
+
     def put(self, resource: str, obj: Object) -> Object:
         obj = copy.deepcopy(obj)
         data = obj.setdefault("metadata", {})
@@ -79,6 +93,7 @@ class World:
         data["resourceVersion"] = str(next(self._ids))
         key = (data.get("namespace", ""), data["name"])
         self.objects.setdefault(resource, {})[key] = obj
+        self._note_sign(resource, key, obj)
         return obj
 
     def change(self, resource: str, name: str, patch: Object, namespace: str = "default") -> Object:
@@ -89,7 +104,15 @@ class World:
                 new["metadata"]["generation"] = old["metadata"]["generation"] + 1
             new["metadata"]["resourceVersion"] = str(next(self._ids))
             self.objects[resource][namespace, name] = new
+            self._note_sign(resource, (namespace, name), new)
         return new
+
+    def _note_sign(self, resource: str, key: tuple[str, str], obj: Object) -> None:
+        for rule in self.rules:
+            if resource in rule.signs:
+                sign = rule.signs[resource](obj)
+                if self.signs.get((resource, *key), (self,))[0] != sign:
+                    self.signs[resource, *key] = sign, self.moment
 
     def ready(self, *pods: Object, state: bool = True) -> None:
         for pod in pods:

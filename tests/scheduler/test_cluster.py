@@ -142,6 +142,20 @@ async def test_a_pod_that_fits_nowhere_says_why_and_goes_where_it_fits_at_last(s
         assert await node_of(cluster, "p") == "node-1"
 
 
+async def test_back_off_is_no_longer_when_the_clock_is_set_back():
+    async with Cluster(nodes=1) as cluster:
+        await cluster.client.patch("nodes", "node-1", {"spec": {"unschedulable": True}})
+        await cluster.settle()
+        await make(cluster, pod("p"))
+        for count in range(5):
+            await cluster.client.patch("nodes", "node-1", {"metadata": {"labels": {"try": str(count)}}})
+            await cluster.settle()
+        cluster.clock.set_wall(cluster.now - 3600)
+        await cluster.client.patch("nodes", "node-1", {"spec": {"unschedulable": False}})
+        await cluster.advance(11)
+        assert await node_of(cluster, "p") == "node-1"
+
+
 async def test_host_ports_of_several_addresses_and_protocols_share_a_node():
     async with Cluster(nodes=1) as cluster:
 

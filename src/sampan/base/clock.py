@@ -114,6 +114,10 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self._elapsed
 
+    def set_wall(self, now: float) -> None:
+        """As when somebody sets the machine's clock: nothing is due sooner or later for it."""
+        self._start = now - self._elapsed
+
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
         timer = _VirtualTimer(lambda: callback(*args))
         heapq.heappush(self._timers, (self._elapsed + max(delay, 0.0), next(self._order), timer))

@@ -161,7 +161,7 @@ class EventRecorder:
         bucket = self._buckets.get(about)
         if bucket is None:
             bucket = _remember(self._buckets, about, _Bucket(_BURST, when))
-        bucket.tokens = min(_BURST, bucket.tokens + (when - bucket.at) / _REFILL)
+        bucket.tokens = min(_BURST, bucket.tokens + max(0.0, when - bucket.at) / _REFILL)
         bucket.at = when
         if bucket.tokens < 1:
             return False

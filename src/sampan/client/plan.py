@@ -138,6 +138,19 @@ class View(Protocol):
 
     fetched: Mapping[tuple[str, str, str], Object | None]
 
+    @property
+    def moment(self) -> float:
+        """Seconds that setting the machine's clock does not change: for how long ago this process saw something. `now`
+        is for times that are written into objects."""
+        ...
+
+    def last_sign(self, resource: str, name: str, namespace: str = "") -> float:
+        """The `moment` at which an object's declared sign of life was seen to change, or first seen; -inf without object.
+
+        Times that another machine wrote are no measure of this: its clock may be wrong.
+        """
+        ...
+
     def get(self, resource: str, name: str, namespace: str = "") -> Object | None: ...
 
     def list(self, resource: str, namespace: str | None = None) -> Objects: ...
@@ -179,7 +192,8 @@ class Controller(Protocol):
     The runner asks `watches` about both the old and the new object of a change (but see `by_metadata`). `resource` "*"
     is every object of every resource (garbage collection): its keys carry the resource in front,
     `Key(namespace, "deployments.apps/name")`; a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind. A true attribute `alone`
-    asks for one key at a time: what it gives out comes from a common stock. An attribute `concerns`, if there is one and it is
+    asks for one key at a time: what it gives out comes from a common stock. An attribute `signs` maps resources to the function
+    of an object whose last change `View.last_sign` tells. An attribute `concerns`, if there is one and it is
     not None, says of an object of `resource` whether a change of it can matter: where it is false, `reconcile` has nothing
     to do, whatever else there is in the cluster, and `removed` neither.
     """

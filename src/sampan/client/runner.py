@@ -79,6 +79,7 @@ class Runner:
             clock=clock,
             ids=ids,
             indexes=_indexes(self._controllers),
+            signs={r: sign for c in self._controllers for r, sign in getattr(c, "signs", {}).items()},
         )
         self.story = story or Story()
         self._works: list[_Work] = []

@@ -17,6 +17,7 @@ from sampan.base.interning import shared
 
 Object = dict[str, Any]
 Index = Callable[[Object], "str | Iterable[str] | None"]
+Sign = Callable[[Object], object]
 ObjectKey = tuple[str, str]  # (namespace, name)
 
 _TOMBSTONES = 10_000
@@ -119,9 +120,11 @@ class Decoder:
 class Table:
     """The objects of one resource, by key, owner, reference and declared index."""
 
-    def __init__(self, resource: str, indexes: Mapping[str, Index]) -> None:
+    def __init__(self, resource: str, indexes: Mapping[str, Index], sign: Sign | None = None) -> None:
         self.resource = resource
         self.index_functions = indexes
+        self.sign = sign
+        self.signs: dict[ObjectKey, tuple[object, float]] = {}  # each object's sign, and when it came
         self.entries: dict[ObjectKey, Entry] = {}
         self.seen = 0  # revision up to which the watch has told everything
         self.tombstones: OrderedDict[str, int] = (
@@ -148,8 +151,15 @@ class Table:
         old = self.entries.pop(key, None)
         if old is not None:
             del self._keys[bisect_left(self._keys, key)]
+            self.signs.pop(key, None)
             self._unlink(old)
         return old
+
+    def note_sign(self, obj: Object, key: ObjectKey, moment: float) -> None:
+        if self.sign is not None:
+            sign = self.sign(obj)
+            if key not in self.signs or self.signs[key][0] != sign:
+                self.signs[key] = sign, moment
 
     def bury(self, uid: str, revision: int) -> None:
         """News of this uid up to `revision` are stale from now on."""

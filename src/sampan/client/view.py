@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
-from sampan.client.table import Decoder, Entry, Index, MetadataEntry, Object, Table
+from sampan.client.table import Decoder, Entry, Index, MetadataEntry, Object, Sign, Table
 
 Listener = Callable[[str, Object | None, Object | None], None]
 Objects = list[Object]
@@ -60,8 +61,8 @@ class _Stream:
 class CachedView:
     """`client.plan.View` over watched resources. `"*"` among the resources follows everything served, custom ones too.
 
-    `indexes` maps a resource to named functions of an object that give a value, several, or None; `scopes` narrows what
-    is followed. `decoded` is how many bytes of objects are kept decoded. Listeners are called with (resource, old, new): old is
+    `indexes` maps a resource to named functions of an object that give a value, several, or None; `signs` maps it to the
+    function whose last change `last_sign` tells; `scopes` narrows what is followed. `decoded` is how many bytes of objects are kept decoded. Listeners are called with (resource, old, new): old is
     None for a creation, new for a deletion; they must not wait.
     """
 
@@ -73,6 +74,7 @@ class CachedView:
         clock: Clock,
         ids: Ids | None = None,
         indexes: Mapping[str, Mapping[str, Index]] = DEFAULT_INDEXES,
+        signs: Mapping[str, Sign] | None = None,
         scopes: Mapping[str, Scope] | None = None,
         decoded: int = 2 << 20,
     ) -> None:
@@ -81,6 +83,7 @@ class CachedView:
         self._clock = clock
         self._ids = ids or Ids()
         self._indexes = indexes
+        self._signs = signs or {}
         self._scopes = scopes or {}
         self._decode = Decoder(decoded)
         self._streams: dict[str, _Stream] = {}
@@ -117,7 +120,7 @@ class CachedView:
         """Follow one more resource (a custom one that has just been defined, say)."""
         if resource in self._streams:
             return
-        table = Table(resource, self._indexes.get(resource, {}))
+        table = Table(resource, self._indexes.get(resource, {}), self._signs.get(resource))
         stream = _Stream(table, scope or self._scopes.get(resource, Scope()))
         self._streams[resource] = stream
         if self._started:
@@ -277,6 +280,7 @@ class CachedView:
         kind = MetadataEntry if stream.scope.metadata_only else Entry
         entry = kind(obj, value, stream.table.index_functions)
         old = stream.table.put(entry)
+        stream.table.note_sign(obj, entry.key, self.moment)
         self._decode.keep(entry)
         self._notify(stream.table.resource, old, entry)
 
@@ -297,6 +301,13 @@ class CachedView:
             asyncio.get_running_loop().call_soon(self._follow_all)
 
     # `client.plan.View`
+
+    @property
+    def moment(self) -> float:
+        return self._clock.monotonic()
+
+    def last_sign(self, resource: str, name: str, namespace: str = "") -> float:
+        return self._table(resource).signs.get((namespace, name), (None, -math.inf))[1]
 
     def get(self, resource: str, name: str, namespace: str = "") -> Object | None:
         entry = self._table(resource).entries.get((namespace, name))

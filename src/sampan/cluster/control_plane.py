@@ -46,7 +46,7 @@ async def run(paths: Paths, config: ClusterConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     store = open_store(paths.store, clock=clock)
-    plane = ControlPlane(store, clock, ids, _options(paths, config, clock))
+    plane = ControlPlane(store, clock, ids, _options(paths, config))
     plane.server.nodes = HttpsConnector(paths.pki, clock, lambda name: plane.server.lookup.get("nodes", name))
     plane.server.aggregator.connect = FrontProxyConnector(paths.pki, clock)
     plane.server.troubles = lambda: room.warning(paths)
@@ -86,7 +86,7 @@ def _audit(plane: ControlPlane, config: ClusterConfig) -> audit.Log | None:
     return written
 
 
-def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
+def _options(paths: Paths, config: ClusterConfig) -> Options:
     return Options(
         token_key=(paths.pki / "sa.key").read_bytes(),
         cluster_ca=(paths.pki / "ca.crt").read_text(),
@@ -95,7 +95,7 @@ def _options(paths: Paths, config: ClusterConfig, clock: RealClock) -> Options:
         service_cidrs=tuple(config.service_cidrs),
         load_balancer_pool=",".join(config.load_balancer_cidrs),
         advertise=(config.advertised, config.port),
-        timing=Timing(monitor_grace=config.node_monitor_grace_period, started=clock.now()),
+        timing=Timing(monitor_grace=config.node_monitor_grace_period),
         toleration_seconds=int(config.pod_eviction_timeout),
         dns_ips=tuple(config.dns_ips),
         dns_on_nodes=True,

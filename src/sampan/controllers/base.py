@@ -38,7 +38,7 @@ Mapper = Callable[[Object, View], Iterable[Key]]
 @dataclass(frozen=True)
 class Rule:
     """One controller, as `client.plan.Controller` asks for it. `reads` names resources it looks at without being woken
-    by them; `indexes` are functions of an object under which `view.indexed` finds it. `alone`: one key at a time, since
+    by them; `indexes` are functions of an object under which `view.indexed` finds it, `signs` those whose last change `view.last_sign` tells. `alone`: one key at a time, since
     what it gives out comes from a common stock. `concerns`: most objects of the resource are none of its business, whatever
     else there is, and need not wake it."""
 
@@ -49,6 +49,7 @@ class Rule:
     removed: Callable[[Key, View, float], Plan] | None = None
     reads: tuple[str, ...] = ()
     indexes: Mapping[str, Mapping[str, Callable[[Object], Any]]] = field(default_factory=dict)
+    signs: Mapping[str, Callable[[Object], object]] = field(default_factory=dict)
     alone: bool = False
     concerns: Callable[[Object], bool] | None = None
 

@@ -44,8 +44,8 @@ class Autoscaler:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._advice: dict[str, list[tuple[float, int]]] = defaultdict(list)  # uid -> (time, size)
-        self._scaled: dict[str, list[tuple[float, int]]] = defaultdict(list)  # uid -> (time, change)
+        self._advice: dict[str, list[tuple[float, int]]] = defaultdict(list)  # uid -> (moment, size)
+        self._scaled: dict[str, list[tuple[float, int]]] = defaultdict(list)  # uid -> (moment, change)
 
     def reconcile(self, hpa: Object, view: View, now: float) -> Plan:
         plan = Plan().requeue(_PERIOD)
@@ -94,7 +94,7 @@ class Autoscaler:
         if current > high or current < low:
             wanted = high if current > high else low
             reason = f"Current number of replicas {'above Spec.MaxReplicas' if current > high else 'below Spec.MinReplicas'}"
-            return self._resize(plan, hpa, scale, now, wanted, reason, [able], None)
+            return self._resize(plan, hpa, scale, view, now, wanted, reason, [able], None)
         selector = scale["status"].get("selector")
         if not selector:
             plan.events.append(Event(hpa, "Warning", "SelectorRequired", "selector is required"))
@@ -114,20 +114,20 @@ class Autoscaler:
         advised, name = max(sizes)
         text = f"the HPA was able to successfully calculate a replica count from {name}"
         conditions = [able, ("ScalingActive", "True", "ValidMetricFound", text)]
-        wanted, limited = self._bounded(
-            hpa, current, self._stable(hpa, current, advised, now), low, high, now
-        )
+        wanted = self._stable(hpa, current, advised, view.moment)
+        wanted, limited = self._bounded(hpa, current, wanted, low, high, view.moment)
         conditions.append(limited)
         reason = f"{name} {'above' if wanted > current else 'below'} target"
         if wanted < current:
             reason = "All metrics below target"
-        return self._resize(plan, hpa, scale, now, wanted, reason, conditions, metrics)
+        return self._resize(plan, hpa, scale, view, now, wanted, reason, conditions, metrics)
 
     def _resize(
         self,
         plan: Plan,
         hpa: Object,
         scale: Object,
+        view: View,
         now: float,
         wanted: int,
         reason: str,
@@ -142,7 +142,7 @@ class Autoscaler:
             plan.why = text
             plan.events.append(Event(hpa, "Normal", "SuccessfulRescale", text))
             plan.events.append(Event(hpa, "Warning", "FailedRescale", f"{text}; error: {{error}}"))
-            self._scaled[meta.uid(hpa)].append((now, wanted - current))
+            self._scaled[meta.uid(hpa)].append((view.moment, wanted - current))
             conditions[0] = (
                 "AbleToScale",
                 "True",
@@ -174,26 +174,26 @@ class Autoscaler:
                 status["lastScaleTime"] = stamp(now)
         return plan.then(*status_patch(_RESOURCE, hpa, status))
 
-    def _stable(self, hpa: Object, current: int, advised: int, now: float) -> int:
+    def _stable(self, hpa: Object, current: int, advised: int, moment: float) -> int:
         """Of the advice within the stabilisation windows the one that changes least."""
         up, down = _behavior(hpa)
         kept = self._advice[meta.uid(hpa)]
-        kept.append((now, advised))
+        kept.append((moment, advised))
         longest = max(up["stabilizationWindowSeconds"], down["stabilizationWindowSeconds"])
-        kept[:] = [k for k in kept if k[0] >= now - longest]
-        lowest = min(n for t, n in kept if t >= now - up["stabilizationWindowSeconds"])
-        highest = max(n for t, n in kept if t >= now - down["stabilizationWindowSeconds"])
+        kept[:] = [k for k in kept if k[0] >= moment - longest]
+        lowest = min(n for t, n in kept if t >= moment - up["stabilizationWindowSeconds"])
+        highest = max(n for t, n in kept if t >= moment - down["stabilizationWindowSeconds"])
         return lowest if current < lowest else highest if current > highest else current
 
     def _bounded(
-        self, hpa: Object, current: int, wanted: int, low: int, high: int, now: float
+        self, hpa: Object, current: int, wanted: int, low: int, high: int, moment: float
     ) -> tuple[int, tuple[str, str, str, str]]:
         up, down = _behavior(hpa)
         result = wanted
         if wanted > current:
-            result = min(wanted, self._limit(hpa, up, current, now, 1))
+            result = min(wanted, self._limit(hpa, up, current, moment, 1))
         elif wanted < current:
-            result = max(wanted, self._limit(hpa, down, current, now, -1))
+            result = max(wanted, self._limit(hpa, down, current, moment, -1))
         if result != wanted:
             reason = ("ScaleUpLimit", "increasing") if wanted > current else ("ScaleDownLimit", "decreasing")
             text = f"the desired replica count is {reason[1]} faster than the maximum scale rate"
@@ -213,13 +213,13 @@ class Autoscaler:
             return low, ("ScalingLimited", "True", "TooFewReplicas", text)
         return wanted, limited
 
-    def _limit(self, hpa: Object, rule: Object, current: int, now: float, sign: int) -> int:
+    def _limit(self, hpa: Object, rule: Object, current: int, moment: float, sign: int) -> int:
         """How far the policies let it go now; sign 1 is up, -1 down."""
         if rule.get("selectPolicy") == "Disabled":
             return current
         limits = []
         for policy in rule["policies"]:
-            since = now - policy["periodSeconds"]
+            since = moment - policy["periodSeconds"]
             recent = sum(n for t, n in self._scaled[meta.uid(hpa)] if t > since and n * sign > 0)
             start = current - recent
             if policy["type"] == "Pods":

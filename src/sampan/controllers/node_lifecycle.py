@@ -1,6 +1,7 @@
 """Node lifecycle: a node that stops reporting becomes Unknown, its taints follow its conditions, its pods stop serving.
 
-The kubelet renews a Lease every ten seconds; after the grace period without it the node counts as unreachable.
+The kubelet renews a Lease every ten seconds; after the grace period without it the node counts as unreachable. What
+counts is when a renewal was seen here, not the time in it: the clocks of two machines differ.
 Source: "Nodes" (heartbeats, rate limits on eviction), "Taints and Tolerations" (taint based evictions).
 """
 
@@ -32,15 +33,11 @@ _LARGE, _UNHEALTHY = 50, 0.55  # nodes of a large cluster; share of unready node
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds, named as the flags of kube-controller-manager; `started` is when this control plane came up.
-
-    Leases are not kept over a restart, so nobody is late before `started + grace`.
-    """
+    """Seconds, named as the flags of kube-controller-manager."""
 
     monitor_grace: float = 50.0
     eviction_rate: float = 0.1  # nodes a second and zone
     secondary_rate: float = 0.01  # in a large cluster with a partial disruption; a small one stops
-    started: float = 0.0
 
 
 def rules(timing: Timing) -> list[Rule]:
@@ -48,7 +45,13 @@ def rules(timing: Timing) -> list[Rule]:
         return reconcile(node, view, now, timing)
 
     return [
-        Rule("node-controller", "nodes", reconcile_one, {_LEASES: _node_of_lease, "pods": _node_of_late_pod})
+        Rule(
+            "node-controller",
+            "nodes",
+            reconcile_one,
+            {_LEASES: _node_of_lease, "pods": _node_of_late_pod},
+            signs={_LEASES: _renewed, "nodes": _reported},
+        )
     ]
 
 
@@ -68,15 +71,15 @@ def reconcile(node: Object, view: View, now: float, timing: Timing) -> Plan:
     plan = Plan()
     if meta.deleted(node):
         return plan
-    late_at = max(_last_seen(node, view), timing.started) + timing.monitor_grace
-    if now >= late_at:
+    left = _last_sign(node, view) + timing.monitor_grace - view.moment
+    if left <= 0:
         was_ready = _is_ready(node)
         node = _silent(plan, node, now)
         if was_ready:
             message = f"Node {meta.name(node)} status is now: NodeNotReady"
             plan.events.append(Event(node, "Normal", "NodeNotReady", message))
     else:
-        plan.requeue(late_at - now)
+        plan.requeue(left)
     _taint(plan, node, view, now, timing)
     if meta.condition(node, "Ready") and not _is_ready(node):
         _mark_pods(plan, node, view, now)
@@ -87,13 +90,18 @@ def _is_ready(node: Object) -> bool:
     return meta.is_true(node, "Ready")
 
 
-def _last_seen(node: Object, view: View) -> float:
-    """The newest sign of life: a Lease renewal, a reported Ready condition, or the node's creation."""
-    lease = view.get(_LEASES, meta.name(node), _LEASE_NAMESPACE)
-    renewed = seconds(lease["spec"].get("renewTime")) if lease else 0.0
-    ready = meta.condition(node, "Ready") or {}
-    reported = 0.0 if ready.get("status") == "Unknown" else seconds(ready.get("lastHeartbeatTime"))
-    return max(renewed, reported, seconds(node["metadata"].get("creationTimestamp")))
+def _renewed(lease: Object) -> object:
+    return lease["spec"].get("renewTime")
+
+
+def _reported(node: Object) -> object:
+    return (meta.condition(node, "Ready") or {}).get("lastHeartbeatTime")
+
+
+def _last_sign(node: Object, view: View) -> float:
+    """The `view.moment` of the newest sign of life: a Lease renewal, a reported Ready condition, or that it is there."""
+    renewed = view.last_sign(_LEASES, meta.name(node), _LEASE_NAMESPACE)
+    return max(renewed, view.last_sign("nodes", meta.name(node)))
 
 
 def _silent(plan: Plan, node: Object, now: float) -> Object:
@@ -188,7 +196,8 @@ def _evicting(plan: Plan, node: Object, view: View, now: float, timing: Timing) 
     zone = meta.labels(node).get(_ZONE)
     peers = [n for n in others if meta.labels(n).get(_ZONE) == zone]
     rate = _rate(1 + sum(not _is_ready(n) for n in peers), 1 + len(peers), len(nodes), timing)
-    last = max((_evicted_at(n) for n in peers), default=0.0)
+    # What seems to lie ahead was written before the clock was set back.
+    last = max((at for n in peers if (at := _evicted_at(n)) <= now), default=0.0)
     if not rate or now < last + 1 / rate:
         plan.requeue(max(1.0, last + 1 / rate - now) if rate else 30.0)
         return None

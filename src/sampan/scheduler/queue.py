@@ -22,7 +22,7 @@ class Entry:
     priority: int
     created: str
     attempts: int = 0
-    last: float = 0.0  # when it was last tried
+    last: float = 0.0  # when it was last tried, monotonic
     resting: bool = False
     timer: Timer | None = field(default=None, repr=False)
 
@@ -86,7 +86,7 @@ class Queue:
                 entry = self._entries.get(key)
                 if entry is not None and not entry.resting:
                     entry.attempts += 1
-                    entry.last = self._clock.now()
+                    entry.last = self._clock.monotonic()
                     return entry
             if not self._wake:
                 return None
@@ -99,7 +99,8 @@ class Queue:
         """At once, or, after several attempts, when its back-off is over."""
         pause = 0.0
         if entry.attempts >= _FREE_TRIES:
-            pause = min(_LAST, _FIRST * 2 ** (entry.attempts - _FREE_TRIES)) + entry.last - self._clock.now()
+            pause = min(_LAST, _FIRST * 2 ** (entry.attempts - _FREE_TRIES)) + entry.last
+            pause -= self._clock.monotonic()
         if pause > 0:
             self._later(entry, pause)
         else:
