@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from harness import Cluster, Kubectl, Traces, deployment, eventually, within
 from test_policy import policy
 from traffic import HTTP, REFUSED, SILENT, Net, Prober, client_pod, server_pod, service_object
 
+from sampan.base import pki
 from sampan.node.network import namespace, rtnetlink
 
 FIRST, SECOND = "192.0.2.1", "198.51.100.1"
@@ -291,12 +293,23 @@ def test_the_second_comes_back_from_a_reboot(machines: Machines, net: Net, kubec
     for pid in machines.second.processes("cluster import supervisor"):
         os.kill(pid, 9)
     eventually(lambda: not machines.second.processes("sampan.cluster"), "all has ended")
+    certificate = let_age(machines)
     assert "Ready" in machines.second.up()
     machines.ready()
+    eventually(lambda: pki.expires(certificate.read_bytes()) > time.time() + 86_400, "it is renewed")
     net.forget("client-b")
     kubectl.wait("pods --all", seconds=90)
     net.learn()
     net.prober("client-b").settles(net.ip("web-a"), 8080, "web-a")
+
+
+def let_age(machines: Machines) -> Path:
+    """The second's certificate is about to end from now on."""
+    keys, path = machines.first.data / "pki", machines.second.data / "pki/nodes/second.crt"
+    ca = pki.CA(pki.KeyPair.load(keys / "ca.crt", keys / "ca.key"))
+    old = time.time() - 0.95 * 86_400
+    ca.issue("system:node:second", ("system:nodes",), days=1, now=old).save(path, path.with_suffix(".key"))
+    return path
 
 
 def test_a_tunnel_that_somebody_deletes_comes_back(machines: Machines, net: Net) -> None:
