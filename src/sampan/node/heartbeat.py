@@ -151,7 +151,7 @@ class Heartbeat:
                 async with self._clock.timeout(self._patience):
                     await self._renew()
             except (ApiError, OSError, EOFError) as error:
-                log.warning("lease of node %s: %s", self._name, error)
+                log.warning("lease of node %s: %s", self._name, str(error) or type(error).__name__)
             await self._clock.sleep(self._config.lease_period)
 
     async def _renew(self) -> None:

@@ -88,8 +88,9 @@ class Container:
         if spec is None:
             return None
         record = cls(directory, spec, decode_container(spec["config"]))
-        record.state = read_json(f"{directory}/state.json") or spec["state"]
         record.exit = read_json(f"{directory}/exit.json")
+        # On a full disk the end was written over the state, and says both.
+        record.state = read_json(f"{directory}/state.json") or {**spec["state"], **(record.exit or {})}
         return record
 
     def shim_alive(self, boot: str) -> bool:

@@ -277,7 +277,7 @@ async def follow(
                 continue
             log.warning("watch of %s: %s", resource, error.message)
         except (OSError, EOFError) as error:
-            log.warning("watch of %s: %s", resource, error)
+            log.warning("watch of %s: %s", resource, str(error) or type(error).__name__)
         if present is not None:
             since = ""  # the list was cut short
         await clock.sleep(pause())
