@@ -176,6 +176,19 @@ def test_scales_down_only_after_the_window():
     assert grown(w) < 4
 
 
+def test_a_new_autoscaler_knows_nothing_of_one_of_its_name_that_was_removed():
+    w = autoscaled(4)
+    w.use = 50
+    assert grown(w) == 4
+    resource = "horizontalpodautoscalers.autoscaling"
+    old = w.objects[resource].pop(("default", "h"))
+    (scaler,) = [r for r in w.rules if r.resource == resource]
+    w.act(scaler, resource, "h")
+    w.use = 10
+    w.put(resource, {"metadata": {"name": "h"}, "spec": old["spec"]})
+    assert grown(w) < 4
+
+
 @pytest.mark.parametrize("ahead", [3600, -3600])
 def test_the_window_is_as_long_when_the_clock_is_set(ahead):
     w = autoscaled(4)

@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from sampan.api import meta, selectors
 from sampan.api.registry import Registry
-from sampan.client.plan import Event, Object, Plan, Update, View
+from sampan.client.plan import Event, Key, Object, Plan, Update, View
 
 from . import hpa_metrics
 from .base import Rule, stamp, status_patch
@@ -18,6 +18,7 @@ from .rolling import of_total
 
 _RESOURCE = "horizontalpodautoscalers.autoscaling"
 _PERIOD = 15.0
+_LONGEST = 1800.0  # seconds: the most that a policy's periodSeconds may be
 _NO_SCALE = "the server could not find the requested resource"
 _UP = {
     "stabilizationWindowSeconds": 0,
@@ -36,7 +37,9 @@ _DOWN = {
 
 def rules(registry: Registry) -> list[Rule]:
     scaler = Autoscaler(registry)
-    return [Rule("horizontal-pod-autoscaler", _RESOURCE, scaler.reconcile, reads=("pods",))]
+    return [
+        Rule("horizontal-pod-autoscaler", _RESOURCE, scaler.reconcile, reads=("pods",), removed=scaler.forget)
+    ]
 
 
 class Autoscaler:
@@ -44,8 +47,17 @@ class Autoscaler:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._advice: dict[str, list[tuple[float, int]]] = defaultdict(list)  # uid -> (moment, size)
-        self._scaled: dict[str, list[tuple[float, int]]] = defaultdict(list)  # uid -> (moment, change)
+        self._advice: dict[str, list[tuple[float, int]]] = defaultdict(
+            list
+        )  # namespace/name -> (moment, size)
+        self._scaled: dict[str, list[tuple[float, int]]] = defaultdict(
+            list
+        )  # namespace/name -> (moment, change)
+
+    def forget(self, key: Key, view: View, now: float) -> Plan:
+        for remembered in (self._advice, self._scaled):
+            remembered.pop(f"{key.namespace}/{key.name}", None)
+        return Plan()
 
     def reconcile(self, hpa: Object, view: View, now: float) -> Plan:
         plan = Plan().requeue(_PERIOD)
@@ -142,7 +154,9 @@ class Autoscaler:
             plan.why = text
             plan.events.append(Event(hpa, "Normal", "SuccessfulRescale", text))
             plan.events.append(Event(hpa, "Warning", "FailedRescale", f"{text}; error: {{error}}"))
-            self._scaled[meta.uid(hpa)].append((view.moment, wanted - current))
+            kept = self._scaled[meta.key(hpa)]
+            kept[:] = [k for k in kept if k[0] > view.moment - _LONGEST]
+            kept.append((view.moment, wanted - current))
             conditions[0] = (
                 "AbleToScale",
                 "True",
@@ -177,7 +191,7 @@ class Autoscaler:
     def _stable(self, hpa: Object, current: int, advised: int, moment: float) -> int:
         """Of the advice within the stabilisation windows the one that changes least."""
         up, down = _behavior(hpa)
-        kept = self._advice[meta.uid(hpa)]
+        kept = self._advice[meta.key(hpa)]
         kept.append((moment, advised))
         longest = max(up["stabilizationWindowSeconds"], down["stabilizationWindowSeconds"])
         kept[:] = [k for k in kept if k[0] >= moment - longest]
@@ -220,7 +234,7 @@ class Autoscaler:
         limits = []
         for policy in rule["policies"]:
             since = moment - policy["periodSeconds"]
-            recent = sum(n for t, n in self._scaled[meta.uid(hpa)] if t > since and n * sign > 0)
+            recent = sum(n for t, n in self._scaled[meta.key(hpa)] if t > since and n * sign > 0)
             start = current - recent
             if policy["type"] == "Pods":
                 limits.append(start + sign * policy["value"])
