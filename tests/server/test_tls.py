@@ -72,3 +72,16 @@ async def test_a_renewed_certificate_is_shown_to_new_connections(serving):
     assert dict(part[0] for part in shown.getpeercert()["subject"])["commonName"] == "second"
     assert shown.selected_alpn_protocol() == "http/1.1"
     writer.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_plain_http_is_told_that_this_is_tls(serving, method):
+    reader, writer = await asyncio.open_connection("127.0.0.1", serving[0].addresses[0][1])
+    writer.write(f"{method} / HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    assert await reader.readline() == b"HTTP/1.0 400 Bad Request\r\n"
+    while await reader.readline() != b"\r\n":
+        pass
+    assert await reader.readline() == b"Client sent an HTTP request to an HTTPS server.\n"
+    writer.write(b"more")  # which helps nobody
+    assert await reader.read() == b""
+    writer.close()

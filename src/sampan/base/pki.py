@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sampan.base import tls
+from sampan.base import tls, tls_plain
 from sampan.base.clock import RealClock
 
 DAY = 86_400.0
@@ -365,7 +365,7 @@ def server_context(cert_path: Path, key_path: Path, client_ca: bytes | None = No
 
     To renew the certificate call `load_cert_chain` on the same context: new connections get the new one.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = tls_plain.ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(cert_path, key_path)
     context.set_alpn_protocols(["http/1.1"])
