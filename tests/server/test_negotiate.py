@@ -47,6 +47,27 @@ def test_what_we_lack_is_406(accept, listing, message):
     assert refused.value.message.startswith(message)
 
 
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+
+@pytest.mark.parametrize(
+    "accept", [f"{PROTOBUF},application/json", f"{PROTOBUF}, */*", PARTIAL.replace("json", PROTOBUF[12:])]
+)
+def test_custom_objects_are_json_for_those_who_take_it(accept):
+    assert form_of({"accept": accept}, custom=True).media == "application/json"
+
+
+def test_nobody_gets_custom_objects_in_protobuf():
+    assert form_of({"accept": PROTOBUF}) == Form()  # client-go looks at what it gets
+    with pytest.raises(ApiError) as refused:
+        form_of({"accept": PROTOBUF}, custom=True)
+    assert refused.value.code == 406
+    assert (
+        refused.value.message
+        == "only the following media types are accepted: application/json, application/yaml"
+    )
+
+
 def test_an_unknown_body_type_is_415():
     assert body_type({"content-type": "application/json; charset=utf-8"}) == "application/json"
     with pytest.raises(ApiError) as refused:

@@ -248,16 +248,16 @@ class Server:
             call.form = form_of(call.request.headers, listing=verb == "list")
             return components.serve(call)
         if verb == "get":
-            call.form = form_of(call.request.headers)
+            call.form = form_of(call.request.headers, custom=row.custom)
             return read.get(call)
         if verb == "list":
-            call.form = form_of(call.request.headers, listing=True)
+            call.form = form_of(call.request.headers, listing=True, custom=row.custom)
             return await read.list_(call)
         if verb == "watch":
-            call.form = form_of(call.request.headers, watching=True)
+            call.form = form_of(call.request.headers, watching=True, custom=row.custom)
             return watch.watch(call)
         review = row.verbs == ("create",)
-        call.form = form_of(call.request.headers, tables=not review)
+        call.form = form_of(call.request.headers, tables=not review, custom=row.custom)
         if verb == "create":
             if review:
                 return await subresources.create_only(call)

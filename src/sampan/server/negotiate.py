@@ -41,29 +41,37 @@ PLAIN = Form()
 
 
 def form_of(
-    headers: Mapping[str, str], *, listing: bool = False, watching: bool = False, tables: bool = True
+    headers: Mapping[str, str],
+    *,
+    listing: bool = False,
+    watching: bool = False,
+    tables: bool = True,
+    custom: bool = False,
 ) -> Form:
     """The form that `Accept` asks for first and we have. Raises 406 in the two texts Kubernetes has for it.
 
-    `tables` False: what is answered has no columns, as reviews have none.
+    `tables` False: what is answered has no columns, as reviews have none. `custom`: an object without fields' numbers,
+    which nobody can be promised in protobuf.
     """
     accept = headers.get("accept", "")
     if not accept or accept == JSON or accept == "*/*":
         return PLAIN
-    return _choose(accept, listing, watching, tables)
+    return _choose(accept, listing, watching, tables, custom)
 
 
 @lru_cache(maxsize=256)
-def _choose(accept: str, listing: bool, watching: bool, tables: bool) -> Form:
+def _choose(accept: str, listing: bool, watching: bool, tables: bool, custom: bool) -> Form:
     clauses = _clauses(accept)
     known = [(media, params) for media, params in clauses if media in ACCEPTED or media in _WILDCARDS]
     if not known:
         raise ApiError(406, "NotAcceptable", "406: Not Acceptable", {})
     for media, params in known:
+        if custom and media == PROTOBUF and "as" not in params:
+            continue
         form = _form(_WILDCARDS.get(media, media), params, listing, watching)
         if form is not None and (tables or form.shape != "table"):
             return form
-    raise not_acceptable(ACCEPTED)
+    raise not_acceptable(TEXT if custom else ACCEPTED)
 
 
 def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:

@@ -32,7 +32,8 @@ async def dispatch(call: Call) -> Response:
     if handler is None:
         raise no_such_path()
     if handler not in _STREAMS:
-        call.form = form_of(call.request.headers)
+        custom = row.custom and info.subresource != "scale"  # that is a kind of Kubernetes
+        call.form = form_of(call.request.headers, custom=custom)
     return await handler(call)
 
 
