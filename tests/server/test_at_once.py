@@ -100,7 +100,7 @@ async def test_a_full_level_takes_the_long_way(plane):
     await plane.client().create("clusterrolebindings.rbac.authorization.k8s.io", binding)
     assert plane.server.at_once(request) is not None
     for level in plane.server.fairness.levels.values():
-        level.running = level.seats
+        level.taken = level.seats
     assert plane.server.at_once(request) is None
 
 

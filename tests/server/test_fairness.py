@@ -8,7 +8,7 @@ import pytest
 
 from sampan.api.status import ApiError
 from sampan.client.messages import Response, User
-from sampan.server import deadline, respond, route
+from sampan.server import deadline, respond, route, width
 from sampan.server.fairness import Fairness
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
@@ -26,7 +26,8 @@ class Levels:
 
     def __init__(self, facts):
         self.facts = facts
-        self.fairness = Fairness(facts.lookup, facts.clock)
+        self.width = 1  # of lists
+        self.fairness = Fairness(facts.lookup, facts.clock, lambda info, most: min(self.width, most))
         self.running: list[asyncio.Future] = []
 
     def put(self, kind, name, spec):
@@ -90,8 +91,10 @@ async def test_seats_are_limited_and_the_rest_is_refused(levels):
     asked = [levels.ask() for _ in range(3)]
     await levels.settle()
     assert [a.done() for a in asked] == [False, False, True]
-    error = asked[2].exception()
-    assert (error.code, error.reason, error.retry_after) == (429, "TooManyRequests", 1)
+    refused = asked[2].result()
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert refused.headers["content-type"] == "text/plain; charset=utf-8"
+    assert refused.body == b"Too many requests, please try again later.\n"
     await levels.finish(2)
     assert asked[0].result().headers["x-kubernetes-pf-flowschema-uid"]
     last = levels.ask()
@@ -109,7 +112,7 @@ async def test_requests_wait_in_queues_and_are_served_in_turn(levels):
     eve = levels.ask(EVE)
     await levels.settle()
     assert len(levels.running) == 1
-    assert many[2].exception().code == 429  # bob's queue is full, eve's is not
+    assert many[2].result().status == 429  # bob's queue is full, eve's is not
     await levels.finish(2)
     assert first.done() and (many[0].done() or eve.done())
     await levels.finish(2)
@@ -126,7 +129,7 @@ async def test_nobody_waits_for_ever(levels):
     await levels.settle()
     gone.cancel()
     await levels.facts.clock.advance(16)
-    assert waiting.exception().code == 429
+    assert waiting.result().status == 429
     await levels.finish()
     again = levels.ask()
     await levels.settle()
@@ -141,6 +144,41 @@ async def test_idle_levels_lend_seats(levels):
     asked = [levels.ask() for _ in range(4)]
     await levels.settle()
     assert [a.done() for a in asked] == [False, False, True, True]
+
+
+async def test_wide_requests_wait_until_all_their_seats_are_free(levels, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 80)
+    levels.level("low", 1, {"queues": 1, "handSize": 1, "queueLengthLimit": 9})
+    levels.level("other", 3)
+    levels.schema("all", "low", "Group:users")
+    pods = route.parse("GET", "/api/v1/pods", "")
+    levels.width = 99  # cut to 3 of 20
+    lists = [levels.ask(info=pods) for _ in range(7)]
+    await levels.settle()
+    assert len(levels.running) == 6 and levels.fairness.levels["low"].taken == 18
+    small = levels.ask()
+    await levels.settle()
+    assert len(levels.running) == 6  # two seats are free, but a list was there before
+    await levels.finish()
+    assert len(levels.running) == 7 and levels.fairness.levels["low"].taken == 19
+    await levels.finish(7)
+    assert all(a.result().status == 200 for a in lists)
+    assert small.result().status == 200 and levels.fairness.levels["low"].taken == 0
+
+
+async def test_who_gives_up_makes_way_for_smaller_ones(levels, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 80)
+    levels.level("low", 1, {"queues": 1, "handSize": 1, "queueLengthLimit": 9})
+    levels.level("other", 3)
+    levels.schema("all", "low", "Group:users")
+    levels.width = 3
+    lists = [levels.ask(info=route.parse("GET", "/api/v1/pods", "")) for _ in range(7)]
+    await levels.settle()
+    levels.ask()
+    await levels.settle()
+    lists[6].cancel()
+    await levels.settle()
+    assert len(levels.running) == 7 and levels.fairness.levels["low"].taken == 19
 
 
 async def test_exempt_levels_have_no_limit_and_come_first(levels):
@@ -177,8 +215,7 @@ async def test_long_answers_keep_their_seat(levels):
         return Response(200, {}, chunks())
 
     response = await levels.fairness.around(BOB, GET, work)
-    with pytest.raises(ApiError):
-        await levels.fairness.around(BOB, GET, work)
+    assert (await levels.fairness.around(BOB, GET, work)).status == 429
     assert [c async for c in response.body] == [b"a", b"b"]
     watch = route.parse("GET", "/api/v1/pods", "watch=1")
     await levels.fairness.around(BOB, watch, work)
@@ -228,6 +265,37 @@ async def test_what_belongs_to_a_schema(levels, rule, path, matches):
     assert (levels.fairness.flow(BOB, route.parse("GET", path, "")) is not None) is matches
 
 
+@pytest.mark.parametrize(
+    ("path", "query", "seats"),
+    [
+        ("/api/v1/namespaces/d/configmaps", "", 6),  # 12 of 50 KB
+        ("/api/v1/configmaps", "", 7),  # and 2 elsewhere
+        ("/api/v1/namespaces/none/configmaps", "", 1),
+        ("/api/v1/configmaps", "labelSelector=a", 7),
+        ("/api/v1/configmaps", "limit=3", 2),
+        ("/api/v1/configmaps", "limit=3&resourceVersion=0", 7),
+        ("/api/v1/configmaps", "limit=junk", 7),
+        ("/api/v1/configmaps", "fieldSelector=metadata.name%3Dx", 1),
+        ("/api/v1/configmaps", "watch=1&sendInitialEvents=true", 7),
+        ("/api/v1/configmaps", "watch=1", 1),
+        ("/api/v1/pods", "", 1),
+        ("/api/v1/unknown", "", 1),
+    ],
+)
+async def test_a_list_is_as_wide_as_what_it_sends_is_heavy(api, path, query, seats):
+    for name in ("d", "e"):
+        await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    for n in range(14):
+        data = {"k": "v" * 49_500}
+        space = "d" if n < 12 else "e"
+        await api.ok(
+            "POST", f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": f"a{n}"}, "data": data}
+        )
+    server = api.server
+    assert width.seats(server.store, server.registry, route.parse("GET", path, query), 10) == seats
+    assert width.seats(server.store, server.registry, route.parse("GET", path, query), 2) == min(2, seats)
+
+
 async def test_every_answer_says_where_it_belonged(full):
     for path, status in (("/readyz", 200), ("/api/v1/pods", 403)):
         response = await full.response("GET", path, user=None)
@@ -238,11 +306,11 @@ async def test_every_answer_says_where_it_belonged(full):
     assert 'apiserver_flowcontrol_nominal_limit_seats{priority_level="global-default"}' in metrics[1]
 
 
-async def _crowd(api, queuing=None):
-    """One seat for strangers, and a list of theirs that is being read."""
+async def _crowd(api, queuing=None, more=0, **limits):
+    """One seat for strangers, and as many lists of theirs that are being read; `more` for seats they borrow."""
     path = f"/apis/{_GROUP}/v1/"
     response = {"type": "Queue", "queuing": queuing} if queuing else {"type": "Reject"}
-    limited = {"nominalConcurrencyShares": 1, "borrowingLimitPercent": 0, "limitResponse": response}
+    limited = {"nominalConcurrencyShares": 1, "limitResponse": response, "borrowingLimitPercent": 0, **limits}
     level = {"metadata": {"name": "strangers"}, "spec": {"type": "Limited", "limited": limited}}
     await api.ok("POST", f"{path}prioritylevelconfigurations", level)
     rules = [{"subjects": [{"kind": "User", "user": {"name": "system:anonymous"}}], "resourceRules": [ANY]}]
@@ -259,7 +327,7 @@ async def _crowd(api, queuing=None):
         await api.ok("POST", maps, {"metadata": {"name": f"a{n}"}, "data": {"k": "v" * 200_000}})
     assert (await api.response("GET", f"{maps}/a0", user=None)).status == 200
     seats = api.server.fairness.levels["strangers"].seats
-    held = [await api.response("GET", maps, user=None) for _ in range(seats)]
+    held = [await api.response("GET", maps, user=None) for _ in range(seats + more)]
     assert held and all(not isinstance(r.body, bytes) for r in held)
     return maps, held
 
@@ -270,6 +338,7 @@ async def test_a_full_level_refuses_and_others_go_on(full, monkeypatch):
     refused = await full.response("GET", maps, user=None)
     assert refused.status == 429 and refused.headers["retry-after"] == "1"
     assert refused.headers["x-kubernetes-pf-flowschema-uid"]
+    assert refused.body == b"Too many requests, please try again later.\n"
     assert (await full.response("GET", f"{maps}?watch=1", user=None)).status == 429  # it would list at first
     assert (await full.response("GET", maps)).status == 200
     assert (await full.response("GET", "/readyz", user=None)).status == 200
@@ -280,6 +349,66 @@ async def test_a_full_level_refuses_and_others_go_on(full, monkeypatch):
     for response in held:
         await response.body.aclose()  # not read at all
     assert (await full.response("GET", f"{maps}/a0", user=None)).status == 200
+
+
+async def test_a_busy_level_borrows_from_idle_ones(full, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    maps, held = await _crowd(full, more=3, borrowingLimitPercent=300)
+    assert (await full.response("GET", maps, user=None)).status == 429
+    _, text = await full.call("GET", "/metrics")
+    assert 'apiserver_flowcontrol_nominal_limit_seats{priority_level="strangers"} 1\n' in text
+    assert 'apiserver_flowcontrol_current_limit_seats{priority_level="strangers"} 4\n' in text
+    for response in held:
+        await response.body.aclose()
+    _, text = await full.call("GET", "/metrics")
+    assert 'apiserver_flowcontrol_current_limit_seats{priority_level="strangers"} 1\n' in text
+
+
+async def test_a_watch_keeps_its_seat_until_what_was_there_is_sent(full, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    maps, held = await _crowd(full)
+    await held[0].body.aclose()
+    query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+    for ending in ("read", "left"):
+        watch = await full.response("GET", f"{maps}?{query}", user=None)
+        assert watch.status == 200
+        assert (await full.response("GET", maps, user=None)).status == 429
+        if ending == "read":
+            chunks = aiter(watch.body)
+            while b"initial-events-end" not in await anext(chunks):
+                pass
+            following = asyncio.ensure_future(anext(chunks))
+            await full.clock.settle()
+            assert (await full.response("GET", f"{maps}/a0", user=None)).status == 200
+            following.cancel()
+            await asyncio.wait([following])
+        await watch.body.aclose()
+    assert (await full.response("GET", f"{maps}/a0", user=None)).status == 200
+    _, text = await full.call("GET", "/metrics")
+    of = 'flow_schema="strangers",priority_level="strangers",type="watch"'
+    assert f"apiserver_flowcontrol_request_execution_seconds_count{{{of}}} 2\n" in text
+
+
+async def test_times_are_told_by_schema(full, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    maps, held = await _crowd(full, {"queues": 1, "handSize": 1, "queueLengthLimit": 5})
+    waiting = [asyncio.ensure_future(full.response("GET", maps, user=None)) for _ in range(2)]
+    await full.clock.settle()
+    _, text = await full.call("GET", "/metrics")
+    assert 'apiserver_current_inqueue_requests{request_kind="readOnly"} 2\n' in text
+    assert 'apiserver_current_inflight_requests{request_kind="readOnly"} 1\n' in text
+    await full.clock.advance(3)
+    await held[0].body.aclose()
+    await full.clock.advance(13)
+    assert [(await one).status for one in waiting] == [200, 429]
+    await waiting[0].result().body.aclose()
+    _, text = await full.call("GET", "/metrics")
+    of = 'flow_schema="strangers",priority_level="strangers"'
+    waits = "apiserver_flowcontrol_request_wait_duration_seconds"
+    assert f'{waits}_bucket{{{of},execute="true",le="2"}} 2\n' in text
+    assert f'{waits}_count{{{of},execute="true"}} 3\n' in text
+    assert f'{waits}_count{{{of},execute="false"}} 1\n' in text
+    assert f'apiserver_flowcontrol_request_execution_seconds_count{{{of},type="regular"}} 3\n' in text
 
 
 async def test_who_waits_is_shown(full, monkeypatch):

@@ -79,6 +79,16 @@ async def test_lists_are_sorted_and_stay_within_their_prefix(store):
     assert store.buckets() == ["pods"]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "limit", "items"), [("", 0, 40), ("a/", 0, 30), ("a/", 10, 10), ("c/", 0, 0)]
+)
+async def test_the_size_of_a_list_is_estimated(store, prefix, limit, items):
+    for n in range(40):
+        await store.put("pods", f"{'a' if n < 30 else 'b'}/{n}", draft("x" * 1000), 0)
+    assert items * 1000 <= store.estimate("pods", prefix, limit) <= items * 1100
+    assert store.estimate("nothing", prefix, limit) == 0
+
+
 async def test_pages_show_one_moment(store):
     for n in range(10):
         await store.put("pods", f"a/{n}", draft(), 0)

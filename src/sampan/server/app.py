@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -52,6 +53,7 @@ from sampan.server import (
     usage,
     validate,
     watch,
+    width,
     write,
 )
 from sampan.server.admission.attrs import Attrs
@@ -139,7 +141,7 @@ class Server:
         self.watchers: dict[Watch, Resource] = {}
         self.metrics = Metrics()
         self.conversions = conversion.Conversions(self)
-        self.fairness = fairness.Fairness(self.lookup, clock)
+        self.fairness = fairness.Fairness(self.lookup, clock, partial(width.seats, store, registry))
         self.deadlines = deadline.Deadlines(clock)
         self.metrics.sources.append(self.fairness.render)
         self.definitions = definitions.Definitions(self)

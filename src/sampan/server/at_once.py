@@ -35,7 +35,7 @@ def answer(server: Server, request: Request) -> Response | None:
     try:
         user = server.authenticate(request)
         flow = server.fairness.flow(user, info)
-        if flow is None or not (flow.level.exempt or flow.level.running < flow.level.seats):
+        if flow is None or not (flow.level.exempt or flow.level.taken < flow.level.seats):
             return None
         if server.config.authorize and not server.authorizer.authorize(user, info)[0]:
             return None
@@ -46,7 +46,9 @@ def answer(server: Server, request: Request) -> Response | None:
     found = server.store.get(row.store_key, objects.key_of(row, info.namespace, info.name))
     if found is None:
         return None
-    flow.tally.dispatched += 1
     response = Response(200, flow.json_headers, objects.raw(found, row))
-    server.metrics.answered(info, True, 200, server.clock.monotonic() - began)
+    seconds = server.clock.monotonic() - began
+    flow.tally.quick += 1
+    flow.tally.quick_seconds += seconds
+    server.metrics.answered(info, True, 200, seconds)
     return response

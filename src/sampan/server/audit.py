@@ -7,7 +7,7 @@ Source: Kubernetes documentation, "Auditing"; audit.k8s.io/v1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,7 +221,8 @@ class Audit:
             record.event["responseStatus"] = {"metadata": {}, "code": 500}
             self._emit(record, "Panic")
             raise
-        record.annotations["authorization.k8s.io/decision"] = "allow"
+        if response.status != 429:  # that comes before anyone asks who may do what
+            record.annotations["authorization.k8s.io/decision"] = "allow"
         if isinstance(response.body, bytes) and response.upgrade is None:
             self.finish(record, response.status, response.body)
         elif response.upgrade is not None:
@@ -239,8 +240,9 @@ class Audit:
             async for chunk in body:
                 yield chunk
         finally:
-            if isinstance(body, AsyncGenerator):
-                await body.aclose()
+            aclose = getattr(body, "aclose", None)
+            if aclose is not None:
+                await aclose()
             self.finish(record, code)
 
     def _recorded_upgrade(

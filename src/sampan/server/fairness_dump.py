@@ -57,14 +57,15 @@ def _level(fairness: Fairness, level: Level) -> tuple[object, ...]:
     def refused(*why: str) -> int:
         return sum(t.refused.get(w, 0) for t in tallies for w in why)
 
-    idle = not level.running and not level.waiting
+    running = sum(t.running for t in tallies)
+    idle = not running and not level.waiting
     return (
         level.name,
         sum(1 for queue in level.queues if queue),
         str(idle).lower(),
         "false",
         level.waiting,
-        level.running,
+        running,
         sum(t.dispatched for t in tallies),
         refused(FULL, NO_QUEUE),
         refused(TIMED_OUT),
@@ -74,7 +75,9 @@ def _level(fairness: Fairness, level: Level) -> tuple[object, ...]:
 
 def _queues(level: Level) -> Iterator[tuple[object, ...]]:
     for index, queue in enumerate(level.queues):
-        yield level.name, index, len(queue), 0, 0, "0.00000000ss", len(queue), len(queue), "0.00000000ss"
+        seats = sum(waiter.width for waiter in queue)
+        widest = max((waiter.width for waiter in queue), default=0)
+        yield level.name, index, len(queue), 0, 0, "0.00000000ss", seats, widest, "0.00000000ss"
 
 
 def _requests(level: Level, details: bool) -> Iterator[tuple[object, ...]]:
@@ -82,7 +85,17 @@ def _requests(level: Level, details: bool) -> Iterator[tuple[object, ...]]:
         for position, waiter in enumerate(queue):
             flow, info = waiter.flow, waiter.info
             since = datetime.fromtimestamp(waiter.since, UTC).isoformat().replace("+00:00", "Z")
-            row = (level.name, flow.tally.schema, index, position, flow.distinguisher, since, 1, 0, "0s")
+            row = (
+                level.name,
+                flow.tally.schema,
+                index,
+                position,
+                flow.distinguisher,
+                since,
+                waiter.width,
+                0,
+                "0s",
+            )
             if details:
                 version = f"{info.group}/{info.version}".lstrip("/")
                 names = (info.namespace, info.name, version, info.resource, info.subresource)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-from sampan.base.exposition import Labels, family, labelled
+from sampan.base.exposition import Histogram, Labels, family, histogram
 from sampan.server.route import RequestInfo
 
 # Upper bounds of the durations' buckets, seconds: those of the original.
@@ -19,20 +18,6 @@ _LABELS = ("verb", "group", "version", "resource", "subresource", "scope")
 _Kind = tuple[str, ...]  # values of _LABELS
 
 
-class _Durations:
-    """A histogram: how many requests ended within each bucket's bound, and in all."""
-
-    __slots__ = ("counts", "seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
-
-
 class Metrics:
     """Plain counters on the hot path; text is made only when it is asked for.
 
@@ -42,7 +27,7 @@ class Metrics:
     def __init__(self) -> None:
         self.sources: list[Callable[[], str]] = []
         self._requests: Counter[tuple[_Kind, int]] = Counter()
-        self._durations: dict[_Kind, _Durations] = {}
+        self._durations: dict[_Kind, Histogram] = {}
 
     def answered(self, info: RequestInfo, known: bool, code: int, seconds: float | None) -> None:
         """A request ended with `code`; `known`: its path names a resource that is served.
@@ -61,7 +46,7 @@ class Metrics:
             return
         durations = self._durations.get(kind)
         if durations is None:
-            durations = self._durations[kind] = _Durations()
+            durations = self._durations[kind] = Histogram(BUCKETS)
         durations.add(seconds)
 
     def render(self, objects: Mapping[str, int], watchers: int, revision: int) -> str:
@@ -74,7 +59,11 @@ class Metrics:
                 "Requests by what they asked for and the code of the answer",
                 zip(requests, self._requests.values(), strict=True),
             ),
-            "".join(self._histogram()),
+            histogram(
+                "apiserver_request_duration_seconds",
+                "Time from a request's arrival to its answer, without watches and streams",
+                ((_labels(kind), durations) for kind, durations in self._durations.items()),
+            ),
             family(
                 "apiserver_storage_objects",
                 "gauge",
@@ -92,20 +81,6 @@ class Metrics:
             ),
         ]
         return "".join(own) + "".join(source() for source in self.sources)
-
-    def _histogram(self) -> Iterator[str]:
-        name = "apiserver_request_duration_seconds"
-        yield f"# HELP {name} Time from a request's arrival to its answer, without watches and streams\n"
-        yield f"# TYPE {name} histogram\n"
-        for kind, durations in self._durations.items():
-            labels = _labels(kind)
-            so_far = 0
-            for bound, count in zip((*BUCKETS, "+Inf"), durations.counts, strict=True):
-                so_far += count
-                bound = f"{bound:g}" if isinstance(bound, float) else bound
-                yield f"{name}_bucket{labelled({**labels, 'le': bound})} {so_far}\n"
-            yield f"{name}_sum{labelled(labels)} {durations.seconds}\n"
-            yield f"{name}_count{labelled(labels)} {so_far}\n"
 
 
 def _labels(kind: _Kind) -> Labels:

@@ -113,6 +113,19 @@ class _Stream:
         except Compacted as error:
             self._expired = error
         self._chunks: AsyncGenerator[bytes, None] | None = None
+        self._begun: Callable[[], None] | None = None
+
+    def when_begun(self, tell: Callable[[], None]) -> bool:
+        """See `fairness.Beginning`."""
+        if self._cursor is None or not (self._items or self._initial_end):
+            return False
+        self._begun = tell
+        return True
+
+    def _tell(self) -> None:
+        tell, self._begun = self._begun, None
+        if tell is not None:
+            tell()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._chunks = self._run()
@@ -122,6 +135,7 @@ class _Stream:
         return await anext(self._chunks or aiter(self))
 
     async def aclose(self) -> None:
+        self._tell()
         if self._cursor is not None:
             self._cursor.close()
         if self._chunks is not None:
@@ -213,6 +227,7 @@ class _Stream:
             if initial:
                 yield await self._converted(initial) if self._converts else initial
             self._items = initial = ()
+            self._tell()
             timer = self._arm()
             async for batch in self._cursor:
                 events = [event for change in batch if (event := self._event(change)) is not None]
@@ -232,6 +247,7 @@ class _Stream:
         except ApiError as error:  # of a conversion
             yield [WatchEvent("ERROR", 0, orjson.dumps(error.status()))]
         finally:
+            self._tell()
             server.watchers.pop(self._cursor, None)
             self._cursor.close()
             if timer is not None:

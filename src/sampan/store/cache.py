@@ -22,6 +22,7 @@ HISTORY_AGE = 300.0  # seconds, as long as etcd keeps what it compacts
 _PIN_AGE = 300.0  # seconds a continue token stays good, as long as etcd's compaction interval
 _MARK_EVERY = 10.0  # seconds: how exactly that is kept
 _FRESH = 128  # decoded forms kept for watchers, who come in the same turn of the loop
+_PROBES = 8  # items whose size says that of all
 _PINS = 8  # pinned pictures; older ones are rebuilt from history while that reaches back far enough
 
 
@@ -159,6 +160,18 @@ class VersionedStore:
     def count(self, bucket: str) -> int:
         found = self._buckets.get(bucket)
         return len(found.items) if found else 0
+
+    def estimate(self, bucket: str, prefix: str = "", limit: int = 0) -> int:
+        found = self._buckets.get(bucket)
+        if found is None:
+            return 0
+        keys = found.keys
+        first = bisect_left(keys, prefix)
+        last = bisect_left(keys, _beyond(prefix)) if prefix else len(keys)
+        count = last - first
+        some = keys[first : last : max(1, count // _PROBES)]
+        size = sum(len(found.items[key].value) for key in some)
+        return size * (min(count, limit) if limit else count) // max(1, len(some))
 
     def pending(self, bucket: str) -> Sequence[Change]:
         found = self._buckets.get(bucket)

@@ -162,6 +162,10 @@ class Store(Protocol):
 
     def count(self, bucket: str) -> int: ...
 
+    def estimate(self, bucket: str, prefix: str = "", limit: int = 0) -> int:
+        """About how many bytes the items of a `list` have together; costs next to nothing."""
+        ...
+
     def pending(self, bucket: str) -> Sequence[Change]:
         """Changes on their way to disk, not visible yet; only for deciding a write (quota, allocation)."""
         ...
