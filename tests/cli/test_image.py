@@ -2,6 +2,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -118,6 +119,13 @@ def test_mistakes_are_named(sampan, tree, tmp_path, words, said):
     assert said in err and "Traceback" not in err
 
 
+def docker_registry():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "node" / "images"))
+    import docker_registry
+
+    return docker_registry
+
+
 @pytest.mark.root
 def test_a_full_disk_is_named_and_removing_images_makes_room(sampan, tree, tmp_path):
     data = tmp_path / "sampan"
@@ -128,6 +136,12 @@ def test_a_full_disk_is_named_and_removing_images_makes_room(sampan, tree, tmp_p
         (tree / "large").write_bytes(bytes(2 << 20))
         code, _, err = sampan("image", "import", str(tree), "localhost/b:1")
         assert code == 1 and f"cannot store it in {data}/images: No space left" in err and "image rm" in err
+        registry = tmp_path / "registry"
+        registry.mkdir()
+        with docker_registry().DockerRegistry(registry) as docker:
+            docker.push("team/large", "v1", [os.urandom(2 << 20)])
+            code, _, err = sampan("image", "pull", f"{docker.host}/team/large:v1")
+        assert code == 1 and f"write {data}/images: no space left" in err and "image rm" in err
         with pytest.raises(OSError), (data / "rest").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
@@ -144,13 +158,11 @@ def test_what_cannot_be_written_is_named(sampan, tmp_path):
 
 
 def test_pull_fetches_layers_and_says_so(sampan, tmp_path):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "node" / "images"))
-    from docker_registry import DockerRegistry, tar
-
+    registry = docker_registry()
     directory = tmp_path / "registry"
     directory.mkdir()
-    with DockerRegistry(directory, password=True) as docker:
-        docker.push("team/app", "v1", [tar({"a": b"1"}), tar({"b": b"2"})])
+    with registry.DockerRegistry(directory, password=True) as docker:
+        docker.push("team/app", "v1", [registry.tar({"a": b"1"}), registry.tar({"b": b"2"})])
         name = f"{docker.host}/team/app:v1"
         code, _, err = sampan("image", "pull", name)
         assert code == 1 and "no basic auth credentials" in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_a_home_that_cannot_be_written_is_named_with_a_way_out(capsys, tmp_path,
     assert main(["up", "--nodes=0"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"sampan: cannot make {tmp_path}") and "--data-dir or $XDG_DATA_HOME" in said
+
+
+def test_a_reader_that_has_gone_is_no_failure():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sampan.cli.main", "version"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_an_interrupt_at_any_moment_of_the_start_shows_no_traceback():

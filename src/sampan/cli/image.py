@@ -18,6 +18,8 @@ from sampan.node.images import archive, configured, host, reference, registry
 from sampan.node.images.store import FULL, Store
 from sampan.node.images.unpack import UnpackError
 
+_ROOM = "Make room there, for example with: sampan image rm NAME"
+
 
 def load(arguments: argparse.Namespace) -> int:
     """Load a `docker save` archive or an OCI layout, from a file, a directory or standard input."""
@@ -51,7 +53,8 @@ def pull(arguments: argparse.Namespace) -> int:
             settings = configured.read(ref.host)
             registry.pull(_store(arguments), ref, logins, settings, shown)
         except (registry.PullError, ValueError) as error:
-            raise SampanError(str(error)) from None
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
+            raise SampanError(str(error), _ROOM if full else "") from None
         finally:
             shown.end()
         print(f"pulled {ref}")
@@ -171,8 +174,7 @@ def _understood(source: str, store: Store) -> Iterator[None]:
         raise SampanError(str(error), "A name looks like localhost/web:v1.") from None
     except OSError as error:
         if error.errno in FULL:
-            hint = "Make room there, for example with: sampan image rm NAME"
-            raise SampanError(f"cannot store it in {store.directory}: {error.strerror}", hint) from None
+            raise SampanError(f"cannot store it in {store.directory}: {error.strerror}", _ROOM) from None
         if error.filename:
             raise
         raise SampanError(f"{source}: {error.strerror or error}") from None

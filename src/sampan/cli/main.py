@@ -258,7 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the launcher's, while nothing is begun
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        return getattr(importlib.import_module(f"sampan.cli.{module}"), function)(arguments) or 0
+        code: int = getattr(importlib.import_module(f"sampan.cli.{module}"), function)(arguments) or 0
+        sys.stdout.flush()  # here a reader that has gone is no failure
+        return code
     except SampanError as error:
         return _failed(error.message, error.hint)
     except BrokenPipeError:  # `sampan logs | head` has seen enough

@@ -101,7 +101,7 @@ def pull(
                 except OSError as error:
                     if error.errno in FULL:
                         full = f"write {store.directory}: no space left on device"
-                        raise PullError(f'failed to pull and unpack image "{ref}": {full}', True) from None
+                        raise PullError(f'failed to pull and unpack image "{ref}": {full}', True) from error
                     silences.append(f"failed to do request: {base}: {_network_cause(error)}")
     causes = "; ".join(dict.fromkeys(answers or silences))
     raise PullError(f'failed to pull and unpack image "{ref}": {causes}', transient)
