@@ -34,7 +34,11 @@ async def heard(config: ClusterConfig, paths: Paths) -> str:
     except _FAILURES:
         return "does not answer"
     node = next((n for n in nodes if meta.name(n) == name), None)
-    return f"{name} {_ready(node)}" if node else f"it has no node {name}: sampan down, and join again"
+    return (
+        f"{name} {_ready(node)}"
+        if node
+        else f"it has no node {name}: sampan stop and up bring it back, sampan down leaves"
+    )
 
 
 async def _nodes(client: Client) -> list[meta.Object]:
