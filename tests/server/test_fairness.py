@@ -9,6 +9,7 @@ import pytest
 from sampan.api.status import ApiError
 from sampan.client.messages import Response, User
 from sampan.server import deadline, respond, route, width
+from sampan.server.audit import Audit, Policy
 from sampan.server.fairness import Fairness
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
@@ -348,6 +349,18 @@ async def test_a_full_level_refuses_and_others_go_on(full, monkeypatch):
     assert f"apiserver_flowcontrol_current_executing_requests{{{of}}} {len(held)}" in text
     for response in held:
         await response.body.aclose()  # not read at all
+    assert (await full.response("GET", f"{maps}/a0", user=None)).status == 200
+
+
+async def test_seats_of_recorded_requests_are_given_back_by_who_leaves(full, monkeypatch):
+    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    policy, lines = Policy({"rules": [{"level": "Metadata"}]}), []
+    full.server.audit = Audit(policy, lines.append, full.clock, full.server.ids)
+    maps, held = await _crowd(full)
+    await anext(aiter(held[0].body))
+    assert (await full.response("GET", maps, user=None)).status == 429
+    assert b"authorization.k8s.io/decision" not in lines[-1]
+    await held[0].body.aclose()
     assert (await full.response("GET", f"{maps}/a0", user=None)).status == 200
 
 
