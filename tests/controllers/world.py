@@ -64,6 +64,9 @@ class World:
         field = index.split(".")[-1]
         return [o for o in self.list(resource) if o.get("spec", {}).get(field) == value]
 
+    def count(self, resource: str, index: str = "", value: str = "") -> int:
+        return len(self.indexed(resource, index, value) if index else self.list(resource))
+
     def dependents(self, uid: str) -> list[tuple[str, Object]]:
         return [(r, o) for r in sorted(self.objects) for o in self.list(r) if meta.owned_by(o, uid)]
 

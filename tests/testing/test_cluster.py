@@ -206,3 +206,12 @@ async def test_a_misspelt_word_of_the_annotation_is_told():
         await cluster.apply(pod("p", **{"sampan.dev/simulate": "exot=1"}))
         await cluster.settle()
         assert any("knows no word exot" in event["message"] for event in await cluster.list("events"))
+
+
+async def test_hundreds_of_nodes_have_ranges_of_their_own():
+    async with Cluster(nodes=300) as cluster:
+        await cluster.apply(WEB.replace("replicas: 3", "replicas: 300"))
+        await cluster.advance(10)
+        pods = (await cluster.client.list("pods", "default"))["items"]
+        assert len({p["spec"]["nodeName"] for p in pods}) == 300
+        assert len({p["status"]["podIP"] for p in pods}) == 300

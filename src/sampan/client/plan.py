@@ -175,6 +175,10 @@ class View(Protocol):
         """Objects by a declared index, such as pods by `spec.nodeName`."""
         ...
 
+    def count(self, resource: str, index: str = "", value: str = "") -> int:
+        """How many `indexed` would give, or how many there are in all, at no cost."""
+        ...
+
 
 Wakes = TypeVar("Wakes", bound=Callable[[Object, View], Iterable[Key]])
 

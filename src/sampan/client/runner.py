@@ -151,7 +151,7 @@ class Runner:
         moved = known[-1:] if _found_as_before(known) else known
         for work, mapper, by_metadata in wakes:
             if mapper is not None:
-                if work.acts_on_absent or self.view.populated(work.controller.resource):
+                if work.acts_on_absent or self.view.count(work.controller.resource):
                     self._wake(work, mapper, moved if by_metadata else known, cause)
             elif work.concerns is not None and not any(map(work.concerns, known)):
                 continue

@@ -184,9 +184,15 @@ class Table:
         return self._sorted(self._referring.get(uid))
 
     def indexed(self, index: str, value: str) -> list[Entry]:
+        return self._sorted(self._under(index, value))
+
+    def count(self, index: str, value: str) -> int:
+        return len(self._under(index, value) or ())
+
+    def _under(self, index: str, value: str) -> set[ObjectKey] | None:
         if index not in self.index_functions:
             raise KeyError(f"{self.resource} has no index {index!r}")
-        return self._sorted(self._indexed.get((index, value)))
+        return self._indexed.get((index, value))
 
     def _sorted(self, keys: set[ObjectKey] | None) -> list[Entry]:
         return [self.entries[key] for key in sorted(keys)] if keys else []

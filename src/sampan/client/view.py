@@ -313,10 +313,6 @@ class CachedView:
         entry = self._table(resource).entries.get((namespace, name))
         return self._decode(entry) if entry else None
 
-    def populated(self, resource: str) -> bool:
-        """Whether there is an object of it."""
-        return bool(self._table(resource).entries)
-
     def list(self, resource: str, namespace: str | None = None) -> Objects:
         table = self._table(resource)
         return self._decoded(table.within(namespace)) if table.entries else []
@@ -329,6 +325,10 @@ class CachedView:
 
     def indexed(self, resource: str, index: str, value: str) -> Objects:
         return self._decoded(self._table(resource).indexed(index, value))
+
+    def count(self, resource: str, index: str = "", value: str = "") -> int:
+        table = self._table(resource)
+        return table.count(index, value) if index else len(table.entries)
 
     def dependents(self, uid: str) -> Pairs:
         found = [

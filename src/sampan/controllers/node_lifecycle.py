@@ -50,9 +50,31 @@ def rules(timing: Timing) -> list[Rule]:
             "nodes",
             reconcile_one,
             {_LEASES: _node_of_lease, "pods": _node_of_late_pod},
+            indexes={
+                "nodes": {"ready": _is_ready_text, "zone": _zone, "unready": _unready, "evicted": _evicted}
+            },
             signs={_LEASES: _renewed, "nodes": _reported},
         )
     ]
+
+
+# Indexes: thousands of nodes are counted, not looked at.
+
+
+def _is_ready_text(node: Object) -> str | None:
+    return "True" if _is_ready(node) else None
+
+
+def _zone(node: Object) -> str:
+    return meta.labels(node).get(_ZONE, "")
+
+
+def _unready(node: Object) -> str | None:
+    return None if _is_ready(node) else _zone(node)
+
+
+def _evicted(node: Object) -> str | None:
+    return _zone(node) if _evicted_at(node) else None
 
 
 def _node_of_lease(lease: Object, view: View) -> list[Key]:
@@ -151,7 +173,7 @@ def _taint(plan: Plan, node: Object, view: View, now: float, timing: Timing) -> 
     if evicting and (evicting, "NoExecute") not in has:
         taints.append({"key": evicting, "effect": "NoExecute", "timeAdded": stamp(now)})
     before = {"metadata": {"annotations": dict(meta.annotations(node))}, "spec": {"taints": present}}
-    ttl = {_TTL: _cache_ttl(len(view.list("nodes")))}
+    ttl = {_TTL: _cache_ttl(view.count("nodes"))}
     after = {"metadata": {"annotations": dict(meta.annotations(node)) | ttl}, "spec": {"taints": taints}}
     diff = merge_diff(before, after)
     if diff:
@@ -184,18 +206,18 @@ def _evicting(plan: Plan, node: Object, view: View, now: float, timing: Timing) 
     if ready is None or ready["status"] == "True":
         return None
     key = _PREFIX + _ready_taint(ready)
-    nodes = view.list("nodes")
-    others = [n for n in nodes if meta.name(n) != meta.name(node)]
-    if others and not any(_is_ready(n) for n in others) or not others:
+    before = view.get("nodes", meta.name(node)) or node  # as it is counted
+    if view.count("nodes", "ready", "True") <= _is_ready(before):
         return None
     if any(
         t["key"] in (_PREFIX + "not-ready", _PREFIX + "unreachable") and t["effect"] == "NoExecute"
         for t in node["spec"].get("taints") or ()
     ):
         return key
-    zone = meta.labels(node).get(_ZONE)
-    peers = [n for n in others if meta.labels(n).get(_ZONE) == zone]
-    rate = _rate(1 + sum(not _is_ready(n) for n in peers), 1 + len(peers), len(nodes), timing)
+    zone = _zone(node)
+    unready = view.count("nodes", "unready", zone) + _is_ready(before)
+    rate = _rate(unready, view.count("nodes", "zone", zone), view.count("nodes"), timing)
+    peers = view.indexed("nodes", "evicted", zone)
     # What seems to lie ahead was written before the clock was set back.
     last = max((at for n in peers if (at := _evicted_at(n)) <= now), default=0.0)
     if not rate or now < last + 1 / rate:

@@ -135,6 +135,12 @@ class SimulatedNode:
         raise KeyError(f"node {self.name} has no pod {namespace}/{pod}")
 
 
+def pod_range(number: int) -> str:
+    """The pod range of the `number`th node, from 10.244.1.0/24 on; 32,768 of them are distinct."""
+    place = (244 << 8) + number
+    return f"10.{128 + (place >> 8) % 128}.{place & 255}.0/24"
+
+
 def _cidr(number: int) -> str:
     """A range derived from the node's name, for when nobody assigns one."""
     return f"10.{128 + (number >> 8) % 64}.{number & 255}.0/24"

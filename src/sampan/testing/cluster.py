@@ -30,7 +30,7 @@ from sampan.client.runner import Runner
 from sampan.cluster import debug
 from sampan.cluster.planks import ControlPlane, Options
 from sampan.controllers import Rule, Timing
-from sampan.node.simulated_node import SimulatedNode
+from sampan.node.simulated_node import SimulatedNode, pod_range
 from sampan.server.proxy import NodeConnector
 from sampan.store.memory import MemoryStore
 from sampan.store.protocol import Change
@@ -223,7 +223,7 @@ class Cluster:
             labels=labels,
             taints=taints,
             latency=latency,
-            pod_cidr=pod_cidr or f"10.244.{number}.0/24",
+            pod_cidr=pod_cidr or pod_range(number),
         )
         self.nodes[name] = node
         await node.start()

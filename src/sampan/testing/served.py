@@ -28,7 +28,7 @@ from sampan.client.client import Client
 from sampan.client.messages import User
 from sampan.cluster import kubeconfig
 from sampan.cluster.planks import ControlPlane, Options
-from sampan.node.simulated_node import SimulatedNode
+from sampan.node.simulated_node import SimulatedNode, pod_range
 from sampan.server import http
 from sampan.store.memory import MemoryStore
 from sampan.testing.cluster import ADMIN
@@ -120,7 +120,7 @@ class Served:
                 name = f"node-{number}"
                 user = User(f"system:node:{name}", ("system:nodes", "system:authenticated"))
                 client = plane.client(user, "kubelet")
-                nodes[name] = SimulatedNode(client, name, clock, ids, pod_cidr=f"10.244.{number}.0/24")
+                nodes[name] = SimulatedNode(client, name, clock, ids, pod_cidr=pod_range(number))
                 await nodes[name].start()
                 stack.push_async_callback(nodes[name].stop)
             self._started.set()
