@@ -16,8 +16,6 @@ import gc
 from sampan.base.clock import Clock, Timer
 
 _YOUNG, _MIDDLE, _OLD = 50_000, 20, 100  # a full walk comes after 100 million net allocations
-_MMAP_THRESHOLD = -3  # of mallopt(3)
-_OWN_PAGES = 256 * 1024  # bytes from which a block has pages of its own, as the buffer of a TLS connection
 _CROWD = 64  # ended connections, of some 100 KB each
 _PATIENCE = 2.0  # seconds
 
@@ -38,8 +36,6 @@ class Heap:
         self._known = hasattr(self._libc, "malloc_trim")
         self._ended = 0
         self._timer: Timer | None = None
-        if self._known:
-            self._libc.mallopt(_MMAP_THRESHOLD, _OWN_PAGES)
 
     def connection_ended(self) -> None:
         """When many have, and some time for them to be forgotten, the kernel gets their memory."""
