@@ -1,8 +1,30 @@
 """IPAddress objects follow the cluster IPs of Services."""
 
+import pytest
+from world import World
+
+from sampan.api import meta
+from sampan.controllers import serviceaddress
 from sampan.testing import Cluster
 
 ADDRESSES = "ipaddresses.networking.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("ips", "expected"),
+    [
+        (["10.96.0.9"], {"10.96.0.9": "IPv4"}),
+        (["10.96.0.9", "fd00:0::0009"], {"10.96.0.9": "IPv4", "fd00::9": "IPv6"}),
+        (["None"], {}),
+        ([], {}),
+    ],
+)
+def test_each_address_has_an_object_under_its_canonical_name(ips, expected):
+    w = World(*serviceaddress.rules())
+    w.put("services", {"metadata": {"name": "a"}, "spec": {"clusterIPs": ips}})
+    w.settle()
+    family = "ipaddress.kubernetes.io/ip-family"
+    assert {meta.name(a): meta.labels(a)[family] for a in w.list(ADDRESSES)} == expected
 
 
 async def named(cluster, service):
