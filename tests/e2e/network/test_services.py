@@ -261,8 +261,9 @@ def test_traffic_distribution(net: Net, kubectl: Kubectl, service: Make) -> None
             net.prober(f"client-{number}").reaches(own, 80, [f"web-{number}"])
         only = net.service("far", trafficDistribution="PreferSameNode", selector={"number": "3"})
         net.prober("client-1").reaches(only["spec"]["clusterIP"], 80, ["web-3"])
-        kubectl("label node node-1 topology.kubernetes.io/zone=c --overwrite")
-        net.prober("client-1").reaches(near, 80, ALL)
+        kubectl("label node node-2 topology.kubernetes.io/zone=a --overwrite")
+        net.prober("client-1").reaches(near, 80, ["web-1", "web-2"])
+        net.prober("client-3").reaches(near, 80, ["web-3"])
     finally:
         kubectl("label nodes --all topology.kubernetes.io/zone-")
 
