@@ -83,6 +83,12 @@ async def test_output_is_logged_in_parts_and_lines(pods):
     assert os.stat(pods.directory / "c.log").st_mode & 0o777 == 0o640
 
 
+async def test_a_running_container_has_a_log_to_follow(pods):
+    await pods.sandbox()
+    running = await pods.start("sleep", "100")
+    assert os.path.exists(running.config.log_path)
+
+
 async def test_log_rotation(pods):
     await pods.sandbox()
     await pods.start("sh", "-c", "echo one; read x; echo two; exec sleep 100", id="c", stdin=True)

@@ -19,6 +19,15 @@ def timestamp(nanoseconds: int) -> bytes:
     return b"%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (*t[:6], fraction)
 
 
+def open_log(path: str) -> int:
+    """A descriptor to append to the log at `path`, which is made where it is missing; -1 when it cannot be had."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    except OSError:
+        return -1
+
+
 class LogWriter:
     """Appends to one log file; a full disk loses lines, never the container."""
 
@@ -33,13 +42,8 @@ class LogWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if not self._path:
-            return
-        try:
-            os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        except OSError:
-            self._fd = -1
+        if self._path:
+            self._fd = open_log(self._path)
 
     def write(self, stream: bytes, data: bytes) -> None:
         """Take what was read from `stream` (b"stdout" or b"stderr"); whole lines are written at once."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from sampan.node.native import cgroups, process, rootfs, syscalls, terminal, users
 from sampan.node.native.ending import finish
+from sampan.node.native.logs import open_log
 
 _START_ERROR = 128  # the exit code of a container whose command never ran
 _MOST_LAYERS = 240  # descriptors go to the shim in one message (SCM_MAX_FD is 253)
@@ -212,8 +213,10 @@ class _Child:
             raise process.StartError(message) if message else problem  # type: ignore[misc]
 
     def _record_and_limit(self) -> list[str]:
-        """While it builds its root: put the request on disk and make its control group; returns what it is to enter."""
+        """While it builds its root: put request and log on disk, make its control group; returns what it is to enter."""
         spec = self.spec
+        if spec.get("log") and (log := open_log(spec["log"])) >= 0:
+            os.close(log)  # made here, so that whoever hears that the container runs can follow its log
         syscalls.write_atomic(f"{spec['dir']}/config.json", json.dumps(spec).encode())
         limits = spec.get("limits") or {}
         groups = cgroups.create(spec["cgroup"], limits) if spec.get("cgroup") else []
