@@ -52,6 +52,9 @@ LABEL = "a lowercase RFC 1123 label must consist of lower case alphanumeric char
         ("spec.initContainers", [{"name": "s", "image": "i", "restartPolicy": "Always", "readinessProbe": {"tcpSocket": {"port": 1}}}], []),
         (C + "lifecycle", {"stopSignal": "SIGUSR1"}, ["spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"]),
         ("spec.containers.0.lifecycle", {"preStop": {"sleep": {"seconds": 31}}}, ["must be non-negative and less than terminationGracePeriodSeconds (30)"]),
+        (C + "lifecycle", {"preStop": {"sleep": {"seconds": 30}}, "postStart": {"sleep": {}}}, []),
+        (C + "lifecycle", {"preStop": {}}, ["lifecycle.preStop: Required value: must specify a handler type"]),
+        (C + "lifecycle", {"preStop": {"exec": {"command": ["x"]}, "sleep": {"seconds": 31}}}, ["lifecycle.preStop.sleep: Forbidden: may not specify more than 1 handler type"]),
         ("spec.initContainers", [{"name": "s", "image": "i", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}], ["may not be set for init containers without restartPolicy=Always"]),
     ],
 )  # fmt: skip

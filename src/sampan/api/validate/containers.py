@@ -30,6 +30,7 @@ from sampan.api.validate.volumes import local_path, no_back_steps
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 _MOST_RULES, _MOST_CODES = 20, 255
+_GRACE = 30  # seconds, of a pod that does not say
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
 _ENV_FIELDS = (
@@ -55,7 +56,7 @@ class Pod:
         self.names: set[str] = set()
         self.host_ports: set[str] = set()
         self.claims = {c.get("name") for c in spec.get("resourceClaims") or ()}
-        self.grace = spec.get("terminationGracePeriodSeconds")
+        self.grace: int = spec.get("terminationGracePeriodSeconds", _GRACE)
         self.host_users = spec.get("hostUsers") is not False
         self.system = (spec.get("os") or NONE).get("name", "")
         sources = spec.get("volumes") or ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
@@ -17,6 +20,7 @@ from sampan.api.validate.base import (
     texts,
 )
 
+Handler = Callable[[Errors, Object, str], None]
 _SECONDS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
 _SCHEMES = ("HTTP", "HTTPS")
 _STOP_SIGNALS = {
@@ -64,15 +68,15 @@ def readiness(errors: Errors, probe: Object | None, path: str) -> None:
 
 
 def _probe(errors: Errors, probe: Object, path: str) -> None:
-    handler(errors, probe, path)
+    _one_of_these(errors, probe, path, _HANDLERS)
     for field in _SECONDS:
         nonnegative(errors, probe, field, path)
 
 
-def handler(errors: Errors, given: Object, path: str) -> None:
-    """Exactly one way of asking."""
+def _one_of_these(errors: Errors, given: Object, path: str, handlers: Mapping[str, Handler]) -> None:
+    """Exactly one handler, and that one in order."""
     count = 0
-    for kind, check in _HANDLERS.items():
+    for kind, check in handlers.items():
         action = given.get(kind)
         if action is None:
             continue
@@ -107,25 +111,24 @@ def _grpc(errors: Errors, action: Object, path: str) -> None:
     port_number(errors, f"{path}.port", action.get("port", 0))
 
 
-def _sleep(errors: Errors, action: Object, path: str) -> None:
-    """Nothing to say without the pod's grace; see `lifecycle`."""
+def _sleep(grace: int, errors: Errors, action: Object, path: str) -> None:
+    seconds = action.get("seconds", 0)
+    if not 0 <= seconds <= grace:
+        detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+        errors.append(invalid_value(path, seconds, detail))
 
 
-_HANDLERS = {"exec": _exec, "httpGet": _http, "tcpSocket": _tcp, "grpc": _grpc, "sleep": _sleep}
+_HANDLERS: dict[str, Handler] = {"exec": _exec, "httpGet": _http, "tcpSocket": _tcp, "grpc": _grpc}
 
 
-def lifecycle(errors: Errors, hooks: Object | None, path: str, grace: int | None, system: str) -> None:
+def lifecycle(errors: Errors, hooks: Object | None, path: str, grace: int, system: str) -> None:
     """postStart, preStop and the signal that stops. A sleep must fit into the pod's `grace` period, in seconds
     (KEP-3960); signals are those of the pod's operating system (KEP-4960)."""
+    handlers: dict[str, Handler] = {**_HANDLERS, "sleep": partial(_sleep, grace)}
     for name in ("postStart", "preStop"):
         hook = (hooks or NONE).get(name)
-        if hook is None:
-            continue
-        handler(errors, hook, f"{path}.{name}")
-        seconds = (hook.get("sleep") or NONE).get("seconds", 0)
-        if grace is not None and not 0 <= seconds <= grace:
-            detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
-            errors.append(invalid_value(f"{path}.{name}.sleep", seconds, detail))
+        if hook is not None:
+            _one_of_these(errors, hook, f"{path}.{name}", handlers)
     signal = (hooks or NONE).get("stopSignal")
     if signal is not None:
         if not system:
