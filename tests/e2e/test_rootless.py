@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from harness import ROOT, SLOW, Cluster, Kubectl, command_lines, deployment, eventually, pod, server, shell
 
-USER = "sampan-e2e"
+USER = f"sampan-e2e-{os.getpid()}"  # his own in each run: two of them do not disturb each other
 
 
 @dataclass
@@ -64,7 +65,7 @@ class OwnCluster(Cluster):
 @pytest.fixture(scope="module")
 def person() -> Iterator[Person]:
     """A user of his own for these tests, with a subordinate range, who is gone afterwards."""
-    subprocess.run(["userdel", USER], capture_output=True)
+    _forget_the_dead()
     subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", USER], check=True)
     entry = pwd.getpwnam(USER)
     home = Path(tempfile.mkdtemp(prefix="sampan-e2e-"))
@@ -73,7 +74,7 @@ def person() -> Iterator[Person]:
         if (
             USER not in Path("/etc/subuid").read_text()
         ):  # useradd gives no range to ids it counts as the system's
-            first = 100_000 + 65_536 * 2_000
+            first = 100_000 + 65_536 * (2_000 + entry.pw_uid % 10_000)
             span = f"{first}-{first + 65_535}"
             subprocess.run(["usermod", "--add-subuids", span, "--add-subgids", span, USER], check=True)
         _install(person)
@@ -81,6 +82,14 @@ def person() -> Iterator[Person]:
     finally:
         shutil.rmtree(home)
         subprocess.run(["userdel", USER], check=True, capture_output=True)
+
+
+def _forget_the_dead() -> None:
+    """Users of runs that were killed."""
+    for entry in pwd.getpwall():
+        run = re.fullmatch(r"sampan-e2e-(\d+)", entry.pw_name)
+        if run and not os.path.exists(f"/proc/{run[1]}"):
+            subprocess.run(["userdel", entry.pw_name], capture_output=True)
 
 
 def _install(person: Person) -> None:
@@ -307,7 +316,7 @@ def session() -> Iterator[Path]:
     if not (root / "cgroup.controllers").exists():
         pytest.skip("version 1 of control groups is never delegated")
     (root / "cgroup.subtree_control").write_text("+cpu +memory +pids")
-    group = root / "sampan-e2e-session"
+    group = root / f"{USER}-session"
     group.mkdir()
     entry = pwd.getpwnam(USER)
     for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
