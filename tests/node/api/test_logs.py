@@ -9,6 +9,7 @@ import pytest
 from sampan.client.messages import Request
 from sampan.node.api import logs
 from sampan.node.api.query import Query
+from sampan.node.native.logs import LogWriter
 
 LINES = [
     b"2026-01-01T00:00:00.000000001Z stdout F one",
@@ -41,13 +42,15 @@ def test_formatting(options, expected):
 def test_tail(tmp_path, count, expected):
     path = tmp_path / "log"
     path.write_bytes(b"a\nb\nc\n")
-    assert path.read_bytes()[logs.tail_offset(str(path), count) :] == expected
+    with path.open("rb") as file:
+        assert path.read_bytes()[logs.tail_offset(file, count) :] == expected
 
 
 def test_tail_of_a_long_file(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"".join(b"%06d\n" % n for n in range(50_000)))
-    assert path.read_bytes()[logs.tail_offset(str(path), 20_000) :].startswith(b"030000\n")
+    with path.open("rb") as file:
+        assert path.read_bytes()[logs.tail_offset(file, 20_000) :].startswith(b"030000\n")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,30 @@ def test_tail_of_a_long_file(tmp_path):
 def test_parameters(query, attribute, value):
     found = logs.parse(Query(Request("GET", "/", query)), START)
     assert getattr(found, attribute) == value
+
+
+async def test_a_log_is_read_and_followed_while_there_is_no_file_of_its_name(tmp_path):
+    """Between the renaming of the old file and the writer's opening of the next."""
+    path, ended = tmp_path / "0.log", asyncio.Event()
+    (tmp_path / "0.log.20260101-000000.gz").write_bytes(b"older")
+    writer = LogWriter(str(path))
+    writer.write(b"stdout", b"before\nalso before\n")
+    path.rename(tmp_path / "0.log.20260101-000010")
+    told = [chunk async for chunk in logs.read(str(path), logs.LogOptions(), ended.wait)]
+    assert told == [b"before\nalso before\n"]
+
+    follower = logs.read(str(path), logs.LogOptions(follow=True, tail=1), ended.wait)
+    async with asyncio.timeout(5):
+        assert await anext(follower) == b"also before\n"
+        more = asyncio.get_running_loop().create_task(anext(follower))
+        writer.write(b"stdout", b"still\n")
+        assert await more == b"still\n"
+        more = asyncio.get_running_loop().create_task(anext(follower))
+        await asyncio.sleep(0)
+        writer.reopen()
+        writer.write(b"stdout", b"after\n")
+        assert await more == b"after\n"
+    await follower.aclose()
 
 
 async def test_a_follower_reads_on_through_a_rotation_until_the_container_is_dead(tmp_path):

@@ -12,9 +12,9 @@ _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _DELETE = 0x8, 0x40, 0x80, 0x200
 
 
 class Watch:
-    """`await changed()` returns after the file was written, moved or removed since the last call."""
+    """`await changed()` returns after the file was written, left by a writer, moved or removed since the last call."""
 
-    mask = _MODIFY | _MOVE_SELF | _DELETE_SELF
+    mask = _MODIFY | _CLOSE_WRITE | _MOVE_SELF | _DELETE_SELF
 
     def __init__(self, path: str) -> None:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)

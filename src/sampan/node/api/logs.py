@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from glob import escape, glob
 from typing import BinaryIO
 
 from sampan.base.clock import rfc3339_parse
@@ -100,40 +101,44 @@ def _seconds(time: bytes) -> float:
         return 0.0
 
 
-def tail_offset(path: str, lines: int) -> int:
+def tail_offset(file: BinaryIO, lines: int) -> int:
     """Where the last `lines` lines of a file begin. Blocking."""
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        if lines == 0:
-            return end
-        position, found = end, 0
-        while position > 0:
-            start = max(position - _CHUNK, 0)
-            file.seek(start)
-            block = file.read(position - start)
-            at = len(block)
-            while (at := block.rfind(b"\n", 0, at)) >= 0:
-                if start + at + 1 < end:
-                    found += 1
-                    if found == lines:
-                        return start + at + 1
-            position = start
-        return 0
+    end = file.seek(0, os.SEEK_END)
+    if lines == 0:
+        return end
+    position, found = end, 0
+    while position > 0:
+        start = max(position - _CHUNK, 0)
+        file.seek(start)
+        block = file.read(position - start)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            if start + at + 1 < end:
+                found += 1
+                if found == lines:
+                    return start + at + 1
+        position = start
+    return 0
 
 
 async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
-    """The log from a file. With `follow` it goes on until `ended()` returns (the container is dead) and all is read."""
+    """The log from a file. With `follow` it goes on until `ended()` returns (the container is dead) and all is read.
+
+    Raises FileNotFoundError.
+    """
     formatter = Formatter(options)
-    offset = 0 if options.tail is None else await asyncio.to_thread(tail_offset, path, options.tail)
-    watch = Watch(path) if options.follow else None
-    over = asyncio.get_running_loop().create_task(ended()) if watch else None  # type: ignore[arg-type]
-    if over and watch:
-        over.add_done_callback(lambda _: watch.wake())
+    file = _open(path)
     rest = b""
     fresh: BinaryIO | None = None
-    file: BinaryIO = open(path, "rb")  # noqa: SIM115 closed below, also by a reader that leaves early
+    watch: Watch | None = None
+    over: asyncio.Task[None] | None = None
     try:
+        offset = 0 if options.tail is None else await asyncio.to_thread(tail_offset, file, options.tail)
         file.seek(offset)
+        if options.follow:
+            watch = _watch(file)
+            over = asyncio.get_running_loop().create_task(ended())  # type: ignore[arg-type]
+            over.add_done_callback(lambda _: watch and watch.wake())
         while not formatter.full:
             dead = over is None or over.done()
             block = file.read(_CHUNK)
@@ -147,7 +152,7 @@ async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[Non
             if fresh is not None:
                 if watch:
                     watch.close()
-                    watch = Watch(path)
+                    watch = _watch(fresh)
                 file.close()
                 file, rest, fresh = fresh, b"", None
                 continue
@@ -165,6 +170,20 @@ async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[Non
             over.cancel()
         if watch:
             watch.close()
+
+
+def _open(path: str) -> BinaryIO:
+    """The log; while it is rotated there is no file of that name for a moment, but the one that was just renamed."""
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        rotated = max(glob(f"{escape(path)}.*"), default=path)
+        return open(path if rotated.endswith(".gz") else rotated, "rb")
+
+
+def _watch(file: BinaryIO) -> Watch:
+    """Of the file itself, whatever its name is by now."""
+    return Watch(f"/proc/self/fd/{file.fileno()}")
 
 
 def _reopened(path: str, file: BinaryIO) -> BinaryIO | None:

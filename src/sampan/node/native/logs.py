@@ -38,12 +38,10 @@ class LogWriter:
         self.reopen()
 
     def reopen(self) -> None:
-        """Open the path anew: the old file was rotated away."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        if self._path:
-            self._fd = open_log(self._path)
+        """Open the path anew: the old file was rotated away. Who follows that one looks for the next when it is closed."""
+        old, self._fd = self._fd, open_log(self._path) if self._path else -1
+        if old >= 0:
+            os.close(old)
 
     def write(self, stream: bytes, data: bytes) -> None:
         """Take what was read from `stream` (b"stdout" or b"stderr"); whole lines are written at once."""
