@@ -59,11 +59,6 @@ def _changed(obj: dict[str, Any], known: dict[str, Any], node: Node, unknown: li
     return {k: found.get(k) if k in changed else v for k, v in obj.items() if k not in changed or k in found}
 
 
-def strict_error(obj: dict[str, Any], node: Node, problems: list[str]) -> ApiError:
-    """The 400 of fieldValidation=Strict for problems that `normalize` and `wire.duplicate_keys` found."""
-    return _cannot_be_handled(obj, node, "strict decoding error: " + ", ".join(problems))
-
-
 def _cannot_be_handled(obj: dict[str, Any], node: Node, why: str) -> ApiError:
     group, version, kind = node.gvk
     sent = str(obj.get("apiVersion") or "")

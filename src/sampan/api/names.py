@@ -14,7 +14,6 @@ _LABEL_1123 = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN_1123 = _LABEL_1123 + r"(\." + _LABEL_1123 + ")*"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _LABEL_VALUE = "(" + _ALNUM_WORD + ")?"
-_C_IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
 _WILDCARD = r"\*\." + _SUBDOMAIN_1123
 _HTTP_HEADER = "[-A-Za-z0-9]+"
@@ -26,7 +25,6 @@ _is_subdomain = re.compile(_SUBDOMAIN_1123).fullmatch
 _is_label_1035 = re.compile(_LABEL_1035).fullmatch
 _is_label_value = re.compile(_LABEL_VALUE).fullmatch
 _is_wildcard = re.compile(_WILDCARD).fullmatch
-_is_c_identifier = re.compile(_C_IDENTIFIER).fullmatch
 _is_config_key = re.compile(_CONFIG_KEY).fullmatch
 _is_header = re.compile(_HTTP_HEADER).fullmatch
 _is_percent = re.compile(_PERCENT).fullmatch
@@ -172,13 +170,6 @@ def env_var_name(text: str) -> list[str]:
             "a valid environment variable name must consist only of printable ASCII characters other than '='"
         ]
     return []
-
-
-def c_identifier(text: str) -> list[str]:
-    if _is_c_identifier(text):
-        return []
-    rule = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'"
-    return [regex_error(rule, _C_IDENTIFIER, "my_name", "MY_NAME", "MyName")]
 
 
 def config_key(text: str) -> list[str]:

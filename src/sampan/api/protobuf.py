@@ -75,7 +75,7 @@ def _message(name: str) -> Decoder:
     fields = {}
     for row in _table()[name]:
         number, field, kind, *rest = row.split(" ")
-        fields[int(number)] = _field(name, field, kind, rest[0] if rest else "")
+        fields[int(number)] = _field(field, kind, rest[0] if rest else "")
 
     def message(data: bytes, depth: int) -> dict[str, Any]:
         if depth > _MAX_DEPTH:
@@ -96,7 +96,7 @@ def _message(name: str) -> Decoder:
 Handler = Callable[[dict[str, Any], Any, int], None]
 
 
-def _field(message: str, name: str, kind: str, type_name: str) -> Handler:
+def _field(name: str, kind: str, type_name: str) -> Handler:
     if kind.startswith("{"):
         return _map_field(name, kind[1:], type_name)
     if kind.startswith("*"):

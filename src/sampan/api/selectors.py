@@ -80,11 +80,6 @@ class LabelSelector:
         """Whether every object matches."""
         return not self.requirements and not self.nothing
 
-    @property
-    def equalities(self) -> tuple[tuple[str, str], ...]:
-        """The (key, value) pairs that must hold: what an index can answer first."""
-        return self._equal
-
     def __str__(self) -> str:
         return ",".join(map(str, self.requirements))
 

@@ -162,7 +162,7 @@ def not_acceptable(accepted: Iterable[str]) -> ApiError:
     )
 
 
-def unsupported_media_type(accepted: Iterable[str], got: str = "") -> ApiError:
+def unsupported_media_type(accepted: Iterable[str]) -> ApiError:
     return ApiError(
         415,
         "UnsupportedMediaType",

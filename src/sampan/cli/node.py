@@ -23,7 +23,7 @@ def add(arguments: argparse.Namespace) -> int:
     config.need_server()
     with exclusive(paths):
         node = add_node(config, arguments.node)
-        credentials.ensure_node(config, paths.pki, node.name, config.fabric_addresses(node.index))
+        credentials.ensure_node(paths.pki, node.name, config.fabric_addresses(node.index))
         configs.save(config, paths.config)
         supervision.ask(paths, "node-start", name=node.name)
     print(f"node {node.name} is starting; watch it: kubectl get nodes -w")

@@ -38,10 +38,6 @@ class Client:
         self._user = user
         self.agent = agent
 
-    def as_user(self, user: User, agent: str = "") -> Client:
-        """The same transport under another identity (in-process only: over TLS the certificate decides)."""
-        return Client(self._transport, self._registry, user=user, agent=agent or self.agent)
-
     def row(self, resource: str | Resource) -> Resource:
         if isinstance(resource, Resource):
             return resource

@@ -131,12 +131,6 @@ class Runner:
         """Counters of each controller; `client.metrics.Collector` turns them into prometheus' form."""
         return [work.figures for work in self._works]
 
-    def enqueue(self, controller: str, key: Key, cause: str = "asked") -> None:
-        """Have a controller look at a key, whatever changed."""
-        for work in self._works:
-            if work.controller.name == controller:
-                work.queue.add(key, cause)
-
     # What wakes a key
 
     def _changed(self, resource: str, old: Object | None, new: Object | None) -> None:

@@ -39,7 +39,7 @@ def ensure(config: ClusterConfig, directory: Path) -> pki.CA:
     return ca
 
 
-def ensure_node(config: ClusterConfig, directory: Path, name: str, addresses: Sequence[str]) -> None:
+def ensure_node(directory: Path, name: str, addresses: Sequence[str]) -> None:
     """A node's client pair (system:node:NAME) and its serving pair, in `directory`."""
     ca = pki.CA.load_or_create(directory / "ca.crt", directory / "ca.key", "sampan-ca")
     _pair(ca, directory / "nodes", name, f"system:node:{name}", ("system:nodes",))

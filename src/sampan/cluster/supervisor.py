@@ -109,7 +109,6 @@ class Supervisor:
             run=str(rundir),
             agent=[*self.command, "sampan.cluster.agent", str(self.data), name],
             log=str(self.data / "logs" / f"{name}.log"),
-            rootless=self.config["rootless"],
             die_with_parent=True,
             connect=lambda pid: self.wiring.connect(name, pid),
             cgroup=processes.cgroup(self.config["name"], name),

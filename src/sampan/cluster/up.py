@@ -105,7 +105,7 @@ def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
         config.kubeconfigs.append(target)
     credentials.ensure(config, paths.pki)
     for node in config.nodes:
-        credentials.ensure_node(config, paths.pki, node.name, config.fabric_addresses(node.index))
+        credentials.ensure_node(paths.pki, node.name, config.fabric_addresses(node.index))
     configs.save(config, paths.config)
     make_private(paths.run)
     configs.save(config, paths.reserved)  # a reboot takes it away

@@ -27,10 +27,10 @@ def rules(directory: str) -> list[Rule]:
     `remove-volume` make and remove what is in it. Without one, provisioning and removing are others' work."""
 
     def bind(claim: Object, view: View, now: float) -> Plan:
-        return reconcile_claim(claim, view, now, directory)
+        return reconcile_claim(claim, view, directory)
 
     def keep(volume: Object, view: View, now: float) -> Plan:
-        return reconcile_volume(volume, view, now, directory)
+        return reconcile_volume(volume, view, directory)
 
     return [
         Rule(
@@ -91,7 +91,7 @@ def _refers(volume: Object, claim: Object) -> bool:
     return same and ref.get("uid") in (None, "", meta.uid(claim))
 
 
-def reconcile_claim(claim: Object, view: View, now: float, directory: str) -> Plan:
+def reconcile_claim(claim: Object, view: View, directory: str) -> Plan:
     plan, name = Plan(), claim["spec"].get("volumeName", "")
     volume = view.get(_PV, name) if name else None
     if _DONE in meta.annotations(claim):
@@ -234,7 +234,7 @@ def _local_volume(claim: Object, storage: Object, node: str, directory: str) -> 
     return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
 
 
-def reconcile_volume(volume: Object, view: View, now: float, directory: str = "") -> Plan:
+def reconcile_volume(volume: Object, view: View, directory: str = "") -> Plan:
     """Available without a claim, Bound with one, Released after it; then what the reclaim policy says."""
     plan, ref = Plan(), volume["spec"].get("claimRef") or {}
     status = volume.get("status", {})

@@ -73,10 +73,10 @@ def replace_in(pod: Object, now: float) -> float:
     return max(0.0, young) if phase(pod) == "Failed" else 0.0
 
 
-def from_template(template: Object, owner: Object, *, name: str = "", generate: str = "") -> Object:
+def from_template(template: Object, owner: Object, *, name: str = "") -> Object:
     """A pod of a pod template, controlled by `owner`. Names that would be too long lose their end, as in the original."""
     source = template.get("metadata") or {}
-    metadata: Object = {"name": name} if name else {"generateName": (generate or meta.name(owner) + "-")}
+    metadata: Object = {"name": name} if name else {"generateName": meta.name(owner) + "-"}
     metadata["namespace"] = meta.namespace(owner)
     for key in ("labels", "annotations"):
         if source.get(key):

@@ -83,17 +83,16 @@ def _guess(args: Sequence[str]) -> dict[str, str]:
 
 
 class SimulatedImages:
-    """Every image exists, unless its name is in `missing` or says so (a tag or path part `missing`)."""
+    """Every image exists, unless its name says otherwise (a tag or path part `missing`)."""
 
-    def __init__(self, missing: Sequence[str] = ()) -> None:
-        self.missing = set(missing)
+    def __init__(self) -> None:
         self._present: dict[str, Image] = {}
 
     async def find(self, ref: str) -> Image | None:
         return self._present.get(ref)
 
     async def pull(self, ref: str, credentials: Sequence[Mapping[str, Any]] = ()) -> Image:
-        if ref in self.missing or "missing" in re.split(r"[:/@]", ref):
+        if "missing" in re.split(r"[:/@]", ref):
             raise ImageError("ErrImagePull", f'failed to resolve reference "{ref}": {ref}: not found')
         image = self._present.get(ref)
         if image is None:
@@ -284,11 +283,6 @@ class SimulatedRuntime:
     async def logs(self, path: str) -> AsyncIterator[bytes]:
         for line in self._logs.get(path, ()):
             yield line
-
-    def write_log(self, path: str, text: str) -> None:
-        """A line of output of a container (for tests)."""
-        line = f"{rfc3339_micro(self._clock.now())} stdout F {text}\n".encode()
-        self._logs.setdefault(path, []).append(line)
 
 
 class EchoExec:

@@ -15,7 +15,6 @@ from .filters import Refusals
 from .podinfo import Object, PodInfo
 from .snapshot import Snapshot
 
-SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _NO_PROVISIONER = "kubernetes.io/no-provisioner"
 
 

@@ -203,7 +203,7 @@ class Allocators:
                 self._check_address(service, ips, wanted, taken)
                 chosen.append(wanted)
             else:
-                chosen.append(self._pick_address(service, family, taken))
+                chosen.append(self._pick_address(family, taken))
         spec["clusterIP"], spec["clusterIPs"] = chosen[0], chosen
 
     def _bounds(self, version: int) -> list[Range]:
@@ -232,7 +232,7 @@ class Allocators:
             return
         raise _refuse(service, [_invalid("spec.clusterIPs", ips, f"failed to allocate IP {wanted}: {why}")])
 
-    def _pick_address(self, service: Object, family: int, taken: _Taken) -> str:
+    def _pick_address(self, family: int, taken: _Taken) -> str:
         held = set(taken.addresses[family])
         tries = (bounds.pick(held, self._ids) for bounds in self._bounds(family))
         number = next((found for found in tries if found is not None), None)

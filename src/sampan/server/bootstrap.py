@@ -349,12 +349,12 @@ def kubernetes_service(address: str, port: int, cluster_ip: str = "10.96.0.1") -
 # Aggregated servers: what they must know to believe this one, and which group versions are not theirs
 
 
-def authentication(client_ca: str, front_proxy_ca: str, allowed: str = "front-proxy-client") -> Object:
+def authentication(client_ca: str, front_proxy_ca: str) -> Object:
     """The ConfigMap from which aggregated servers learn whose certificates tell who a caller is (PEM, or "")."""
     data = {"client-ca-file": client_ca} if client_ca else {}
     if front_proxy_ca:
         data |= {
-            "requestheader-allowed-names": f'["{allowed}"]',
+            "requestheader-allowed-names": '["front-proxy-client"]',
             "requestheader-client-ca-file": front_proxy_ca,
             "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
             "requestheader-group-headers": '["X-Remote-Group"]',

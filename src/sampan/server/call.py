@@ -34,11 +34,6 @@ class Call:
         agent = self.request.headers.get("user-agent", "")
         return agent.partition("/")[0][:128] or "unknown"
 
-    @property
-    def resource_path(self) -> str:
-        """`deployments/scale`, as refusals name it."""
-        return f"{self.row.plural}/{self.info.subresource}" if self.info.subresource else self.row.plural
-
     def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)

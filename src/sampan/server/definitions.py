@@ -24,7 +24,6 @@ Object = dict[str, Any]
 
 BUCKET = "customresourcedefinitions.apiextensions.k8s.io"
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-_NAME_PARTS = ("plural", "singular", "kind", "listKind")
 
 
 class Definitions:

@@ -192,7 +192,7 @@ class _Connection(asyncio.Protocol):
             if incoming.upgrade and response.upgrade is None:
                 incoming.close = True  # an upgrade we do not do: answered as if it had not been asked for
             if response.upgrade is not None:
-                await self._upgrade(incoming, response)
+                await self._upgrade(response)
                 return
             await self._answer(incoming, response, close=incoming.close or self._listener.closing)
         except (ConnectionResetError, BrokenPipeError):
@@ -295,7 +295,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         return True
 
-    async def _upgrade(self, incoming: Incoming, response: Response) -> None:
+    async def _upgrade(self, response: Response) -> None:
         head = [_STATUS_LINES[101]]
         for name, value in response.headers.items():
             head.append(f"{name}: {value}\r\n".encode("latin-1"))

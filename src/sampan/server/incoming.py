@@ -47,7 +47,6 @@ class Incoming:
         "body",
         "close",
         "error",
-        "expects",
         "headers",
         "held",
         "method",
@@ -66,7 +65,6 @@ class Incoming:
         self.held = 0  # bytes of the body that count towards BODIES_LIMIT
         self.old = False  # HTTP/1.0, which knows no chunks
         self.close = False
-        self.expects = False
         self.upgrade = False
         self.error: ApiError | None = None
 
@@ -190,7 +188,6 @@ class RequestReader:
             now.error = now.error or ApiError(417, "BadRequest", "only 100-continue can be expected")
             self._end_early(now)
             return
-        now.expects = True
         if not self._too_large(now, int(now.headers.get("content-length") or 0)) and self._go_on is not None:
             self._go_on()
 

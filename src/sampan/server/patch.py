@@ -125,11 +125,11 @@ def _applied(run: Any) -> Any:
         return run()
     except ApiError:
         raise
-    except ValueError as error:
-        raise _rejected(str(error)) from None
+    except ValueError:
+        raise _rejected() from None
 
 
-def _rejected(why: str = "") -> ApiError:
+def _rejected() -> ApiError:
     """A patch that cannot be carried out: the original's unspecific 422."""
     return ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sampan.api.status import ApiError, FieldError, bad_request, invalid, invalid_value, required
+from sampan.api.status import FieldError, bad_request, forbidden_field, invalid, invalid_value, required
 from sampan.client.messages import User
 from sampan.server.authenticate import Authenticator
 from sampan.server.authorize import MASTERS, Attributes, Authorizer
@@ -31,7 +31,7 @@ def subject_access_review(obj: Object, authorizer: Authorizer) -> Object:
     errors = _check_attributes(spec)
     if not spec.get("user") and not spec.get("groups"):
         errors.append(invalid_value("spec.user", "", "at least one of user or group must be specified"))
-    _refuse(errors, obj)
+    _refuse(errors)
     extra = {k: tuple(v) for k, v in (spec.get("extra") or {}).items()}
     user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""), extra)
     return _answer(obj, _decide(user, spec, authorizer))
@@ -40,7 +40,7 @@ def subject_access_review(obj: Object, authorizer: Authorizer) -> Object:
 def self_subject_access_review(obj: Object, user: User, authorizer: Authorizer) -> Object:
     """May I do this?"""
     spec = obj.get("spec") or {}
-    _refuse(_check_attributes(spec), obj)
+    _refuse(_check_attributes(spec))
     return _answer(obj, _decide(user, spec, authorizer))
 
 
@@ -53,16 +53,8 @@ def local_subject_access_review(obj: Object, namespace: str, authorizer: Authori
             "the namespace of the provided object does not match the namespace sent on the request"
         )
     if "nonResourceAttributes" in (obj.get("spec") or {}):
-        raise _invalid(
-            obj,
-            [
-                FieldError(
-                    "FieldValueForbidden",
-                    "spec.nonResourceAttributes",
-                    "Forbidden: disallowed on this kind of request",
-                )
-            ],
-        )
+        detail = "disallowed on this kind of request"
+        _refuse([forbidden_field("spec.nonResourceAttributes", detail)])
     if attributes and attributes.get("namespace", "") != namespace:
         raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {namespace}")
     return subject_access_review(obj, authorizer)
@@ -171,10 +163,6 @@ def _check_attributes(spec: Object) -> list[FieldError]:
     return []
 
 
-def _refuse(errors: list[FieldError], obj: Object) -> None:
+def _refuse(errors: list[FieldError]) -> None:
     if errors:
-        raise _invalid(obj, errors)
-
-
-def _invalid(obj: Object, errors: list[FieldError]) -> ApiError:
-    return invalid(_AUTHORIZATION, "", "", errors)
+        raise invalid(_AUTHORIZATION, "", "", errors)

@@ -153,7 +153,7 @@ def compile_match(row: Resource, options: ListOptions) -> Match | None:
         selects = options.labels.matches
         tests.append(lambda item: selects(item.labels))
     for field, op, value in options.fields or ():
-        tests.append(_field_test(row, _known(row, field), op, value))
+        tests.append(_field_test(_known(row, field), op, value))
     if not tests:
         return None
     if len(tests) == 1:
@@ -161,7 +161,7 @@ def compile_match(row: Resource, options: ListOptions) -> Match | None:
     return lambda item: all(test(item) for test in tests)
 
 
-def _field_test(row: Resource, field: str, op: str, value: str) -> Match:
+def _field_test(field: str, op: str, value: str) -> Match:
     equal = op != "!="
     if field == "metadata.name":
         return lambda item: (item.key.rpartition("/")[2] == value) is equal

@@ -54,8 +54,6 @@ class TokenIssuer:
         clock: Clock,
         ids: Ids,
         *,
-        issuer: str = DEFAULT_ISSUER,
-        audiences: Sequence[str] = (),
         old_keys: Sequence[bytes] = (),
     ) -> None:
         self._key = pki.load_key(key)
@@ -64,8 +62,8 @@ class TokenIssuer:
         self._lookup = lookup
         self._clock = clock
         self._ids = ids
-        self.issuer = issuer
-        self.audiences = tuple(audiences) or (issuer,)
+        self.issuer = DEFAULT_ISSUER
+        self.audiences = (DEFAULT_ISSUER,)
 
     # Making
 

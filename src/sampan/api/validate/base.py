@@ -200,11 +200,6 @@ def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 VALID_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 
 
-def valid_address(errors: Errors, path: str, text: str) -> None:
-    if address(text) is None:
-        errors.append(invalid_value(path, text, VALID_ADDRESS))
-
-
 def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """A CIDR block, or None. Bits beyond the prefix may be set."""
     if "/" not in text:

@@ -79,7 +79,7 @@ def containers(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> 
         elif name:
             pod.names.add(name)
         _running(errors, container, at, pod)
-        _restart_policy(errors, container, at, init=False)
+        _restart_policy(errors, container, at)
     _host_ports(errors, given, path)
 
 
@@ -94,7 +94,7 @@ def init_containers(errors: Errors, given: Sequence[Object], path: str, pod: Pod
             errors.append(duplicate(f"{at}.name", name))
         elif name:
             seen.add(name)
-        _restart_policy(errors, container, at, init=True)
+        _restart_policy(errors, container, at)
         if container.get("restartPolicy") == "Always":
             _running(errors, container, at, pod)
         else:
@@ -155,7 +155,7 @@ def _running(errors: Errors, container: Object, path: str, pod: Pod) -> None:
         liveness(errors, container["startupProbe"], f"{path}.startupProbe")
 
 
-def _restart_policy(errors: Errors, container: Object, path: str, *, init: bool) -> None:
+def _restart_policy(errors: Errors, container: Object, path: str) -> None:
     policy = container.get("restartPolicy")
     if policy is not None:
         one_of(errors, f"{path}.restartPolicy", policy, ("Always", "Never", "OnFailure"))

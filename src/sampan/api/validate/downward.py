@@ -71,7 +71,7 @@ def field_ref(errors: Errors, ref: Object, path: str, allowed: Sequence[str]) ->
         return
     plain, _, subscript = field.partition("['")
     if subscript.endswith("']"):
-        _subscript(errors, f"{path}.fieldPath", field, plain, subscript[:-2])
+        _subscript(errors, f"{path}.fieldPath", plain, subscript[:-2])
         return
     at = f"{path}.fieldPath"
     if version != "v1":
@@ -86,7 +86,7 @@ def field_ref(errors: Errors, ref: Object, path: str, allowed: Sequence[str]) ->
         errors.append(not_supported(at, field, sorted(allowed)))
 
 
-def _subscript(errors: Errors, path: str, field: str, plain: str, key: str) -> None:
+def _subscript(errors: Errors, path: str, plain: str, key: str) -> None:
     if plain == "metadata.annotations":
         texts(errors, path, key.lower(), key_problems)
     elif plain == "metadata.labels":

@@ -228,7 +228,7 @@ def _limit(errors: Errors, item: Object, kind: str, path: str) -> None:
     for name in sides["maxLimitRequestRatio"]:
         _limit_name(errors, name, kind, f"{path}.maxLimitRequestRatio[{name}]")
     for name in dict.fromkeys(n for side in _SIDES for n in sides[side]):
-        _compare(errors, name, sides, kind, path)
+        _compare(errors, name, sides, path)
 
 
 def _limit_name(errors: Errors, name: str, kind: str, path: str) -> None:
@@ -237,7 +237,7 @@ def _limit_name(errors: Errors, name: str, kind: str, path: str) -> None:
         errors.append(invalid_value(path, name, "must be a standard resource for containers"))
 
 
-def _compare(errors: Errors, name: str, sides: dict[str, Object], kind: str, path: str) -> None:
+def _compare(errors: Errors, name: str, sides: dict[str, Object], path: str) -> None:
     """What is least, asked, given and most of one resource, in rising order."""
     least, most = _value(sides["min"], name), _value(sides["max"], name)
     asked, given = _value(sides["defaultRequest"], name), _value(sides["default"], name)

@@ -29,6 +29,7 @@ from sampan.api.validate.pod import difference
 from sampan.api.validate.volumes import csi_driver_name, persistent_sources
 
 _RECLAIM = ("Delete", "Recycle", "Retain")
+_MOST_PARAMETERS, _PARAMETERS_SIZE = 512, 256 * 1024  # of a class
 _CLASS_NOTE = "volume.beta.kubernetes.io/storage-class"
 
 
@@ -206,17 +207,17 @@ def storage_class(errors: Errors, obj: Object) -> None:
         _topology(errors, term, f"allowedTopologies[{index}]")
 
 
-def _parameters(errors: Errors, given: Object, path: str, *, most: int = 512) -> None:
-    if len(given) > most:
-        errors.append(too_long(path, most))
+def _parameters(errors: Errors, given: Object, path: str) -> None:
+    if len(given) > _MOST_PARAMETERS:
+        errors.append(too_long(path, _MOST_PARAMETERS))
         return
     size = 0
     for key, value in given.items():
         if not key:
             errors.append(invalid_value(path, key, "field can not be empty."))
         size += len(key) + len(value or "")
-    if size > 256 * 1024:
-        errors.append(too_long(path, 256 * 1024))
+    if size > _PARAMETERS_SIZE:
+        errors.append(too_long(path, _PARAMETERS_SIZE))
 
 
 def _topology(errors: Errors, term: Object, path: str) -> None:

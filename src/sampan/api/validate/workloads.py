@@ -27,18 +27,11 @@ from sampan.api.validate.base import (
 _MISMATCH = "`selector` does not match template `labels`"
 
 
-def _template(
-    errors: Errors,
-    spec: Object,
-    selector: selectors.LabelSelector | None,
-    kind: str,
-    *,
-    check_empty: bool = True,
-) -> None:
+def _template(errors: Errors, spec: Object, selector: selectors.LabelSelector | None, kind: str) -> None:
     """A template whose labels its selector finds, and whose pods run for good."""
     template = spec.get("template") or NONE
     found = (template.get("metadata") or NONE).get("labels")
-    if selector is not None and not (check_empty and selector.empty) and not selector.matches(found):
+    if selector is not None and not selector.empty and not selector.matches(found):
         errors.append(invalid_value("spec.template.metadata.labels", found, _MISMATCH))
     pod.template(errors, template, "spec.template")
     inner = template.get("spec") or NONE

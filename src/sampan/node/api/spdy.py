@@ -75,10 +75,6 @@ class SpdyStream:
             self._closed = True
             await self._session.send_data(self.number, b"", _FIN)
 
-    async def reset(self) -> None:
-        self._closed = True
-        await self._session.send_control(_RST, 0, struct.pack(">II", self.number, 5))
-
     def feed(self, data: bytes, end: bool) -> None:
         if data:
             self._incoming.put_nowait(data)

@@ -31,13 +31,12 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_BIND = 4096
-MS_MOVE = 8192
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 
-MNT_DETACH = 2
+_MNT_DETACH = 2
 
 ATTR_RDONLY = 0x1
 ATTR_NOSUID = 0x2
@@ -52,7 +51,6 @@ PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -111,9 +109,9 @@ def mount(source: str | None, target: str, kind: str | None, flags: int = 0, dat
     )
 
 
-def umount(target: str, flags: int = MNT_DETACH) -> None:
-    """umount2(2), lazily unless told otherwise."""
-    _check(_libc.umount2(_bytes(target), flags), f"umount {target}")
+def umount(target: str) -> None:
+    """umount2(2), lazily."""
+    _check(_libc.umount2(_bytes(target), _MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
@@ -159,20 +157,20 @@ def move_mount(tree: int, target: int) -> None:
 
 
 def mount_setattr(
-    fd: int, set_flags: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False, users: int = 0
+    fd: int, set_flags: int = 0, propagation: int = 0, recursive: bool = False, users: int = 0
 ) -> None:
     """Change flags or propagation of a mount (of all below it with `recursive`). mount_setattr(2), Linux 5.12.
 
     `users` is the descriptor of the user namespace for ATTR_IDMAP.
     """
-    attr = struct.pack("QQQQ", set_flags, clear, propagation, users)
+    attr = struct.pack("QQQQ", set_flags, 0, propagation, users)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     _check(_libc.syscall(_MOUNT_SETATTR, fd, b"", flags, attr, len(attr)), "mount_setattr")
 
 
-def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+def open_in_root(root: int, path: str, flags: int) -> int:
     """Open `path` as a process with its root at fd `root` would see it: no link leads out. openat2(2), Linux 5.6."""
-    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     return _check(_libc.syscall(_OPENAT2, root, _bytes(path), how, len(how)), f"open {path}")
 
 

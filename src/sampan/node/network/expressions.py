@@ -33,7 +33,6 @@ class Family:
     source_offset: int
     destination_offset: int
     type_id: int  # nft's number of the address type, for `nft list`
-    icmp: int  # protocol number
     port_unreachable: int  # ICMP code
 
     @property
@@ -45,8 +44,8 @@ class Family:
         return 4 if self.words == 1 else 6
 
 
-IPV4 = Family(2, 1, 12, 16, 7, socket.IPPROTO_ICMP, 3)
-IPV6 = Family(10, 4, 8, 24, 8, socket.IPPROTO_ICMPV6, 4)
+IPV4 = Family(2, 1, 12, 16, 7, 3)
+IPV6 = Family(10, 4, 8, 24, 8, 4)
 FAMILIES = (IPV4, IPV6)
 
 
@@ -134,10 +133,10 @@ def compare(register: int, data: bytes, operator: int = EQUAL) -> bytes:
     return _expression("cmp", be32(1, _register(register)), be32(2, operator), _value(3, data))
 
 
-def bitwise(register: int, mask: bytes, xor: bytes = b"") -> bytes:
-    """register = register & mask ^ xor"""
+def bitwise(register: int, mask: bytes) -> bytes:
+    """register = register & mask"""
     place = be32(1, _register(register)) + be32(2, _register(register)) + be32(3, len(mask))
-    return _expression("bitwise", place, _value(4, mask), _value(5, xor or bytes(len(mask))))
+    return _expression("bitwise", place, _value(4, mask), _value(5, bytes(len(mask))))
 
 
 def has_bits(register: int, bits: int) -> bytes:
@@ -156,10 +155,10 @@ def random(register: int, modulus: int, offset: int = 0) -> bytes:
     return _expression("numgen", be32(1, _register(register)), be32(2, modulus), be32(3, 1), be32(4, offset))
 
 
-def lookup(name: str, key: int, result: int | None = None, *, absent: bool = False) -> bytes:
-    """Goes on if the key is in the set (`absent`: is not); a map's value goes to register `result`."""
+def lookup(name: str, key: int, result: int | None = None) -> bytes:
+    """Goes on if the key is in the set; a map's value goes to register `result`."""
     place = be32(3, _register(result)) if result is not None else b""
-    return _expression("lookup", text(1, name), be32(2, _register(key)), place, be32(5, 1) if absent else b"")
+    return _expression("lookup", text(1, name), be32(2, _register(key)), place)
 
 
 def lookup_verdict(name: str, key: int) -> bytes:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sampan.base.clock import Clock
-from sampan.node.network import namespace
 
 _PATIENCE = 5.0  # seconds a caller may take for its request
 Object = Mapping[str, Any]
@@ -43,9 +42,8 @@ def local_endpoints(slices: Iterable[Object], node: str) -> int:
 class HealthChecks:
     """The listeners of one node."""
 
-    def __init__(self, clock: Clock, netns: namespace.Netns | None = None) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._netns = netns
         self._ports: dict[str, int] = {}  # service -> its port
         self._counts: dict[str, int] = {}
         self._servers: dict[int, tuple[str, asyncio.Server]] = {}
@@ -84,8 +82,7 @@ class HealthChecks:
             await self._answer(service, reader, writer)
 
         try:
-            listener = namespace.run_in(self._netns, lambda: _listener(port))
-            self._servers[port] = service, await asyncio.start_server(answer, sock=listener)
+            self._servers[port] = service, await asyncio.start_server(answer, sock=_listener(port))
         except OSError as error:
             return f"healthCheckNodePort {port} cannot be opened: {error.strerror or error}"
         return ""

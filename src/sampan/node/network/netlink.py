@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 ROUTE, NETFILTER = 0, 12  # NETLINK_ROUTE, NETLINK_NETFILTER
 
-REQUEST, MULTI, ACK, ECHO, DUMP_INTERRUPTED = 0x1, 0x2, 0x4, 0x8, 0x10
+REQUEST, ACK, DUMP_INTERRUPTED = 0x1, 0x4, 0x10
 REPLACE, EXCLUSIVE, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 DUMP = 0x300
 
@@ -57,10 +57,6 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 def u8(kind: int, value: int) -> bytes:
     return attribute(kind, bytes((value,)))
-
-
-def u16(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=H", value))
 
 
 def u32(kind: int, value: int) -> bytes:

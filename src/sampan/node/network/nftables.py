@@ -65,7 +65,6 @@ class Set:
     verdicts: bool = False
     dynamic_size: int = 0  # filled by rules, at most so many
     timeout: int = 0  # seconds
-    interval: bool = False
 
     @property
     def key_size(self) -> int:
@@ -176,12 +175,6 @@ class Transaction:
         if spec.timeout:
             flags |= _SET_TIMEOUT
             details += be64(11, spec.timeout * 1000)
-        if spec.interval:
-            flags |= _SET_INTERVAL
-            if len(spec.key) > 1:
-                flags |= _SET_CONCAT
-                fields = [nested(1, be32(1, size)) for _, size in spec.key]
-                details += nested(9, nested(2, *fields))
         head = text(2, spec.name) + be32(3, flags) + be32(4, _type_number(spec.key)) + be32(5, spec.key_size)
         self._add(_NEWSET, CREATE, head, details, be32(10, next(self._ids)))
 
@@ -194,13 +187,6 @@ class Transaction:
 
     def delete_elements(self, name: str, keys: Iterable[bytes]) -> None:
         self._elements(_DELELEM, 0, name, (_element(key) for key in keys))
-
-    def add_ranges(self, name: str, ranges: Iterable[tuple[bytes, bytes]]) -> None:
-        """(first, last) keys of a concatenated interval set."""
-        self._elements(_NEWELEM, CREATE, name, (_element(first, last=last) for first, last in ranges))
-
-    def delete_ranges(self, name: str, ranges: Iterable[tuple[bytes, bytes]]) -> None:
-        self._elements(_DELELEM, 0, name, (_element(first, last=last) for first, last in ranges))
 
     def _elements(self, kind: int, flags: int, name: str, encoded: Iterable[bytes]) -> None:
         todo = iter(encoded)
@@ -215,10 +201,8 @@ def _type_number(fields: Sequence[tuple[int, int]]) -> int:
     return number
 
 
-def _element(key: bytes, value: bytes | None = None, last: bytes = b"") -> bytes:
+def _element(key: bytes, value: bytes | None = None) -> bytes:
     body = attribute(1 | 0x8000, attribute(1, key))
-    if last:
-        body += attribute(10 | 0x8000, attribute(1, last))
     if isinstance(value, Verdict):
         body += attribute(2 | 0x8000, value)
     elif value is not None:

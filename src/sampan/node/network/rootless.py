@@ -203,14 +203,12 @@ class RootlessNetwork:
         *,
         inside: Sequence[str],
         dns_address: str,
-        domain: str = "cluster.local",
-        problem: Callable[[Object, str], None] | None = None,
     ) -> None:
         self._gateway = Gateway(gateway_fd, clock)
         self.uplink = Uplink(self._gateway, inside)
-        self.inbound = Inbound(view, self._gateway, problem=problem)
+        self.inbound = Inbound(view, self._gateway)
         resolvers = Upstream(machine_resolvers(loopback=True), clock, open_udp=self._gateway.udp)
-        self.dns = DnsServer(view, clock, [dns_address], resolvers, domain=domain, networks=inside)
+        self.dns = DnsServer(view, clock, [dns_address], resolvers, networks=inside)
 
     async def start(self) -> None:
         """Raises OSError."""

@@ -181,10 +181,6 @@ def add_address(link: int, cidr: str, scope: int = UNIVERSE) -> Message:
     return _address(_NEWADDR, CREATE | REPLACE, link, cidr, scope, (errno.EEXIST,), lifetimes)
 
 
-def delete_address(link: int, cidr: str) -> Message:
-    return _address(_DELADDR, 0, link, cidr, UNIVERSE, (errno.EADDRNOTAVAIL, errno.ENODEV))
-
-
 def _route_body(route: Route, scope: int, kind: int, flags: int = 0) -> bytes:
     network = ipaddress.ip_network(route.destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
@@ -220,11 +216,6 @@ def add_route(
     if metric:
         body += u32(6, metric)
     return Message(_NEWROUTE, CREATE | REPLACE, body, f"route to {destination}")
-
-
-def unreachable_route(destination: str) -> Message:
-    body = _route_body(Route(destination), UNIVERSE, _UNREACHABLE)
-    return Message(_NEWROUTE, CREATE | REPLACE, body, f"unreachable route to {destination}")
 
 
 def delete_route(route: Route) -> Message:

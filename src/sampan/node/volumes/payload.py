@@ -53,11 +53,11 @@ def build(
     if "configMap" in volume:
         source = volume["configMap"]
         mode = source.get("defaultMode", _MODE)
-        return _from_object(pod, "configmaps", source.get("name", ""), source, found, mode)
+        return _from_object("configmaps", source.get("name", ""), source, found, mode)
     if "secret" in volume:
         source = volume["secret"]
         mode = source.get("defaultMode", _MODE)
-        return _from_object(pod, "secrets", source.get("secretName", ""), source, found, mode)
+        return _from_object("secrets", source.get("secretName", ""), source, found, mode)
     if "downwardAPI" in volume:
         source = volume["downwardAPI"]
         return _downward(pod, source, source.get("defaultMode", _MODE), allocatable)
@@ -72,10 +72,10 @@ def _projected(
     for source in projected.get("sources") or ():
         if "configMap" in source:
             part = source["configMap"]
-            files |= _from_object(pod, "configmaps", part.get("name", ""), part, found, mode)
+            files |= _from_object("configmaps", part.get("name", ""), part, found, mode)
         elif "secret" in source:
             part = source["secret"]
-            files |= _from_object(pod, "secrets", part.get("name", ""), part, found, mode)
+            files |= _from_object("secrets", part.get("name", ""), part, found, mode)
         elif "downwardAPI" in source:
             files |= _downward(pod, source["downwardAPI"], mode, allocatable)
         elif "serviceAccountToken" in source:
@@ -103,7 +103,7 @@ def _optional(source: Object) -> bool:
     return bool(source.get("optional"))
 
 
-def _from_object(pod: Object, resource: str, name: str, source: Object, found: Mapping, mode: int) -> Payload:
+def _from_object(resource: str, name: str, source: Object, found: Mapping, mode: int) -> Payload:
     obj = found.get((resource, name))
     kind = "configmap" if resource == "configmaps" else "secret"
     if obj is None:

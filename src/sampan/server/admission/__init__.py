@@ -6,8 +6,6 @@ nothing is awaited between it and the append. Source: Kubernetes documentation, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sampan.server.admission import (
     certificates,
     claim_resize,
@@ -61,9 +59,8 @@ DEFAULT: tuple[Plugin, ...] = (
 class Admission:
     """The chain. `admit` does all of it; a server that validates objects in between calls `mutate` and `judge`."""
 
-    def __init__(self, context: Context, plugins: Sequence[Plugin] = DEFAULT) -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
-        self._plugins = tuple(plugins)
         self._steps: dict[tuple[str, str, str], tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
 
     async def admit(self, attrs: Attrs) -> None:
@@ -90,7 +87,7 @@ class Admission:
         key = (attrs.op, attrs.row.name, attrs.subresource)
         steps = self._steps.get(key)
         if steps is None:
-            asked = [p for p in self._plugins if p.concerns(*key)]
+            asked = [p for p in DEFAULT if p.concerns(*key)]
             steps = self._steps[key] = (
                 tuple(p.admit for p in asked if p.admit),
                 tuple(p.validate for p in asked if p.validate),
