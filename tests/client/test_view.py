@@ -182,6 +182,28 @@ async def test_everything_includes_what_is_defined_later(client, clock, ids, ser
     await view.stop()
 
 
+async def test_a_kind_that_cannot_be_read_keeps_nobody_waiting(client, clock, ids, server):
+    from sampan.api.registry import Resource
+    from sampan.api.status import internal
+
+    def broken(request):
+        if request.path.endswith("/boats"):
+            raise internal("conversion webhook failed")
+
+    boats = Resource("sea.io", "v1", "Boat", "boats", True)
+    server.registry.add(boats)
+    await client.create(boats, {"metadata": {"name": "sampan", "namespace": "harbour"}})
+    server.refuse = broken
+    view = CachedView(client, ["pods", "*"], clock=clock, ids=ids)
+    await view.start()
+    assert view.unseen() == ["boats.sea.io"]
+    server.refuse = lambda request: None
+    await clock.advance(60)
+    assert view.unseen() == []
+    assert [r for r, _ in view.contents("harbour")] == ["boats.sea.io"]
+    await view.stop()
+
+
 async def test_who_set_which_field_is_not_shown(view, client, clock):
     await view.start()
     written = pod("a")

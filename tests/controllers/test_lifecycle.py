@@ -300,6 +300,20 @@ def test_finished_jobs_go_after_their_ttl():
     assert w.list("jobs.batch") == []
 
 
+def test_a_namespace_stays_while_a_kind_in_it_cannot_be_read():
+    w = World(*namespace.rules())
+    w.unseen = lambda: ["boats.sea.io"]
+    w.put("namespaces", {"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}})
+    w.change("namespaces", "x", {"metadata": {"deletionTimestamp": rfc3339(START)}}, "")
+    w.settle()
+    failure = meta.condition(w.get("namespaces", "x"), "NamespaceDeletionContentFailure")
+    assert (failure["status"], failure["reason"]) == ("True", "ContentDeletionFailed")
+    assert "boats.sea.io" in failure["message"]
+    w.unseen = lambda: []
+    w.settle()
+    assert w.list("namespaces") == []
+
+
 def test_pods_of_a_namespace_go_before_anything_else():
     w = World(*namespace.rules())
     w.put("namespaces", {"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}})

@@ -70,6 +70,9 @@ class World:
     def dependents(self, uid: str) -> list[tuple[str, Object]]:
         return [(r, o) for r in sorted(self.objects) for o in self.list(r) if meta.owned_by(o, uid)]
 
+    def unseen(self) -> list[str]:
+        return []
+
     def contents(self, namespace: str) -> list[tuple[str, Object]]:
         return [(r, o) for r in sorted(self.objects) for o in self.list(r, namespace)]
 

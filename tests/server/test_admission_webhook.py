@@ -129,6 +129,12 @@ async def test_mutation_warnings_and_order(hooks):
     assert attrs.warnings == ["careful"]
 
 
+async def test_unknown_fields_that_a_patch_adds_are_dropped(hooks):
+    hooks.add(kind="Mutating", answer=patch({"op": "add", "path": "/nope", "value": {"k": "v"}}))
+    obj, _ = await hooks.submit()
+    assert "nope" not in obj
+
+
 async def test_reinvocation_after_a_later_change(hooks):
     count = {"op": "add", "path": "/metadata/labels/seen", "value": "yes"}
     hooks.add("a.test", "Mutating", patch(count), reinvocationPolicy="IfNeeded")

@@ -146,6 +146,52 @@ async def test_logs_and_exec_are_asked_of_the_pods_node(ready):
     ]
 
 
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+
+
+async def _refused_when(api, resource, operation, expression):
+    """A policy whose message is a refusal of what `expression` holds of."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": [resource]}
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": f"!({expression})", "message": "not here"}],
+    }
+    await api.ok("POST", POLICIES, {"metadata": {"name": "p"}, "spec": spec})
+    bound = {"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}}
+    await api.ok("POST", POLICIES.replace("policies", "policybindings"), bound)
+    await api.clock.settle()
+
+
+@pytest.mark.parametrize(
+    ("asked", "expression"),
+    [
+        ("attach?stdin=true&container=c", "object.stdin && object.container == 'c' && !has(object.tty)"),
+        ("exec?command=ls&command=-l&stdout=1", "object.command == ['ls', '-l'] && object.stdout"),
+        ("portforward?ports=80", "object.ports == [80]"),
+        ("proxy/a/b", "object.path == '/a/b'"),
+    ],
+)
+async def test_policies_see_the_options_of_a_connection(full, asked, expression):
+    nodes = await _reachable(full)
+    await _bind(full)
+    subresource = asked.partition("?")[0].partition("/")[0]
+    await _refused_when(full, f"pods/{subresource}", "CONNECT", f"oldObject == null && {expression}")
+    status, answer = await full.call("POST", f"{PODS}/p/{asked}")
+    assert (status, "not here" in answer["message"], nodes.asked) == (422, True, [])
+
+
+async def test_policies_are_asked_about_an_eviction_not_about_its_deletion(full):
+    await _pod(full)
+    await _refused_when(full, "pods", "DELETE", "true")
+    assert (await full.call("DELETE", f"{PODS}/p"))[0] == 422
+    await full.ok("POST", f"{PODS}/p/eviction", {"metadata": {"name": "p"}})
+    await _pod(full)
+    await full.ok("DELETE", f"{POLICIES}/p")
+    await full.ok("DELETE", POLICIES.replace("policies", "policybindings") + "/b")
+    await _refused_when(full, "pods/eviction", "CREATE", "request.kind.kind == 'Eviction'")
+    assert (await full.call("POST", f"{PODS}/p/eviction", {"metadata": {"name": "p"}}))[0] == 422
+
+
 async def _reachable(api):
     """A pod with an address, and what asks it."""
     nodes = api.server.nodes = Nodes()

@@ -6,7 +6,7 @@ by side; a failed phase stops the plan, and the key is tried again on fresh stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -169,6 +169,10 @@ class View(Protocol):
 
     def contents(self, namespace: str) -> Pairs:
         """(GroupResource, object) of everything in a namespace, custom resources included; metadata suffices."""
+        ...
+
+    def unseen(self) -> Sequence[str]:
+        """Namespaced resources that cannot be read (custom ones whose conversion fails): `contents` does not show them."""
         ...
 
     def indexed(self, resource: str, index: str, value: str) -> Objects:

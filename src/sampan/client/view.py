@@ -55,7 +55,12 @@ class _Stream:
         self.scope = scope
         self.since = ""  # "": begin with everything there is
         self.synced = asyncio.Event()
+        self.answered = asyncio.Event()  # synced, or one of "*" that cannot be read: it keeps nobody waiting
         self.task: asyncio.Task[None] | None = None
+
+    def complete(self) -> None:
+        self.synced.set()
+        self.answered.set()
 
 
 class CachedView:
@@ -106,8 +111,9 @@ class CachedView:
         await self.synced()
 
     async def synced(self) -> None:
+        """Returns when everything has been seen, but for kinds of "*" that cannot be read: see `unseen`."""
         for stream in list(self._streams.values()):
-            await stream.synced.wait()
+            await stream.answered.wait()
 
     async def stop(self) -> None:
         tasks = [stream.task for stream in self._streams.values() if stream.task]
@@ -137,7 +143,7 @@ class CachedView:
             stream.task.cancel()
         for entry in list(stream.table.within(None)):
             self._remove(stream, entry)
-        stream.synced.set()
+        stream.complete()
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -169,6 +175,10 @@ class CachedView:
                     stream.since = ""
                 elif error.code != 404 or self._client.knows(resource):
                     log.warning("watch of %s: %s", resource, error.message)
+                    if (
+                        resource not in self._wanted
+                    ):  # a custom kind whose webhook is gone must not stop all the others
+                        stream.answered.set()
             except (OSError, EOFError, TimeoutError) as error:
                 log.info("watch of %s ended: %r", resource, error)
             except Exception:
@@ -203,7 +213,7 @@ class CachedView:
                         if listed is not None and _INITIAL_END in (obj["metadata"].get("annotations") or {}):
                             self._prune(stream, listed, revision)
                             listed = None
-                            stream.synced.set()
+                            stream.complete()
                     elif kind == "DELETED":
                         self._deleted(stream, obj, revision)
                     else:
@@ -322,6 +332,14 @@ class CachedView:
 
     def owned(self, resource: str, uid: str) -> Objects:
         return self._decoded(self._table(resource).owned(uid))
+
+    def unseen(self) -> Sequence[str]:
+        waiting = {r for r, s in self._streams.items() if s.answered.is_set() and not s.synced.is_set()}
+        return (
+            sorted({row.name for row in self._client.rows() if row.name in waiting and row.namespaced})
+            if waiting
+            else []
+        )
 
     def indexed(self, resource: str, index: str, value: str) -> Objects:
         return self._decoded(self._table(resource).indexed(index, value))

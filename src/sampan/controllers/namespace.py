@@ -7,6 +7,7 @@ Namespace v1 (status.conditions), "Automatic deletion": conditions say what stil
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from sampan.api import meta
 from sampan.client.plan import Delete, Key, Object, Plan, Update, View, by_metadata
@@ -35,7 +36,7 @@ _UNHELD = (
     "All content-preserving finalizers finished",
 )
 _BATCH = 500
-_AGAIN = 5.0  # seconds until other servers are asked again
+_AGAIN = 5.0  # seconds until other servers, or kinds that could not be read, are looked at again
 
 
 def rules() -> list[Rule]:
@@ -61,6 +62,7 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     name = meta.name(namespace)
     everything = view.contents(name)
     contents = [(r, o) for r, o in everything if r == "pods"] or everything
+    unseen = view.unseen()
     elsewhere: Object = {}
     if not everything and _others(view):
         read = ("effect:aggregated", name, "")
@@ -68,7 +70,7 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
             plan.reads = [read]
             return plan
         elsewhere = view.fetched[read] or {}
-    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, elsewhere, now)))
+    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, elsewhere, unseen, now)))
     doomed = [
         Delete(r, meta.name(o), name, uid=meta.uid(o), propagation="Background")
         for r, o in contents
@@ -85,6 +87,9 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     if elsewhere.get("remaining") or elsewhere.get("failed"):
         plan.why = "waits for what other servers have in it"
         return plan.requeue(_AGAIN)
+    if unseen:
+        plan.why = f"cannot tell whether there are {', '.join(unseen)} in it"
+        return plan.requeue(_AGAIN)
     left = [f for f in finalizers if f != "kubernetes"]
     plan.why = "is empty"
     plan.then(
@@ -98,10 +103,16 @@ def _others(view: View) -> bool:
     return any(service["spec"].get("service") for service in view.list("apiservices.apiregistration.k8s.io"))
 
 
-def _status(namespace: Object, remaining: list[tuple[str, Object]], elsewhere: Object, now: float) -> Object:
+def _status(
+    namespace: Object,
+    remaining: list[tuple[str, Object]],
+    elsewhere: Object,
+    unseen: Sequence[str],
+    now: float,
+) -> Object:
     counted = Counter(r for r, _ in remaining) + Counter(elsewhere.get("remaining"))
     held = Counter(f for _, o in remaining for f in o["metadata"].get("finalizers") or ())
-    content, finalizers, discovery = _GONE, _UNHELD, _DISCOVERY
+    content, finalizers, discovery, deleting = _GONE, _UNHELD, _DISCOVERY, _DELETING
     state = {"NamespaceContentRemaining": "False", "NamespaceFinalizersRemaining": "False"}
     if failed := elsewhere.get("failed"):
         text = "unable to retrieve the complete list of server APIs: " + ", ".join(failed)
@@ -111,6 +122,12 @@ def _status(namespace: Object, remaining: list[tuple[str, Object]], elsewhere: O
             f"Discovery failed for some groups, {len(failed)} failing: {text}",
         )
         state[_DISCOVERY[0]] = "True"
+    if unseen:
+        text = (
+            f"Failed to delete all resource types, {len(unseen)} remaining: cannot list {', '.join(unseen)}"
+        )
+        deleting = (_DELETING[0], "ContentDeletionFailed", text)
+        state[_DELETING[0]] = "True"
     if counted:
         some = ", ".join(f"{_dotted(r)} has {n} resource instances" for r, n in sorted(counted.items()))
         content = (_GONE[0], "SomeResourcesRemain", f"Some resources are remaining: {some}")
@@ -124,7 +141,7 @@ def _status(namespace: Object, remaining: list[tuple[str, Object]], elsewhere: O
         )
         state[_UNHELD[0]] = "True"
     conditions = list(namespace.get("status", {}).get("conditions") or ())
-    for kind, reason, message in (discovery, _PARSING, _DELETING, content, finalizers):
+    for kind, reason, message in (discovery, _PARSING, deleting, content, finalizers):
         conditions = _set(conditions, kind, state.get(kind, "False"), reason, message, now)
     return {"phase": "Terminating", "conditions": conditions}
 

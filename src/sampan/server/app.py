@@ -325,6 +325,7 @@ class Server:
         *,
         name: str = "",
         namespace: str | None = None,
+        shape: Resource | None = None,
     ) -> Attrs | None:
         """The part of admission that may change `obj`, in place. Raises ApiError. For `judge` later."""
         if self.admission is None:
@@ -341,6 +342,7 @@ class Server:
             call.user,
             bool(getattr(options, "dry_run", False)),
             options,
+            shape=shape,
         )
         await self.admission.mutate(attrs)
         return attrs

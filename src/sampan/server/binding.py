@@ -33,7 +33,7 @@ async def bind(call: Call) -> Response:
         )
     target = binding.get("target") or {}
     _check_target(target, name)
-    await call.server.admit(call, "CREATE", binding, None, options, name=name)
+    await call.server.admit(call, "CREATE", binding, None, options, name=name, shape=BINDING)
     pods = call.server.registry.get("pods")
     assert pods is not None
     call.row = pods

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
+from sampan.api.registry import Resource
+from sampan.api.resources import subresource
 from sampan.api.status import ApiError, FieldError, bad_request, internal, invalid, invalid_value, not_found
 from sampan.base import hostport
 from sampan.client.messages import Request, Response
@@ -75,7 +77,7 @@ async def stream(call: Call) -> Response:
     node = (pod.get("spec") or {}).get("nodeName")
     if not node:
         raise bad_request(f"pod {info.name} does not have a host assigned")
-    await call.server.admit(call, "CONNECT", None, pod)
+    await _admit(call)
     if info.subresource == "portforward":
         ports = [("port", p) for p in info.query.get("ports", ())]
         return await _ask(call, node, call.request.method, f"/portForward/{where}", urlencode(ports))
@@ -85,6 +87,25 @@ async def stream(call: Call) -> Response:
             params.append((name, "1"))
     path = f"/{info.subresource}/{where}/{container}"
     return await _ask(call, node, call.request.method, path, urlencode(params))
+
+
+async def _admit(call: Call) -> None:
+    """Ask admission. What it sees are the request's options, as an object of their own kind. Raises ApiError."""
+    info = call.info
+    kind = subresource(call.row, info.subresource)
+    shape = Resource(kind.group, kind.version, kind.kind, "", True)
+    options: Object = {"kind": shape.kind, "apiVersion": shape.api_version}
+    if info.subresource == "proxy":
+        options["path"] = info.tail
+    elif info.subresource == "portforward":
+        options["ports"] = [int(p) for p in info.query.get("ports", ()) if p.isdigit()]
+    else:
+        options |= {k: True for k in ("stdin", "stdout", "stderr", "tty") if is_true(info.query.get(k))}
+        if container := info.first("container"):
+            options["container"] = container
+    if info.subresource == "exec":
+        options["command"] = list(info.query.get("command", ()))
+    await call.server.admit(call, "CONNECT", options, None, shape=shape)
 
 
 def _pod(call: Call) -> Object:
@@ -143,6 +164,7 @@ async def node_proxy(call: Call) -> Response:
     name = info.name.split(":")[-2] if info.name.count(":") == 2 else info.name.partition(":")[0]
     if call.server.store.get("nodes", name) is None:
         raise not_found("", "nodes", name)
+    await _admit(call)
     return await _ask(call, name, call.request.method, info.tail or "/", call.request.query)
 
 
@@ -154,6 +176,7 @@ async def pod_proxy(call: Call) -> Response:
     address = (pod.get("status") or {}).get("podIP")
     if not address:
         raise bad_request("address not allowed")
+    await _admit(call)
     number = _pod_port(pod, port)
     return await _forward(call, scheme, address, number)
 
@@ -191,6 +214,7 @@ async def service_proxy(call: Call) -> Response:
     wanted = [p for p in ports if port in (p.get("name", ""), str(p.get("port")))] if port else ports[:1]
     if not wanted:
         raise ApiError(503, "ServiceUnavailable", f'no service port "{port}" found for service "{name}"')
+    await _admit(call)
     for address, number in _endpoints(call, name, wanted[0].get("name") or ""):
         return await _forward(call, scheme, address, number)
     raise ApiError(503, "ServiceUnavailable", f'no endpoints available for service "{call.info.name}"')

@@ -80,9 +80,12 @@ def options_of(call: Call) -> DeleteOptions:
 
 
 async def delete_object(
-    call: Call, name: str, options: DeleteOptions, namespace: str | None = None
+    call: Call, name: str, options: DeleteOptions, namespace: str | None = None, *, admitted: bool = False
 ) -> tuple[Object, bool]:
-    """(the object as it is now or was last, whether it is gone). Starts again when the object moved meanwhile."""
+    """(the object as it is now or was last, whether it is gone). Starts again when the object moved meanwhile.
+
+    `admitted`: admission was asked about something else that comes to this deletion.
+    """
     row, server = call.row, call.server
     namespace = call.info.namespace if namespace is None else namespace
     key = objects.key_of(row, namespace, name)
@@ -96,7 +99,8 @@ async def delete_object(
         if begun is not None and old["metadata"]["uid"] != begun["metadata"]["uid"]:
             break  # another object of that name already
         _check_preconditions(row, name, old, options)
-        await server.admit(call, "DELETE", None, old, options, name=name, namespace=namespace)
+        if not admitted:
+            await server.admit(call, "DELETE", None, old, options, name=name, namespace=namespace)
         try:
             new, base, removable = await _begin(call, key, latest, seen, old, options)
             if not removable:

@@ -41,6 +41,7 @@ async def evict(call: Call) -> Response:
     item = call.server.store.get("pods", f"{info.namespace}/{info.name}")
     if item is None:
         raise not_found("", "pods", info.name)
+    await call.server.admit(call, "CREATE", eviction, None, options, shape=EVICTION)
     pod = orjson.loads(item.value)
     if _counts(pod):
         await _spend(call, pod, dry_run)
@@ -48,7 +49,7 @@ async def evict(call: Call) -> Response:
         await _announce(call, wanted)
     wanted.dry_run = dry_run
     info.subresource = ""
-    await delete.delete_object(call, info.name, wanted)
+    await delete.delete_object(call, info.name, wanted, admitted=True)
     status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
     return respond.obj(call, status, 201)
 

@@ -52,7 +52,7 @@ async def _token(call: Call) -> Response:
     options = write_options(call.info.query, "CreateOptions")
     row = _row("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests")
     obj = decode.body(call, row, options.validation)
-    await call.server.admit(call, "CREATE", obj, None, options)
+    await call.server.admit(call, "CREATE", obj, None, options, shape=row)
     answer = call.server.tokens.request(obj, call.info.namespace, call.info.name)
     return respond.obj(call, answer, 201)
 

@@ -34,6 +34,7 @@ class Attrs:
     options: Any = None
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)  # for the audit log
+    shape: Resource | None = None  # what `obj` is where it is no object of `row`: PodExecOptions, an Eviction
     left: dict[tuple[str, str], bytes] = field(default_factory=dict)  # mutating policy, binding -> its object
 
     def shown_name(self) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from sampan.api import defaults
+from sampan.api import fields
 from sampan.api.registry import Resource
-from sampan.server import conversion, convert
+from sampan.server import conversion, convert, decode
 from sampan.server.admission.attrs import CONNECT, Attrs, Context
 from sampan.server.reviews import user_info
 
@@ -21,11 +21,12 @@ Object = dict[str, Any]
 
 def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
     """The AdmissionRequest for a webhook of `row`'s version, but for its objects."""
+    kind, asked = attrs.shape or row, attrs.shape or attrs.row
     request: Object = {
         "uid": uid,
-        "kind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "kind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
         "resource": {"group": row.group, "version": row.version, "resource": row.plural},
-        "requestKind": {"group": attrs.row.group, "version": attrs.row.version, "kind": attrs.row.kind},
+        "requestKind": {"group": asked.group, "version": asked.version, "kind": asked.kind},
         "requestResource": {
             "group": attrs.row.group,
             "version": attrs.row.version,
@@ -72,9 +73,12 @@ def _options(attrs: Attrs) -> Object | None:
 
 
 def replace(attrs: Attrs, obj: Object) -> None:
-    """In place: the request's object becomes this one, with defaults for what it does not say."""
+    """In place: the request's object becomes this one, without unknown fields, with defaults for what it does not say."""
     assert attrs.obj is not None
-    if not attrs.row.custom:
-        defaults.apply_defaults(attrs.row, obj)
+    row = attrs.shape or attrs.row
+    node = decode.node_of(row)
+    if node is not None:
+        obj, _ = fields.normalize(obj, node, strict=False)
+    decode.default(row, obj, node)
     attrs.obj.clear()
     attrs.obj.update(obj)
