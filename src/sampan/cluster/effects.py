@@ -1,4 +1,5 @@
-"""What controllers cannot do by writing objects: sign certificates, make and remove volumes' directories on this machine.
+"""What controllers cannot do by writing objects: sign certificates and tokens, make and remove volumes'
+directories on this machine.
 
 Each effect is called by the runner with (namespace, name) of an object and answers a JSON value, {"error": text} when it
 could not; it may be called again for the same object.
@@ -14,9 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sampan.api import meta
 from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.client.execute import Effect
+from sampan.server.lookup import Lookup
+from sampan.server.tokens import TokenIssuer
 
 Object = dict[str, Any]
 CSRS = "certificatesigningrequests.certificates.k8s.io"
@@ -68,6 +72,20 @@ def _refusal(spec: Object, csr: bytes) -> str:
     if groups != ("system:nodes",):
         return "organization is not system:nodes"
     return "" if name.startswith("system:node:") else "subject common name does not begin with system:node:"
+
+
+def account_tokens(issuer: TokenIssuer, lookup: Lookup) -> Effect:
+    """`token`: what the Secret of that name, of type kubernetes.io/service-account-token, is to hold."""
+
+    async def make(namespace: str, name: str) -> Object:
+        secret = lookup.get("secrets", f"{namespace}/{name}")
+        owner = meta.annotations(secret).get("kubernetes.io/service-account.name", "") if secret else ""
+        account = lookup.get("serviceaccounts", f"{namespace}/{owner}")
+        if account is None:
+            return {"error": "the Secret or its ServiceAccount is gone"}
+        return {"token": base64.b64encode(issuer.legacy(account, name).encode()).decode()}
+
+    return make
 
 
 def volumes(directory: Path) -> dict[str, Effect]:

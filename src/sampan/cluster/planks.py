@@ -41,7 +41,10 @@ _OF_THE_SERVER = (
     "ipallocator-repair-controller",
     "sampan-places",
 )
+# Controllers that act as kube-controller-manager itself in the original, not as a service account of their own.
+_OF_THE_MANAGER = ("serviceaccount-token-controller",)
 MASTERS = User("system:apiserver", ("system:masters", "system:authenticated"))
+MANAGER = User("system:kube-controller-manager", ("system:authenticated",))
 SCHEDULER = User("system:kube-scheduler", ("system:authenticated",))
 
 
@@ -108,6 +111,8 @@ class ControlPlane:
         name = name.partition("/")[0]
         if name in _OF_THE_SERVER:
             return self.client(agent=name)
+        if name in _OF_THE_MANAGER:
+            return self.client(MANAGER, "kube-controller-manager")
         user = account_user("kube-system", name)
         return self.client(User(user.name, (*user.groups, "system:authenticated")), "kube-controller-manager")
 
@@ -164,8 +169,9 @@ class ControlPlane:
     def _effects(self) -> dict[str, Effect]:
         found = {**self.options.volume_effects, "apiservice": self.server.aggregator.check}
         found["aggregated"] = self.server.aggregator.empty
+        lookup = self.server.lookup
+        found["token"] = effects.account_tokens(self.server.tokens, lookup)
         if self.options.signer:
-            lookup = self.server.lookup
             found["sign"] = effects.signer(
                 self.options.signer, lambda name: lookup.get(effects.CSRS, name), self.clock
             )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sampan.api.registry import Registry
 
 from . import (
+    account_tokens,
     aggregation,
     apiservice,
     bootstrap_signer,
@@ -79,6 +80,7 @@ def build(config: Config) -> list[Rule]:
         *eviction.rules(),
         *podgc.rules(),
         *identity.rules(config.cluster_ca),
+        *account_tokens.rules(config.cluster_ca),
         *bootstrap_signer.rules(),
         *aggregation.rules(),
         *ttl.rules(),
