@@ -23,6 +23,7 @@ from sampan.cli.main import main
         (["down", "--name", "../x"], "'../x' is not a name"),
         (["up", "--port", "65536"], "'65536' is not a port"),
         (["fly"], "invalid choice: 'fly'"),
+        (["up", "--fly"], "unrecognized arguments: --fly; see sampan up -h"),
     ],
 )
 def test_what_makes_no_sense_is_refused(words, says, capsys):
@@ -34,6 +35,24 @@ def test_what_makes_no_sense_is_refused(words, says, capsys):
 def test_without_words_it_says_what_there_is(capsys):
     assert main([]) == 0
     assert "make the cluster, or bring it back" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["status"], ["logs"], ["logs", "node-1"], ["node", "stop", "node-1"]])
+def test_a_cluster_that_is_not_there_is_told_with_those_that_are(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("sampan.cluster.paths.default_data_root", lambda: tmp_path)
+    assert main([*words, "--name=away"]) == 1
+    assert capsys.readouterr().err == (
+        f"sampan: there is no such cluster: {tmp_path}/clusters/away holds none\n  Make one: sampan up\n"
+    )
+    (tmp_path / "clusters/here").mkdir(parents=True)
+    (tmp_path / "clusters/here/cluster.json").write_text("{}")
+    assert main([*words, "--name=away"]) == 1
+    assert "There are others: --name here" in capsys.readouterr().err
+
+
+def test_a_backup_that_is_not_there_is_named(capsys, tmp_path):
+    assert main(["restore", f"{tmp_path}/none"]) == 1
+    assert capsys.readouterr().err == f"sampan: cannot read {tmp_path}/none: No such file or directory\n"
 
 
 def test_a_failure_of_the_system_is_a_sentence(capsys, tmp_path):

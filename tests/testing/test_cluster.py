@@ -172,6 +172,8 @@ async def test_unknown_kinds_and_settings_are_refused():
             await cluster.apply({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "b"}})
         with pytest.raises(ApiError, match='resource type "boats"'):
             await cluster.list("boats")
+    with pytest.raises(TypeError, match="no setting 'node'; is 'nodes' meant?"):
+        Cluster(node=3)
     with pytest.raises(TypeError, match="boats"):
         Cluster(boats=3)
 

@@ -124,7 +124,8 @@ def _parts(path: Path) -> Iterator[bytes]:
             while part := source.read(_PART):
                 yield part
     except (OSError, EOFError) as error:
-        raise SampanError(f"cannot read {path}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise SampanError(f"cannot read {path}: {why}") from None
 
 
 async def _send(client: Client, path: Path) -> dict[str, Any]:

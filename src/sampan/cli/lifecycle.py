@@ -104,12 +104,15 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
+    from sampan.cluster import config as configs
+
     paths = _paths(arguments)
     path: Path = paths.log(arguments.process)
     try:
         with open(path, errors="replace") as file:
             lines = collections.deque(file, maxlen=max(arguments.lines, 0))
     except FileNotFoundError:
+        configs.load(paths.config)
         known = ", ".join(sorted(p.stem for p in paths.logs.glob("*.log"))) or "none"
         raise SampanError(f"{arguments.process} has no log", f"Logs there are: {known}") from None
     sys.stdout.writelines(lines)

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from sampan import __version__
 from sampan.base.errors import SampanError
 
 _ELSEWHERE = "It may belong to another user, or lie where nothing can be written."
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         prog="sampan",
         description="A complete Kubernetes in Python: one command, and a cluster stands on this machine.",
     )
+    top.add_argument("--version", action="version", version=f"sampan {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--name", type=_name, default="default", help="which cluster (default: %(default)s)")
     common.add_argument("--data-dir", metavar="DIR", help="where the cluster keeps its data")
@@ -250,10 +252,12 @@ def _image(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. A failure is a sentence and a hint, never a traceback."""
     grammar, words = parser(), sys.argv[1:] if argv is None else argv
-    if not words:
+    if not words or list(words) == ["help"]:
         grammar.print_help()
         return 0
-    arguments = grammar.parse_args(words)
+    arguments, unknown = grammar.parse_known_args(words)
+    if unknown:
+        grammar.error(f"unrecognized arguments: {' '.join(unknown)}; see sampan {arguments.verb} -h")
     module, function = arguments.command.split(":")
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # the launcher's, while nothing is begun

@@ -12,6 +12,7 @@ pytest-asyncio (`asyncio_mode = "auto"`) a test is an async function, and nothin
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict, Unpack
@@ -31,7 +32,6 @@ from sampan.cluster import debug
 from sampan.cluster.planks import ControlPlane, Options
 from sampan.controllers import Rule, Timing
 from sampan.node.simulated_node import SimulatedNode, pod_range
-from sampan.server.proxy import NodeConnector
 from sampan.store.memory import MemoryStore
 from sampan.store.protocol import Change
 from sampan.testing import console
@@ -60,7 +60,6 @@ class Settings(TypedDict, total=False):
     rules: Sequence[Rule]
     timing: Timing
     toleration_seconds: int
-    nodes: NodeConnector | None
     controllers: bool
     scheduler: bool
 
@@ -85,7 +84,12 @@ class Cluster:
     def __init__(
         self, nodes: int = 1, *, seed: int = 1, history: bool = False, **settings: Unpack[Settings]
     ) -> None:
-        """`history`: keep every write in `writes` (tests of determinism, of what an operator did)."""
+        """`history`: keep every write in `writes` (tests of determinism, of what an operator did).
+
+        Raises TypeError for a setting that there is not.
+        """
+        for name in settings.keys() - Settings.__annotations__.keys():
+            raise TypeError(f"Cluster() has no setting {name!r}{_meant(name)}")
         self.clock = VirtualClock()
         self.ids = Ids(seed)
         self.writes: list[Write] = []
@@ -95,11 +99,11 @@ class Cluster:
         self._runners: list[Runner] = []
         defaults: Settings = {
             "token_key": pki.fixed_key(),
-            "nodes": SimulatedConnector(self.nodes),
             "load_balancer_pool": "10.97.255.0/24",
             "volumes": "/var/lib/sampan/volumes",
         }
-        self.plane = ControlPlane(self.store, self.clock, self.ids, Options(**{**defaults, **settings}))
+        options = Options(nodes=SimulatedConnector(self.nodes), **{**defaults, **settings})
+        self.plane = ControlPlane(self.store, self.clock, self.ids, options)
 
     async def __aenter__(self) -> Self:
         await self.plane.start()
@@ -247,6 +251,13 @@ class Cluster:
             verb = "create" if change.previous is None else "update"
             write = Write(self.clock.now(), verb, bucket, change.key, change.item.value)
         self.writes.append(write)
+
+
+def _meant(name: str) -> str:
+    """What to say to somebody who wrote `node` for `nodes`."""
+    known = ["nodes", "seed", "history", *Settings.__annotations__]
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; is {close[0]!r} meant?" if close else f"; there are {', '.join(known)}"
 
 
 def _parsed(objects: Iterable[Object | str]) -> Iterable[Object]:
