@@ -72,13 +72,14 @@ def spawn(tmp_path):
 def test_a_node_has_namespaces_of_its_own(spawn, fresh):
     seen = []
     node = spawn(
-        "echo $$ $(hostname) $(ls /sys/class/net /proc/1/comm); cat /proc/1/comm; exec sleep 1000",
+        "echo $$ $(hostname) $(ls /sys/class/net /proc/1/comm); cat /proc/sys/kernel/pid_max /proc/1/comm; exec sleep 1000",
         connect=seen.append,
         fresh=fresh,
     )
     assert seen == [node.pid]
     output = eventually(lambda: (text := (node.run / "log").read_text()).endswith("sampan-node\n") and text)
     assert output.startswith("3 node-1 ")
+    assert output.splitlines()[-2] == Path("/proc/sys/kernel/pid_max").read_text().strip()
     for kind in ("pid", "mnt", "net", "uts", "ipc"):
         assert os.readlink(f"/proc/{node.pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
     assert init.NodeProcess.find(str(node.run / "init.pid")).pid == node.pid

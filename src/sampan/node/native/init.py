@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sampan.node.native import cgroups, sandbox, syscalls, zygote
 
+_PID_MAX = "/proc/sys/kernel/pid_max"
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 10.0  # seconds before a restart of something that keeps dying
 _SETTLED = 10.0  # seconds it must have lived for the delay to start over
 
@@ -129,6 +130,7 @@ def spawn_node(
         "grace": grace,
         "netns": netns,
         "parent": os.getpid() if die_with_parent else 0,
+        "pid_max": _read(_PID_MAX),
     }
     if fresh is None:
         fresh = len(os.listdir("/proc/self/task")) > 1
@@ -236,7 +238,11 @@ def _report(channel: socket.socket, error: BaseException) -> None:
 
 
 def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
+    return _read("/proc/sys/kernel/random/boot_id")
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
         return file.read().strip()
 
 
@@ -268,6 +274,10 @@ def _prepare(config: dict) -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
+    try:  # since Linux 6.14 a namespace has a number of its own, which promises more than there are
+        syscalls.write_file(_PID_MAX, config["pid_max"])
+    except OSError:
+        pass
     socket.sethostname(config["name"])
     if config["netns"] == "new":
         sandbox.loopback_up()
