@@ -92,6 +92,7 @@ class Housekeeping:
         )
         seen = self._seen[threshold.signal]
         if resource in ("ephemeral-storage", "inodes"):
+            await getattr(self._kit.runtime, "reclaim", _nothing)()
             await self._collect_images(reclaim=max(threshold.least(seen.capacity) - seen.available, 1))
             self._seen = await asyncio.to_thread(self._observe, self._config.root, self._images)
             if not threshold.met(self._seen):
@@ -135,8 +136,7 @@ class Housekeeping:
         driver.evict("Evicted", message, grace=grace, disruption=True)
         try:
             async with self._clock.timeout(grace + _ENDS):
-                for status in driver.world.running():
-                    await driver.ended(status.config.id)
+                await driver.settled()  # its volumes are gone, too
         except TimeoutError:
             log.warning("pod %s was evicted and does not end", subject.pod["metadata"]["name"])
 
@@ -195,6 +195,10 @@ class Housekeeping:
             "runtime": {"imageFs": _fs(seen, "imagefs", stamp), "containerFs": _fs(seen, "nodefs", stamp)},
             "rlimit": {"time": stamp, "maxpid": pids.capacity, "curproc": pids.capacity - pids.available},
         }
+
+
+async def _nothing() -> None:
+    """What a runtime without files can reclaim."""
 
 
 def _fs(seen: Mapping[str, Observation], name: str, stamp: str) -> Object:

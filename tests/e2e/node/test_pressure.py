@@ -1,12 +1,15 @@
-"""A node with a KubeletConfiguration of its own: reservations, a limit of processes, and thresholds it is always below."""
+"""Nodes with a KubeletConfiguration of their own: reservations, a limit of processes, thresholds that are met or soon will be."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import SLOW, Cluster, Kubectl, eventually, pod, shell
+
+from sampan.node import disk
 
 GRACE = 12 * SLOW  # seconds until the soft threshold counts
 CONFIGURATION = f"""
@@ -95,3 +98,58 @@ def test_a_pod_has_no_more_processes_than_its_node_allows(tight: Kubectl) -> Non
     tight.apply(pod("bomb", {"containers": [container], "tolerations": TOLERATED, "restartPolicy": "Never"}))
     said = eventually(lambda: tight.run("logs bomb").stdout)
     assert "Resource temporarily unavailable" in said or "Cannot fork" in said or "can't fork" in said
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    """A node on a small file system, that has 2,000 processes to go until it runs short of them."""
+    directory: Path = tmp_path_factory.mktemp("small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", directory], check=True)
+    (directory / "kubelet.yaml").write_text(f"""
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+evictionHard: {{nodefs.available: 96Mi, pid.available: "{disk.processes().available - 2000}"}}
+evictionPressureTransitionPeriod: 1s
+""")
+    cluster = Cluster("e2e-small", directory)
+    try:
+        cluster.up(f"--kubelet-config={directory}/kubelet.yaml")
+        kubectl = cluster.kubectl()
+        kubectl.wait("serviceaccount/default", "create")
+        yield kubectl
+    finally:
+        cluster.sampan("down")
+        subprocess.run(["umount", directory], check=True)
+
+
+FILLS = "dd if=/dev/zero of={}/file bs=1M count=120 2>/dev/null"
+DISK = "ephemeral-storage. Threshold quantity: 96Mi, available: "
+FORKS = """python3 -c '
+import threading
+threading.stack_size(65536)
+for _ in range(3000):
+    threading.Thread(target=threading.Event().wait).start()
+'"""
+
+
+@pytest.mark.parametrize(
+    ("name", "greedy", "kind", "free", "message"),
+    [
+        ("layer", FILLS.format("/tmp"), "DiskPressure", "KubeletHasNoDiskPressure", DISK),
+        ("volume", FILLS.format("/data"), "DiskPressure", "KubeletHasNoDiskPressure", DISK),
+        ("forks", FORKS, "PIDPressure", "KubeletHasSufficientPID", "pids. Threshold quantity: "),
+    ],
+    ids=["layer", "volume", "forks"],
+)
+def test_who_takes_most_goes_and_the_pressure_with_it(
+    small: Kubectl, name: str, greedy: str, kind: str, free: str, message: str
+) -> None:
+    eventually(lambda: condition(small, kind) == ("False", free))
+    small.run_pod(f"{name}-modest")
+    container = shell(f"{greedy}; exec sleep infinity", volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    small.apply(pod(name, {"containers": [container], "volumes": [{"name": "data", "emptyDir": {}}]}))
+    status = small.phase(name, "Failed")["status"]
+    assert status["reason"] == "Evicted"
+    assert status["message"].startswith(f"The node was low on resource: {message}")
+    eventually(lambda: condition(small, kind) == ("False", free), "what it had is there again")
+    assert small.get(f"pod/{name}-modest")["status"]["phase"] == "Running", "one was enough"

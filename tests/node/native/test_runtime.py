@@ -112,6 +112,16 @@ async def test_writes_stay_in_the_container(pods):
     assert (await pods.run("ls /usr/bin/id; head -1 /etc/passwd"))[1].splitlines()[0] == "/usr/bin/id"
 
 
+async def test_what_dead_containers_wrote_is_reclaimed(pods):
+    await pods.sandbox()
+    dead, _ = await pods.run("echo x > /tmp/file")
+    alive = await pods.start("sleep", "100")
+    await pods.execute(alive.config.id, "sh", "-c", "echo y > /tmp/file")
+    await pods.runtime.reclaim()
+    assert not os.path.exists(pods.runtime.writable_layer(dead.config.id))
+    assert await pods.execute(alive.config.id, "cat", "/tmp/file") == (0, "y\n", "")
+
+
 async def test_an_image_may_have_127_layers(pods, host_image):
     layers = [pods.directory / f"{number:064x}" for number in range(127 - len(host_image.layers))]
     for number, layer in enumerate(layers):

@@ -488,6 +488,11 @@ class NativeRuntime:
         record = self._containers.get(container_id)
         return f"{record.directory}/rw" if record else ""
 
+    async def reclaim(self) -> None:
+        """Delete what dead containers wrote outside their volumes: nobody can read that any more."""
+        dead = [f"{one.directory}/rw" for one in self._containers.values() if one.exit is not None]
+        await asyncio.to_thread(lambda: [self._erase(layer) for layer in dead])
+
     def logs(self, path: str) -> AsyncIterator[bytes]:
         """The raw log file (CRI lines) and what is appended to it, until the caller stops."""
         return streams.follow(path)
