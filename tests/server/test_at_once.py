@@ -52,7 +52,9 @@ LONG = (
     asked(MAP, accept="text/plain"),
     asked(MAP, accept="application/json;as=Table;v=v1;g=meta.k8s.io"),
     asked(MAP, impersonate_user="nobody"),
+    asked(MAP + "/"),
     asked(MAP + "/status"),
+    asked("/api/v1/namespaces/default"),
     asked("/api/v1/namespaces/default/configmaps/missing"),
     asked("/api/v1/namespaces/default/configmaps"),
     asked("/api/v1/watch/namespaces/default/configmaps/m"),
@@ -68,13 +70,16 @@ LONG = (
 
 @pytest.mark.parametrize("request_", SHORT)
 async def test_answers_as_the_long_way_does(plane, request_):
-    short, long = plane.server.at_once(request_), await plane.server.handle(request_)
-    assert short is not None and short.status == 200
-    assert (short.status, dict(short.headers), short.body) == (long.status, dict(long.headers), long.body)
+    long = await plane.server.handle(request_)
+    for _ in range(2):  # the second one is answered by what was learned of the first
+        short = plane.server.at_once(request_)
+        assert short is not None and short.status == 200
+        assert (short.status, dict(short.headers), short.body) == (long.status, dict(long.headers), long.body)
 
 
 @pytest.mark.parametrize("request_", LONG)
 async def test_leaves_the_rest_to_the_long_way(plane, request_):
+    assert plane.server.at_once(asked(MAP)) is not None
     assert plane.server.at_once(request_) is None
 
 

@@ -133,6 +133,7 @@ class Server:
         self.audit: Audit | None = None
         self.troubles: Callable[[], str] = str
         self.documents: dict[str, Callable[[route.Query], Any]] = {}
+        self.places = at_once.Places(registry)
         self.aggregator = aggregator.Aggregator(self)
         self.backups = backup.Backups(self)
         self.nodes = self.config.nodes

@@ -187,7 +187,7 @@ class _Connection(asyncio.Protocol):
                 await self._answer(incoming, refusal(incoming.error), close=True)
                 return
             if "audit-id" not in incoming.headers:
-                incoming.headers["audit-id"] = self._listener.audit_id()
+                incoming.headers = incoming.headers | {"audit-id": self._listener.audit_id()}
             response = await self._listener.handle(request)
             if incoming.upgrade and response.upgrade is None:
                 incoming.close = True  # an upgrade we do not do: answered as if it had not been asked for

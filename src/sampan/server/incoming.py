@@ -20,6 +20,9 @@ BODIES_LIMIT = 128 * 1024 * 1024  # bytes of all bodies that are not answered ye
 
 _FRAMING = ("content-length", "transfer-encoding")
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
+_VERSION = b" HTTP/1.1\r\n"
+_USUAL_PATH = 1024  # bytes
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~:"  # of a path without a query
 # The usual header names, made once.
 _NAMES = {
     spelling: name.lower()
@@ -83,10 +86,15 @@ class RequestReader:
         self._go_on: Callable[[], None] | None = go_on  # told when a client waits for a 100
         self._parser: Any = httptools.HttpRequestParser(self)
         self._head_bytes = 0
+        self._tail = b""  # of the last GET: what followed its path
+        self._tail_headers: dict[str, str] = {}  # what that said; shared, not to be changed
         self._method = ""  # the one odd method of this connection, which ends after it
 
     def feed(self, data: bytes) -> bytes | None:
         """More bytes. What follows a request that asks for another protocol is returned; None as long as it is HTTP."""
+        if self.now is None and self._tail and data.endswith(self._tail) and self._repeated(data):
+            return None
+        alone = self.now is None and data.startswith(b"GET /")
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -104,7 +112,33 @@ class RequestReader:
         else:
             if self.now is not None and not self.now.method and self._head_bytes > 2 * HEADER_LIMIT:
                 self._refuse(ApiError(431, "BadRequest", "the request's headers are too large"))
+            elif alone and self.now is None and len(self.waiting) == 1:
+                self._remember(data, self.waiting[0])
         return None
+
+    def _repeated(self, data: bytes) -> bool:
+        """Clients send the same headers with each request of a connection: a GET that differs in its path only from the
+        one before has been parsed already. Whether this is one; then it waits."""
+        path = data[4 : -len(self._tail)]
+        if data[:5] != b"GET /" or len(path) > _USUAL_PATH or path.translate(None, _PLAIN):
+            return False
+        incoming = Incoming()
+        incoming.method, incoming.url, incoming.headers = "GET", path, self._tail_headers
+        self.waiting.append(incoming)
+        return True
+
+    def _remember(self, data: bytes, incoming: Incoming) -> None:
+        """For `_repeated`: `data` was one GET and nothing else, if there is nothing odd about it."""
+        odd = (
+            incoming.old
+            or incoming.close
+            or incoming.upgrade
+            or incoming.expects
+            or incoming.error is not None
+        )
+        if not odd and not incoming.body and "content-length" not in incoming.headers:
+            self._tail = data[data.index(_VERSION) :]
+            self._tail_headers = incoming.headers
 
     def forget(self) -> None:
         """What was read and will not be answered. Parser and reader know each other: none waits for the collector."""

@@ -15,7 +15,7 @@ _VERBS = {verb: verb.upper() for verb in ("get", "list", "watch", "patch", "dele
 _VERBS |= {"create": "POST", "update": "PUT", "head": "GET", "post": "POST", "put": "PUT"}
 _CONNECTS = {"exec", "attach", "portforward", "proxy", "log"}  # last as long as their caller likes
 _LABELS = ("verb", "group", "version", "resource", "subresource", "scope")
-_Kind = tuple[str, ...]  # values of _LABELS
+Kind = tuple[str, ...]  # values of _LABELS
 
 
 class Metrics:
@@ -26,23 +26,23 @@ class Metrics:
 
     def __init__(self) -> None:
         self.sources: list[Callable[[], str]] = []
-        self._requests: Counter[tuple[_Kind, int]] = Counter()
-        self._durations: dict[_Kind, Histogram] = {}
+        self._requests: Counter[tuple[Kind, int]] = Counter()
+        self._durations: dict[Kind, Histogram] = {}
 
     def answered(self, info: RequestInfo, known: bool, code: int, seconds: float | None) -> None:
         """A request ended with `code`; `known`: its path names a resource that is served.
 
         seconds: from its arrival to its answer; None when that tells nothing, as of callers inside the process.
         """
-        verb = _VERBS.get(info.verb, "OTHER")
-        if known:
-            scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
-            subresource = info.subresource if code != 404 else ""  # what does not exist must not add a series
-            kind: _Kind = (verb, info.group, info.version, info.resource, subresource, scope)
-        else:
-            kind = (verb, "", "", "", "", "")
+        kind = kind_of(info, code) if known else (_VERBS.get(info.verb, "OTHER"), "", "", "", "", "")
+        if info.verb == "watch" or info.subresource in _CONNECTS:
+            seconds = None
+        self.count(kind, code, seconds)
+
+    def count(self, kind: Kind, code: int, seconds: float | None) -> None:
+        """`answered`, for a caller who knows the kind of its requests."""
         self._requests[kind, code] += 1
-        if seconds is None or info.verb == "watch" or info.subresource in _CONNECTS:
+        if seconds is None:
             return
         durations = self._durations.get(kind)
         if durations is None:
@@ -83,5 +83,12 @@ class Metrics:
         return "".join(own) + "".join(source() for source in self.sources)
 
 
-def _labels(kind: _Kind) -> Labels:
+def kind_of(info: RequestInfo, code: int = 200) -> Kind:
+    """What a request for a known resource is counted as."""
+    scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
+    subresource = info.subresource if code != 404 else ""  # what does not exist must not add a series
+    return (_VERBS.get(info.verb, "OTHER"), info.group, info.version, info.resource, subresource, scope)
+
+
+def _labels(kind: Kind) -> Labels:
     return dict(zip(_LABELS, kind, strict=True))

@@ -20,7 +20,7 @@ _VERBS = {
     "DELETE": "delete",
 }
 _NAMESPACE_SUBRESOURCES = {"status", "finalize"}
-_NO_QUERY: Query = {}
+NO_QUERY: Query = {}  # shared: not to be changed
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ def is_true(values: list[str] | None) -> bool:
 
 def parse(method: str, path: str, query_text: str) -> RequestInfo:
     """The RequestInfo of a decoded `path` and a raw `query_text`."""
-    query = parse_qs(query_text, keep_blank_values=True) if query_text else _NO_QUERY
+    query = parse_qs(query_text, keep_blank_values=True) if query_text else NO_QUERY
     parts = [p for p in path.split("/") if p]
     if len(parts) >= 3 and parts[0] == "api":
         return _resource(method, path, query, "", parts[1], parts[2:])
