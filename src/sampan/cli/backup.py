@@ -16,11 +16,9 @@ import orjson
 
 from sampan.api.status import ApiError
 from sampan.base.errors import SampanError
+from sampan.cli import target
+from sampan.cli.show import size
 from sampan.client.client import Client, read_body
-from sampan.cluster import config as configs
-from sampan.cluster import supervision
-from sampan.cluster.paths import Paths
-from sampan.cluster.up import admin_client
 from sampan.server.backup import BACKUP, RESTORE
 from sampan.store.backup import Reader, Unreadable
 
@@ -28,20 +26,18 @@ _PART = 1 << 20  # bytes sent at once
 
 
 def backup(arguments: argparse.Namespace) -> int:
-    client, name = _client(arguments)
-    target = Path(arguments.file)
-    if not target.absolute().parent.is_dir():
-        raise SampanError(f"there is no directory {target.parent}")
-    making = target.with_name(f"{target.name}.tmp")
+    _, config, client = target.running(arguments)
+    path = Path(arguments.file)
+    if not path.absolute().parent.is_dir():
+        raise SampanError(f"there is no directory {path.parent}")
+    making = path.with_name(f"{path.name}.tmp")
     try:
-        reader = asyncio.run(_fetch(client, making, compressed=target.suffix == ".gz"))
-        making.replace(target)
+        reader = asyncio.run(_fetch(client, making, compressed=path.suffix == ".gz"))
+        making.replace(path)
     finally:
         making.unlink(missing_ok=True)
-    size = target.stat().st_size
-    print(
-        f"cluster {name}: {reader.head['items']} objects at revision {reader.head['revision']}, {_size(size)} in {target}"
-    )
+    held = f"{reader.head['items']} objects at revision {reader.head['revision']}"
+    print(f"cluster {config.name}: {held}, {size(path.stat().st_size)} in {path}")
     print("  It holds all secrets of the cluster: keep it like one.")
     return 0
 
@@ -78,13 +74,13 @@ async def _chunks(body: Any) -> Any:
 def restore(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
     head = _check(path)
-    client, name = _client(arguments)
+    _, config, client = target.running(arguments)
     print(f"{path}: {head['items']} objects at revision {head['revision']}, made {head.get('made')}")
-    if not arguments.yes and not _confirmed(name):
+    if not arguments.yes and not _confirmed(config.name):
         print("nothing was changed")
         return 1
     told = asyncio.run(_send(client, path))
-    print(f"cluster {name} holds the backup: {told['written']} objects written, {told['removed']} removed, "
+    print(f"cluster {config.name} holds the backup: {told['written']} objects written, {told['removed']} removed, "
           f"{told['unchanged']} were as they should be")  # fmt: skip
     return 0
 
@@ -147,15 +143,3 @@ async def _post(client: Client, query: dict[str, str], body: bytes) -> dict[str,
 
 def _refused(body: bytes) -> SampanError:
     return SampanError(ApiError.from_status(orjson.loads(body)).message)
-
-
-def _client(arguments: argparse.Namespace) -> tuple[Client, str]:
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
-    if not supervision.running(paths):
-        raise SampanError(f"cluster {config.name} is not running", "Start it: sampan up")
-    return admin_client(config, paths), config.name
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MB" if count >= 1 << 20 else f"{count / 1024:.0f} kB"

@@ -9,21 +9,18 @@ import time
 from sampan.base import pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
+from sampan.cli import target
 from sampan.cli.show import Progress, called, table
 from sampan.client.client import Client
 from sampan.cluster import cluster_info, tokens
-from sampan.cluster import config as configs
 from sampan.cluster import join as joins
-from sampan.cluster.config import ClusterConfig
-from sampan.cluster.paths import Paths
-from sampan.cluster.up import admin_client
 
 
 def join(arguments: argparse.Namespace) -> int:
     started, progress = time.monotonic(), Progress()
     invitation = joins.Invitation.read(arguments.server, arguments.token, arguments.ca_hash)
     node = arguments.node_name or joins.default_node_name()
-    paths = Paths.of(arguments.name, arguments.data_dir)
+    paths = target.paths(arguments)
     joins.join(paths, invitation, node, arguments.advertise, progress)
     progress.done(f"this machine is node {node} of {invitation.server}: {time.monotonic() - started:.1f} s")
     print(f"\nSee it on the first machine: kubectl get nodes -o wide\n  Leave again: {called()} down")
@@ -31,7 +28,7 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def create(arguments: argparse.Namespace) -> int:
-    paths, config, client = _cluster(arguments)
+    paths, config, client = target.running(arguments)
     if not config.machine:
         raise SampanError(
             "other machines cannot reach this cluster",
@@ -44,14 +41,14 @@ def create(arguments: argparse.Namespace) -> int:
 
 
 def list_(arguments: argparse.Namespace) -> int:
-    _, _, client = _cluster(arguments)
+    _, _, client = target.running(arguments)
     rows = [[str(t), t.expires or "never", t.description or "-"] for t in asyncio.run(tokens.present(client))]
     table(["token", "expires", "description"], rows)
     return 0
 
 
 def delete(arguments: argparse.Namespace) -> int:
-    _, _, client = _cluster(arguments)
+    _, _, client = target.running(arguments)
     asyncio.run(_delete(client, arguments.tokens))
     return 0
 
@@ -60,9 +57,3 @@ async def _delete(client: Client, names: list[str]) -> None:
     for name in names:
         await tokens.delete(client, name)
         print(f"token {name.partition('.')[0]} is deleted; machines that have joined stay")
-
-
-def _cluster(arguments: argparse.Namespace) -> tuple[Paths, ClusterConfig, Client]:
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
-    return paths, config, admin_client(config, paths)

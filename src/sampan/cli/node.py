@@ -7,6 +7,7 @@ import asyncio
 
 from sampan.api.status import ApiError
 from sampan.base.errors import SampanError
+from sampan.cli import target
 from sampan.client.client import read_body
 from sampan.cluster import config as configs
 from sampan.cluster import credentials, supervision
@@ -18,8 +19,7 @@ CONTROL_PLANE = "control-plane"
 
 
 def add(arguments: argparse.Namespace) -> int:
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
+    paths, config = target.existing(arguments)
     config.need_server()
     with exclusive(paths):
         node = add_node(config, arguments.node)
@@ -32,8 +32,8 @@ def add(arguments: argparse.Namespace) -> int:
 
 def stop(arguments: argparse.Namespace) -> int:
     if arguments.grace:
-        paths = Paths.of(arguments.name, arguments.data_dir)
-        asyncio.run(_shut_down(configs.load(paths.config), paths, arguments.node, arguments.grace))
+        paths, config = target.existing(arguments)
+        asyncio.run(_shut_down(config, paths, arguments.node, arguments.grace))
     paths, config = _change(arguments, stopped=True)
     supervision.ask(paths, "node-stop", name=arguments.node)
     print(
@@ -50,8 +50,7 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def delete(arguments: argparse.Namespace) -> int:
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
+    paths, config = target.existing(arguments)
     if config.machine and all(node.name != arguments.node for node in config.nodes):
         return _forget(paths, config, arguments.node)
     config.need_server()
@@ -88,8 +87,7 @@ def heal(arguments: argparse.Namespace) -> int:
 
 def _cut(arguments: argparse.Namespace, op: str) -> tuple[str, str]:
     """Both names, a node first. Raises SampanError when they are no two ends of the network."""
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
+    paths, config = target.existing(arguments)
     first, second = sorted((arguments.node, arguments.other), key=lambda name: name == CONTROL_PLANE)
     if first == second:
         raise SampanError(
@@ -126,8 +124,7 @@ async def _delete_object(paths: Paths, config: ClusterConfig, name: str) -> bool
 
 
 def _change(arguments: argparse.Namespace, *, stopped: bool) -> tuple[Paths, ClusterConfig]:
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
+    paths, config = target.existing(arguments)
     with exclusive(paths):
         config.node(arguments.node).stopped = stopped
         configs.save(config, paths.config)

@@ -16,11 +16,8 @@ from typing import Any
 from sampan.api.status import ApiError
 from sampan.base import hostport
 from sampan.base.errors import SampanError
+from sampan.cli import target
 from sampan.client.client import Client
-from sampan.cluster import config as configs
-from sampan.cluster import supervision
-from sampan.cluster.paths import Paths
-from sampan.cluster.up import admin_client
 
 Object = Mapping[str, Any]
 _SLICES = "endpointslices.discovery.k8s.io"
@@ -29,12 +26,9 @@ _OWNER = "kubernetes.io/service-name"
 
 
 def service(arguments: argparse.Namespace) -> int:
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
-    if not supervision.running(paths):
-        raise SampanError(f"cluster {config.name} is not running", "Start it: sampan up")
+    _, config, client = target.running(arguments)
     try:
-        found = asyncio.run(_look(admin_client(config, paths), arguments.service, arguments.namespace))
+        found = asyncio.run(_look(client, arguments.service, arguments.namespace))
     except ApiError as error:
         hint = f"All of them: kubectl get services -n {arguments.namespace}" if error.code == 404 else ""
         raise SampanError(error.message, hint) from None

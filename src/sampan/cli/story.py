@@ -10,12 +10,9 @@ import orjson
 
 from sampan.api.status import ApiError
 from sampan.base.errors import SampanError
+from sampan.cli import target
 from sampan.client.client import read_body
-from sampan.cluster import config as configs
-from sampan.cluster import supervision
 from sampan.cluster.debug import STORY
-from sampan.cluster.paths import Paths
-from sampan.cluster.up import admin_client
 
 
 def story(arguments: argparse.Namespace) -> int:
@@ -24,13 +21,10 @@ def story(arguments: argparse.Namespace) -> int:
         raise SampanError(
             f"{arguments.object!r} is not KIND/NAME", "For example: sampan story deployment/web"
         )
-    paths = Paths.of(arguments.name, arguments.data_dir)
-    config = configs.load(paths.config)
-    if not supervision.running(paths):
-        raise SampanError(f"cluster {config.name} is not running", "Start it: sampan up")
+    _, _, client = target.running(arguments)
     query = {"resource": kind, "namespace": arguments.namespace, "name": name}
     try:
-        told = asyncio.run(_ask(admin_client(config, paths), query))
+        told = asyncio.run(_ask(client, query))
     except ApiError as error:
         raise SampanError(error.message) from None
     if not told["entries"]:

@@ -32,7 +32,7 @@ from sampan.client.https import HttpsTransport
 from sampan.cluster import cluster_info, credentials, supervision, underlay
 from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig, NodeConfig
-from sampan.cluster.paths import Paths, is_root, make_private
+from sampan.cluster.paths import Paths, command, is_root, make_private
 from sampan.cluster.up import Wishes, bring_up, exclusive
 from sampan.controllers.bootstrap_signer import SIGNATURE
 from sampan.node import certificates
@@ -112,15 +112,15 @@ def _check_machine(paths: Paths, node: str) -> None:
     if paths.config.exists():
         config = configs.load(paths.config)
         what = f"has joined {config.server}" if config.server else "has a cluster of its own"
-        which = "" if paths.name == "default" else f" --name {paths.name}"
+        up, down = command("up", paths.name), command("down", paths.name)
         if config.server and not underlay.present(config.machine):
             raise SampanError(
                 f"this machine {what} with the address {config.machine}, which it no longer has",
-                f"Leave first: sampan down{which}. Then join again.",
+                f"Leave first: {down}. Then join again.",
             )
         raise SampanError(
             f"this machine {what} under the name {paths.name}",
-            f"Bring it back: sampan up{which}. Remove it: sampan down{which}. Keep it: join with another --name.",
+            f"Bring it back: {up}. Remove it: {down}. Keep it: join with another --name.",
         )
 
 

@@ -122,6 +122,11 @@ def make_private(path: Path) -> Path:
     return path
 
 
+def command(verb: str, name: str) -> str:
+    """The command line about a cluster, as hints print it."""
+    return f"sampan {verb}" if name == "default" else f"sampan {verb} --name {name}"
+
+
 def known_clusters() -> list[str]:
     """Names of clusters with data in the default place."""
     root = default_data_root() / "clusters"

@@ -14,7 +14,7 @@ from typing import Any
 
 from sampan.base.errors import SampanError
 from sampan.cluster import processes
-from sampan.cluster.paths import Paths, make_private
+from sampan.cluster.paths import Paths, command, make_private
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 _BOOT = "import sys; sys.path.insert(0, {source!r}); from sampan.cluster import supervisor; supervisor.main()"
@@ -54,6 +54,11 @@ def start(paths: Paths) -> None:
         raise SampanError(f"the cluster's supervisor could not start: {answer['error']}", hint)
 
 
+def not_running(name: str) -> SampanError:
+    """What a person is told who needs a cluster's processes."""
+    return SampanError(f"cluster {name} is not running", f"Start it: {command('up', name)}")
+
+
 def ask(paths: Paths, op: str, timeout: float | None = 30, **arguments: Any) -> dict[str, Any]:
     """One request. Raises SampanError when no supervisor runs or it refuses."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -63,7 +68,7 @@ def ask(paths: Paths, op: str, timeout: float | None = 30, **arguments: Any) -> 
             connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
             line = connection.makefile().readline()
         except (FileNotFoundError, ConnectionRefusedError):
-            raise SampanError(f"cluster {paths.name} is not running", "Start it: sampan up") from None
+            raise not_running(paths.name) from None
         except TimeoutError:
             raise SampanError(
                 f"the supervisor did not answer {op!r} in {timeout:.0f} s",

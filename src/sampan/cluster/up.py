@@ -25,7 +25,7 @@ from sampan.cluster import cluster_info, credentials, kubeconfig, places, ports,
 from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
-from sampan.cluster.paths import Paths, is_root, make_private
+from sampan.cluster.paths import Paths, command, is_root, make_private
 from sampan.node.network import fabric, obstacles, rtnetlink
 
 DEFAULT_PORT = 6443
@@ -216,17 +216,16 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
             config.need_server()
         _check_joined(config, wishes.advertise)
         return config
+    anew = f"Remove the cluster first: {command('down', paths.name)}"
     for name in ("ip_family", "pod_network"):
         if getattr(wishes, name) not in (None, getattr(config, name)):
             flag = name.replace("_", "-")
             raise SampanError(
                 f"this cluster was made with --{flag}={getattr(config, name)} and stays so",
-                "Remove the cluster first: sampan down",
+                anew,
             )
     if wishes.port and wishes.port != config.port:
-        raise SampanError(
-            f"the API's port is {config.port} and stays so", "Remove the cluster first: sampan down"
-        )
+        raise SampanError(f"the API's port is {config.port} and stays so", anew)
     for name in ("node_monitor_grace_period", "node_status_update_frequency", "pod_eviction_timeout"):
         value = getattr(wishes, name)
         if value is not None:
@@ -270,7 +269,7 @@ def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
     if supervision.running(paths):
         raise SampanError(
             "the address for other machines can change only when a cluster starts",
-            "Stop it first, its data stay: sampan stop",
+            f"Stop it first, its data stay: {command('stop', paths.name)}",
         )
     config.machine = config.first_machine = address
     config.network_id, config.mtu = 0, fabric.MTU
