@@ -162,6 +162,9 @@ class SimulatedVolumes:
     ) -> list[Mount]:
         return []
 
+    async def read(self, pod: Object, volume: str, path: str, most: int) -> bytes | None:
+        return None
+
     async def unmount(self, pod_uid: str) -> None:
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 
 import pytest
 
@@ -122,3 +123,31 @@ def test_service_variables():
         "MY_DB_PORT_5432_TCP_PORT": "5432",
         "MY_DB_PORT_5432_TCP_ADDR": "10.96.0.9",
     }
+
+
+FILE = {"volumeName": "v", "path": "f.env", "key": "A"}
+
+
+@pytest.mark.parametrize(
+    "files, optional, expected",
+    [
+        ({("v", "f.env"): {"A": "1"}}, False, {"X": "1"}),
+        ({("v", "f.env"): {"B": "1"}}, False, "env file f.env of volume v has no key A"),
+        ({("v", "f.env"): None}, False, "env file f.env of volume v does not exist"),
+        ({("v", "f.env"): {"B": "1"}}, True, {}),
+        ({("v", "f.env"): None}, True, {}),
+    ],
+)
+def test_variables_from_a_file(files, optional, expected):
+    container = {
+        "name": "c",
+        "env": [{"name": "X", "valueFrom": {"fileKeyRef": {**FILE, "optional": optional}}}],
+    }
+    ask = functools.partial(
+        env.resolve, POD, container, {}, {}, ips=[], host_ips=[], allocatable={}, files=files
+    )
+    if isinstance(expected, str):
+        with pytest.raises(ConfigProblem, match=expected):
+            ask()
+    else:
+        assert ask() == expected

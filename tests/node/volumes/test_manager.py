@@ -222,3 +222,21 @@ async def test_an_image_volume_is_a_read_only_part_of_its_image(setup):
     assert (found.image, found.layers) == ("sha256:1", ("/upper", "/lower"))
     with pytest.raises(VolumeError, match='must not be absolute or contain ".."'):
         await manager.mounts(pod, pod["spec"]["containers"][0], {"V": ".."}, [], images)
+
+
+async def test_a_file_of_a_volume_is_read_and_nothing_beyond_it(setup, tmp_path):
+    _, manager, _ = setup
+    pod = make_pod({"name": "v", "emptyDir": {}})
+    await manager.mount(pod)
+    root = Path(manager.disk_paths(pod)["v"])
+    (root / "a.env").write_text("A='1'")
+    (tmp_path / "secret").write_text("of the machine")
+    (root / "out").symlink_to(tmp_path / "secret")
+    os.mkfifo(root / "pipe")
+    assert await manager.read(pod, "v", "a.env", 5) == b"A='1'"
+    assert await manager.read(pod, "v", "b.env", 5) is None
+    for path, why in (("a.env", "larger than 4"), ("out", "cannot read"), ("pipe", "cannot read")):
+        with pytest.raises(VolumeError, match=why):
+            await manager.read(pod, "v", path, 4)
+    with pytest.raises(VolumeError, match="not set up"):
+        await manager.read(pod, "w", "a.env", 5)

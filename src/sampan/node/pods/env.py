@@ -16,6 +16,8 @@ from sampan.node.pods.problems import ConfigProblem
 
 Object = dict[str, Any]
 Found = Mapping[tuple[str, str], Object | None]  # (resource, name) -> object
+Files = Mapping[tuple[str, str], Mapping[str, str] | None]  # (volume, path) -> variables; None: no such file
+_NO_FILES: Files = {}
 _REFERENCE = re.compile(r"\$(\$|\([^()]*\))")
 
 
@@ -53,6 +55,7 @@ def resolve(
     ips: Sequence[str],
     host_ips: Sequence[str],
     allocatable: Object,
+    files: Files = _NO_FILES,
 ) -> dict[str, str]:
     """The variables in order. Raises ConfigProblem when a reference that is not optional leads nowhere."""
     namespace = pod["metadata"]["namespace"]
@@ -61,7 +64,11 @@ def resolve(
         result |= _from_source(source, found)
     for variable in container.get("env") or ():
         name = variable["name"]
-        if variable.get("valueFrom"):
+        if (variable.get("valueFrom") or {}).get("fileKeyRef"):
+            value = _from_file(variable["valueFrom"]["fileKeyRef"], files)
+            if value is not None:
+                result[name] = value
+        elif variable.get("valueFrom"):
             value = _value_from(
                 pod,
                 container,
@@ -143,6 +150,16 @@ def _value_from(
             raise ConfigProblem(f"couldn't find key {key} in {kind} {namespace}/{name}")
         return data[key]
     return None
+
+
+def _from_file(ref: Object, files: Files) -> str | None:
+    file = files.get((ref["volumeName"], ref["path"]))
+    value = None if file is None else file.get(ref["key"])
+    if value is None and not ref.get("optional"):
+        place = f"{ref['path']} of volume {ref['volumeName']}"
+        missing = "does not exist" if file is None else f"has no key {ref['key']}"
+        raise ConfigProblem(f"env file {place} {missing}")
+    return value
 
 
 def service_variables(pod: Object, services: Callable[[str], Iterable[Object]]) -> dict[str, str]:

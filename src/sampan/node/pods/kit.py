@@ -34,6 +34,10 @@ class Volumes(Protocol):
         """The mounts of one container; `images` are those of its image volumes, by name. Raises VolumeError."""
         ...
 
+    async def read(self, pod: Object, volume: str, path: str, most: int) -> bytes | None:
+        """A file of a volume that is set up; None if there is none. Raises VolumeError, also for more than `most` bytes."""
+        ...
+
     async def unmount(self, pod_uid: str) -> None: ...
 
     def know(self, pod: Object) -> None:

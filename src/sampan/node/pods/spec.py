@@ -8,7 +8,7 @@ from typing import Any
 
 from sampan.api import quantity
 from sampan.node import qos
-from sampan.node.pods import env, security, users
+from sampan.node.pods import env, env_file, security, users
 from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import all_containers
 from sampan.node.pods.problems import ConfigProblem
@@ -76,8 +76,9 @@ async def container_config(
     found = {ref: await kit.lookup(ref[0], meta["namespace"], ref[1]) for ref in env.references(container)}
     allocatable = kit.node().get("status", {}).get("allocatable", {})
     services = env.service_variables(pod, kit.hooks.services)
+    files = {ref: await _env_file(kit, pod, *ref) for ref in env_file.references(container)}
     variables = env.resolve(
-        pod, container, found, services, ips=ips, host_ips=kit.host_ips, allocatable=allocatable
+        pod, container, found, services, ips=ips, host_ips=kit.host_ips, allocatable=allocatable, files=files
     )
     image_user = image.config.get("User") or ""
     identity = await _identity(image, security.wanted_user(pod, container, image_user))
@@ -110,6 +111,14 @@ async def container_config(
         stop_signal=_stop_signal(container, image),
         labels=_labels(pod, container),
     )
+
+
+async def _env_file(kit: Kit, pod: Object, volume: str, path: str) -> dict[str, str] | None:
+    data = await kit.volumes.read(pod, volume, path, env_file.LARGEST)
+    try:
+        return None if data is None else env_file.parse(data.decode())
+    except ValueError as error:  # of decode(), too
+        raise ConfigProblem(f"couldn't parse env file {path} of volume {volume}: {error}") from None
 
 
 async def _identity(image: Image, user: str) -> users.Identity:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from sampan.api.status import ApiError
-from sampan.base.clock import Clock
+from sampan.base.clock import Clock, rfc3339_micro
 from sampan.client.client import Client
 from sampan.node.config import AgentConfig
 from sampan.node.pods import env as environment
@@ -173,7 +173,7 @@ class VolumeManager:
         kind = next(k for k in ("configMap", "secret", "downwardAPI", "projected") if k in volume)
         plugin = {"configMap": "configmap", "downwardAPI": "downward-api"}.get(kind, kind)
         directory = self._volume_dir(pod, plugin, volume["name"])
-        stamp = f"{self._clock.now():.6f}".replace(".", "_")
+        stamp = _stamp(self._clock.now())
 
         def write() -> None:
             if kind != "configMap":  # Secrets and tokens never lie on the node's disk
@@ -281,6 +281,21 @@ class VolumeManager:
             files[target] = path
         return files
 
+    async def read(self, pod: Object, volume: str, path: str, most: int) -> bytes | None:
+        """A file of a volume that is set up; None if there is none. Raises VolumeError, also for more than `most` bytes."""
+        root = self._paths.get(pod["metadata"]["uid"], {}).get(volume)
+        if root is None:
+            raise VolumeError(f'volume "{volume}" is not set up')
+        try:
+            data = await asyncio.to_thread(mounting.read_beneath, root, path, most + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:  # whose text would tell of the machine's files
+            raise VolumeError(f'cannot read {path} of volume "{volume}"') from None
+        if len(data) > most:
+            raise VolumeError(f'{path} of volume "{volume}" is larger than {most} bytes')
+        return data
+
     async def termination_message(self, pod: Object, container: Object, attempt: int, failed: bool) -> str:
         """What the container left in its message file; of a failed one the end of its log, if its policy says so."""
         path = f"{self._pod_dir(pod['metadata']['uid'])}/containers/{container['name']}/message"
@@ -348,6 +363,11 @@ class VolumeManager:
         for task in list(self._tasks.values()):
             task.cancel()
         await self._sources.close()
+
+
+def _stamp(now: float) -> str:
+    """The name of a set of files, as kubelet writes it: 2006_01_02_15_04_05.123456."""
+    return rfc3339_micro(now).translate(str.maketrans("-T:", "___", "Z"))
 
 
 def _listed(directory: str) -> list[str]:

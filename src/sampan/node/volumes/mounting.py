@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import stat
 
@@ -50,6 +51,18 @@ def open_beneath(root: str, path: str) -> int:
         return found
     finally:
         os.close(parent)
+
+
+def read_beneath(root: str, path: str, most: int) -> bytes:
+    """At most `most` bytes of the regular file root/path, which no symlink can lead out of root. Raises OSError."""
+    held = open_beneath(root, path)
+    try:
+        if not stat.S_ISREG(os.fstat(held).st_mode):  # a pipe would keep us waiting
+            raise OSError(errno.EINVAL, f"{path} is no regular file")
+        with open(f"/proc/self/fd/{held}", "rb") as file:
+            return file.read(most)
+    finally:
+        os.close(held)
 
 
 def make_beneath(root: str, path: str) -> None:
