@@ -569,6 +569,7 @@ def test_shared_process_namespace(kubectl: Kubectl) -> None:
         },
     )
     assert "sleep 12345" in kubectl("exec shared -c other -- ps ax")
+    assert kubectl("exec shared -c other -- cat /proc/1/cmdline") == "/pause\0", "as the pause image has it"
 
 
 def test_host_aliases_and_dns_config(kubectl: Kubectl) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import pytest
+
+RESTART = {"resourceName": "cpu", "restartPolicy": "RestartContainer"}
+
 
 async def test_a_node_registers_ready_and_keeps_a_lease(world):
     await world.clock.advance(0)
@@ -476,3 +480,16 @@ async def test_a_new_agent_knows_that_the_restart_is_over(world):
         "worker": 1,
     }
     assert world.container("worker")["lastState"]["terminated"]["reason"] == "RestartingAllContainers"
+
+
+@pytest.mark.parametrize("policy, further", [([], []), ([RESTART], ["Killing", "Pulled"])])
+async def test_a_resize_is_told_as_it_begins_and_when_it_is_done(world, policy, further):
+    asked = {"name": "c", "image": "nginx:1", "resizePolicy": policy, "imagePullPolicy": "IfNotPresent"}
+    pod = world.pod(containers=[{**asked, "resources": {"requests": {"cpu": "1"}}}])
+    await world.clock.advance(0)
+    before = len(world.api.events("p"))
+    more = {"containers": [{**asked, "resources": {"requests": {"cpu": "2"}}}]}
+    world.api.change("pods", "p", {"spec": {**pod["spec"], **more}})
+    await world.clock.advance(60)
+    told = [reason for reason, _ in world.api.events("p")][before:]
+    assert told == ["ResizeStarted", *further, "ResizeCompleted"]

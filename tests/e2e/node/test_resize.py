@@ -53,3 +53,5 @@ def test_limits_change_under_a_running_container(kubectl: Kubectl) -> None:
     eventually(lambda: condition(kubectl) is None)
     eventually(lambda: container(kubectl)["restartCount"] == 1, "its policy for cpu")
     eventually(lambda: container(kubectl).get("resources", {}).get("limits") == other)
+    reasons = [e["reason"] for e in kubectl.get("events")["items"] if e["reason"].startswith("Resize")]
+    assert {"ResizeStarted", "ResizeCompleted", "ResizeInfeasible"} <= set(reasons)

@@ -33,3 +33,15 @@ def test_a_pod_that_is_taken_over_has_what_was_reported():
     asked = pod("2")
     asked["status"]["containerStatuses"] = [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]
     assert totals.requests(resize.as_reported(asked)) == {"cpu": 1000}
+
+
+def test_events_tell_the_resources_of_all_containers():
+    resized = pod("1")
+    resized["metadata"] = {"generation": 2}
+    summary = (
+        '"containers":[{"name":"c","resources":{"requests":{"cpu":"1","memory":"10Mi"}}}],"generation":2'
+    )
+    assert resize.message("started", resized) == f"Pod resize started: {{{summary}}}"
+    assert resize.message("Deferred", resized, "no room") == (
+        f'Pod resize Deferred: {{{summary},"error":"no room"}}'
+    )

@@ -181,6 +181,7 @@ def _first_process(recorded: tuple[int, int]) -> int:
             os._exit(0)
         os.closerange(0, 4096)
         syscalls.set_name("pause")
+        syscalls.set_title("/pause")
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while True:

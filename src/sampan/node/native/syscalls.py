@@ -129,6 +129,19 @@ def set_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
 
 
+def set_title(title: str) -> None:
+    """The process's command line, as `ps` shows it, in place of its arguments. proc_pid_cmdline(5).
+
+    A last byte that is not NUL tells the kernel that the line ends at the first NUL.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        numbers = file.read().rpartition(b")")[2].split()
+    start, end = int(numbers[45]), int(numbers[46])  # arg_start and arg_end of proc_pid_stat(5)
+    if end - start > 1:
+        room = end - start - 1
+        ctypes.memmove(start, os.fsencode(title)[: room - 1].ljust(room, b"\0") + b".", room + 1)
+
+
 def capset(effective: int, permitted: int, inheritable: int = 0) -> None:
     """Set this process's capability masks. capset(2), version 3."""
     low = 0xFFFFFFFF

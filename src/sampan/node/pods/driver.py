@@ -13,7 +13,7 @@ from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
-from sampan.node.pods import resize, restart_all, starting, totals, worker
+from sampan.node.pods import phase, resize, restart_all, starting, totals, worker
 from sampan.node.pods.actions import (
     Action,
     Cleanup,
@@ -57,6 +57,7 @@ class PodDriver:
         self.pre_stopped: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._noted: set[str] = set()
+        self._resizing = False  # resources were granted, and are not all applied yet
         self._status: Object = {}
         self._requests: tuple[Object, Mapping[str, int]] | None = None
         self._timer: Any = None
@@ -88,7 +89,15 @@ class PodDriver:
         """The API's newest version of the pod."""
         ends = deleting(pod) and not deleting(self.pod)
         self._asked = pod
-        self.pod = _overlay(self._granted(pod), self._status)
+        granted = self._granted(pod)
+        if (
+            resize.resources(granted) != resize.resources(self.pod)
+            and self.world.containers
+            and not deleting(pod)
+        ):
+            self.record("Normal", "ResizeStarted", resize.message("started", granted))
+            self._resizing = True
+        self.pod = _overlay(granted, self._status)
         self.kit.volumes.know(self.pod)
         if ends:
             self._begin_end()
@@ -104,7 +113,7 @@ class PodDriver:
         has = resize.resources(self.pod)
         pending = self.grant(pod) if resize.resources(pod) != has else None
         if pending and pending != self.world.resize_pending:
-            self.record("Warning", f"Resize{pending[0]}", f"Pod resize {pending[0]}: {pending[1]}")
+            self.record("Warning", f"Resize{pending[0]}", resize.message(pending[0], pod, pending[1]))
         self.world.resize_pending = pending
         return resize.with_resources(pod, has) if pending else pod
 
@@ -208,6 +217,9 @@ class PodDriver:
         if step.ending and self.world.ending_since is None:
             self._begin_end()
         self._report(step.status)
+        if self._resizing and phase.resized(self.pod, self.world):
+            self._resizing = False
+            self.record("Normal", "ResizeCompleted", resize.message("completed", self.pod))
         for note in step.notes:
             if note.key not in self._noted:
                 self._noted.add(note.key)
@@ -329,7 +341,7 @@ class PodDriver:
         except RuntimeFailure as error:
             if self.world.resize_error != str(error):
                 self.world.resize_error = str(error)
-                self.record("Warning", "ResizeError", str(error))
+                self.record("Warning", "ResizeError", resize.message("error", self.pod, str(error)))
                 self._report(worker.step(self.pod, self.world, self.kit.clock.now()).status)
             await self.kit.clock.sleep(_RETRY)
             return

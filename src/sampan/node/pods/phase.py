@@ -199,6 +199,14 @@ def _resizing(pod: Object, world: World) -> list[tuple[str, bool, str, str]]:
     return found
 
 
+def resized(pod: Object, world: World) -> bool:
+    """Whether all containers run with the resources of the pod, those that had to restart for it included."""
+    running = list(_resizable(pod, world))
+    return len(running) == len(mains(pod)) + len(sidecars(pod)) and not any(
+        resize.changed(pod, c, s) for c, s in running
+    )
+
+
 def _resizable(pod: Object, world: World) -> Iterator[tuple[Object, ContainerStatus]]:
     for container in (*mains(pod), *sidecars(pod)):
         latest = world.latest(container["name"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from sampan.node import qos
 from sampan.node.pods import admission, totals
 from sampan.node.pods.podspec import inits, mains
@@ -57,6 +59,23 @@ def judge(pod: Object, node: Object, others: Sequence[admission.Holder]) -> tupl
             return "Infeasible", text
     short = admission.resources(pod, node, others)
     return ("Deferred", short[1]) if short else None
+
+
+def message(what: str, pod: Object, error: str = "") -> str:
+    """The text of an event about a resize: the resources of all containers and what went wrong, as compact JSON."""
+    summary: Object = {}
+    for part, containers in (("initContainers", inits(pod)), ("containers", mains(pod))):
+        if containers:
+            summary[part] = [{"name": c["name"], "resources": _sorted(c)} for c in containers]
+    summary["generation"] = pod["metadata"].get("generation", 0)
+    if error:
+        summary["error"] = error
+    return f"Pod resize {what}: {orjson.dumps(summary).decode()}"
+
+
+def _sorted(container: Object) -> Object:
+    has = container.get("resources") or {}
+    return {part: dict(sorted(has[part].items())) for part in ("limits", "requests") if has.get(part)}
 
 
 def changed(pod: Object, container: Object, status: ContainerStatus) -> list[str]:

@@ -152,7 +152,7 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
         status = await kit.runtime.start_container(config)
     except RuntimeFailure as error:
         if error.reason == "RunContainerError":
-            driver.record("Normal", "Created", f"Created container: {name}", name)
+            driver.record("Normal", "Created", "Container created", name)
         driver.record("Warning", "Failed", f"Error: {error.message}", name)
         if error.reason != "RunContainerError":
             raise NotStarted(error.reason, error.message) from error
@@ -170,8 +170,8 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
     latest = await kit.runtime.status(config.id)  # who ended before we knew of it was not announced to us
     if latest is not None and latest.state == "exited":
         await driver.learn(latest)
-    driver.record("Normal", "Created", f"Created container: {name}", name)
-    driver.record("Normal", "Started", f"Started container {name}", name)
+    driver.record("Normal", "Created", "Container created", name)
+    driver.record("Normal", "Started", "Container started", name)
     if not facts.hooked:
         driver.kick()
         await _post_start(driver, container, config.id)
