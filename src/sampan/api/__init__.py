@@ -1,1 +1,9 @@
-"""The vocabulary of Kubernetes as pure functions on plain JSON values."""
+"""The vocabulary of Kubernetes as pure functions on plain JSON values.
+
+kinds              resources (the table), registry, schema, zeros, metrics_schema; defaults/, validate/, table/, cel/
+bytes and objects  wire, jsontext, protobuf, fields, complaints (why not), copying
+values             meta, names, quantity, selectors, status, jsonpath
+changes            mergepatch, jsonpatch, strategic, apply, managed and fieldset (who set what)
+meanings           placement, qos, quota
+documents          openapi, openapi_paths, openapi_custom, openapi_proto
+"""
