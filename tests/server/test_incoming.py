@@ -48,7 +48,7 @@ def read(reader, pieces):
     seen = []
     while reader.waiting:
         one = reader.waiting.popleft()
-        flags = (one.old, one.close, one.upgrade, one.expects, one.error and one.error.message)
+        flags = (one.old, one.close, one.upgrade, one.error and one.error.message)
         seen.append((one.method, bytes(one.url), dict(one.headers), b"".join(one.body), flags))
     return seen, rests, reader.ending
 

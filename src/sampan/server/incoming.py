@@ -129,16 +129,11 @@ class RequestReader:
 
     def _remember(self, data: bytes, incoming: Incoming) -> None:
         """For `_repeated`: `data` was one GET and nothing else, if there is nothing odd about it."""
-        odd = (
-            incoming.old
-            or incoming.close
-            or incoming.upgrade
-            or incoming.expects
-            or incoming.error is not None
-        )
-        if not odd and not incoming.body and "content-length" not in incoming.headers:
+        headers = incoming.headers
+        odd = incoming.old or incoming.close or incoming.upgrade or incoming.error is not None
+        if not odd and not incoming.body and "content-length" not in headers and "expect" not in headers:
             self._tail = data[data.index(_VERSION) :]
-            self._tail_headers = incoming.headers
+            self._tail_headers = headers
 
     def forget(self) -> None:
         """What was read and will not be answered. Parser and reader know each other: none waits for the collector."""
