@@ -97,6 +97,17 @@ async def test_a_crashing_container_backs_off_longer_each_time(world):
     assert "BackOff" in reasons
 
 
+async def test_a_changed_container_does_not_wait_for_the_crashes_of_before(world):
+    world.pod(annotations={"sampan.dev/simulate": "exit=1 after=1s"})
+    await world.clock.advance(5)
+    assert world.container()["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    world.api.change("pods", "p", {"spec": {"containers": [{"name": "c", "image": "nginx:2"}]}})
+    await world.clock.advance(0.5)
+    assert world.container()["restartCount"] == 2 and "running" in world.container()["state"]
+    await world.clock.advance(1)
+    assert world.container()["state"]["waiting"]["message"].startswith("back-off 10s ")
+
+
 async def test_a_missing_image_says_so(world):
     world.pod(containers=[{"name": "c", "image": "missing:1"}])
     await world.clock.advance(0.5)

@@ -298,6 +298,14 @@ async def test_limits_refuse(facts, submit, item, container, why):
     assert error.message == f'pods "p" is forbidden: {why}'
 
 
+async def test_limits_hold_when_a_pod_is_resized(facts, submit):
+    limit(facts, max={"cpu": "1"})
+    old, more = pod(containers=[wants({}, {"cpu": "1"})]), pod(containers=[wants({}, {"cpu": "2"})])
+    await submit(more, op="UPDATE", old=old)  # labels, say: what a pod has is not judged again
+    error = await refused(submit(more, op="UPDATE", old=old, subresource="resize"))
+    assert error.message == 'pods "p" is forbidden: maximum cpu usage per Container is 1, but limit is 2'
+
+
 async def test_limits_of_claims(facts, submit):
     limit(facts, type="PersistentVolumeClaim", min={"storage": "2Gi"})
     claim = {

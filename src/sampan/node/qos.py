@@ -56,12 +56,13 @@ def container_limits(pod: Object, container: Object, node_memory: int = 0) -> Li
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     cpu_request = _milli(requests.get("cpu", limits.get("cpu")))
     cpu_limit = _milli(limits.get("cpu"))
-    memory = limits.get("memory")
+    memory, memory_request = limits.get("memory"), requests.get("memory")
     return Limits(
         cpu_shares=shares(cpu_request),
         cpu_quota=quota(cpu_limit) if cpu_limit else None,
         memory=quantity.value(memory) if memory is not None else None,
         oom_score_adj=oom_score_adj(pod, container, node_memory),
+        memory_request=quantity.value(memory_request) if memory_request is not None else None,
     )
 
 

@@ -68,13 +68,17 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """cgroup settings; None leaves one unset. `cpu_quota` in microseconds per 100 ms period, memory in bytes."""
+    """cgroup settings; None leaves one unset. `cpu_quota` in microseconds per 100 ms period, memory in bytes.
+
+    `memory_request` in bytes sets nothing, but a container is asked whether it was started with another one.
+    """
 
     cpu_shares: int | None = None
     cpu_quota: int | None = None
     memory: int | None = None
     pids: int | None = None
     oom_score_adj: int = 0
+    memory_request: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,3 +218,54 @@ def test_a_resize_keeps_the_class_of_service(judge, put):
     assert "Pod QOS Class may not change as a result of resizing" in line
     more = sized(requests={"cpu": "1", "x.io/a": "2"}, limits={"x.io/a": "2"})
     assert "only cpu and memory resources are mutable" in judge.update("pods", more, asked, "resize")[0]
+
+
+def test_a_resize_leaves_the_containers_in_their_order(judge, put):
+    def sized(*names, field="containers"):
+        return put(POD, f"spec.{field}", [{"name": n, "image": "i"} for n in names])
+
+    how = "Forbidden: containers may not be renamed or reordered on resize"
+    for other in (sized("b", "a"), sized("c", "d")):
+        lines = judge.update("pods", other, sized("a", "b"), "resize")
+        assert lines == [f"spec.containers[0].name: {how}", f"spec.containers[1].name: {how}"]
+    (line,) = judge.update("pods", sized("a"), sized("a", "b"), "resize")
+    assert line == "spec: Forbidden: containers may not be added or removed on resize"
+
+
+def test_a_resize_of_an_init_container(judge, put):
+    def sized(cpu):
+        asked = {"requests": {"cpu": cpu}}
+        return put(POD, "spec.initContainers", [{"name": "i", "image": "i", "resources": asked}])
+
+    assert judge.update("pods", sized("2"), sized("1"), "resize") == []
+
+
+def test_env_files_lie_in_an_empty_dir(judge, put):
+    def using(**ref):
+        volumes = [{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/x"}}]
+        pod = put(POD, "spec.volumes", volumes)
+        return put(pod, C + "env", [{"name": "A", "valueFrom": {"fileKeyRef": {"key": "A", **ref}}}])
+
+    at = "spec.containers[0].env[0].valueFrom.fileKeyRef"
+    assert judge.create("pods", using(volumeName="e", path="a/b.env")) == []
+    assert judge.create("pods", using(volumeName="x", path="../b")) == [
+        f"{at}.path: Invalid value: \"../b\": must not contain '..'",
+        f'{at}.volumeName: Not found: "x"',
+    ]
+    (line,) = judge.create("pods", using(volumeName="h", path="b"))
+    assert line == f'{at}.volumeName: Invalid value: "h": referenced volume must be of type emptyDir'
+
+
+def test_an_overridden_hostname(judge, put):
+    def named(name, **more):
+        pod = put(POD, "spec.hostnameOverride", name)
+        return put(pod, "spec", pod["spec"] | more)
+
+    assert judge.create("pods", named("o.example.com", hostname="h", subdomain="s")) == []
+    assert judge.create("pods", named("o" * 63 + ".xy", hostNetwork=True, setHostnameAsFQDN=True)) == [
+        "spec.hostnameOverride: Too long: may not be more than 64 bytes",
+        "spec.hostnameOverride: Forbidden: may not be set when setHostnameAsFQDN is true",
+        "spec.hostnameOverride: Forbidden: may not be set when hostNetwork is true",
+    ]
+    (line,) = judge.create("pods", named("Not-RFC1123"))
+    assert "a lowercase RFC 1123 subdomain must consist of" in line

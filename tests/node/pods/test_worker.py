@@ -261,6 +261,25 @@ def test_a_resize_policy_may_ask_for_a_restart():
     assert action.why == "Container c resize requires restart"
 
 
+def test_a_request_for_memory_alone_counts_for_the_resize_policy():
+    policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    more = {"name": "c", "image": "nginx:1", "resources": {"requests": {"memory": "1Gi"}}}
+    [action] = step(make_pod(main=(more,)), make_world(container("c")), NOW).actions
+    assert isinstance(action, ResizeContainer)
+    [action] = step(
+        make_pod(main=({**more, "resizePolicy": policy},)), make_world(container("c")), NOW
+    ).actions
+    assert isinstance(action, StopContainer)
+
+
+def test_an_init_container_is_resized_while_it_runs():
+    more = {"name": "i", "image": "nginx:1", "resources": {"limits": {"cpu": "500m"}}}
+    found = step(make_pod(init=(more,)), make_world(container("i")), NOW)
+    [action] = found.actions
+    assert isinstance(action, ResizeContainer) and action.id == "i-0"
+    assert "PodResizeInProgress" in {c["type"] for c in found.status["conditions"]}
+
+
 def test_old_attempts_are_removed_but_the_last_two():
     dead = [container("c", "exited", code=1, attempt=n) for n in range(3)]
     world = make_world(*dead, container("c", attempt=3))

@@ -148,3 +148,9 @@ def test_hosts_has_the_pod_and_its_aliases():
     text = podfiles.hosts({**POD, "spec": spec}, ["10.0.0.1"], "cluster.local")
     assert "10.0.0.1\tp.db.ns.svc.cluster.local\tp\n" in text
     assert text.endswith("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n")
+
+
+def test_an_overridden_hostname_has_no_domain():
+    spec = {"hostname": "h", "subdomain": "db", "hostnameOverride": "o.example.com"}
+    text = podfiles.hosts({**POD, "spec": spec}, ["10.0.0.1"], "cluster.local")
+    assert text.endswith("\n10.0.0.1\to.example.com\n")

@@ -49,7 +49,17 @@ _ENV_FIELDS = (
 class Pod:
     """What containers need to know of the pod they are in."""
 
-    __slots__ = ("claims", "devices", "grace", "host_ports", "host_users", "names", "system", "volumes")
+    __slots__ = (
+        "claims",
+        "devices",
+        "empty",
+        "grace",
+        "host_ports",
+        "host_users",
+        "names",
+        "system",
+        "volumes",
+    )
 
     def __init__(self, spec: Object, volumes: set[str]) -> None:
         self.volumes = volumes
@@ -63,6 +73,7 @@ class Pod:
         self.devices = {
             v.get("name") for v in sources if v.get("persistentVolumeClaim") or v.get("ephemeral")
         }
+        self.empty = {v.get("name") for v in sources if v.get("emptyDir") is not None}
 
 
 def containers(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
@@ -202,7 +213,7 @@ def _common(errors: Errors, container: Object, path: str, pod: Pod) -> None:
     if "ports" in container:
         ports(errors, container["ports"] or (), f"{path}.ports")
     if "env" in container:
-        environment(errors, container["env"] or (), f"{path}.env")
+        environment(errors, container["env"] or (), f"{path}.env", pod)
     if "envFrom" in container:
         _env_from(errors, container["envFrom"] or (), f"{path}.envFrom")
     if "volumeMounts" in container:
@@ -274,7 +285,7 @@ def _host_ports(errors: Errors, given: Sequence[Object], path: str, first: int =
 # Environment
 
 
-def environment(errors: Errors, given: Sequence[Object], path: str) -> None:
+def environment(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
     for index, variable in enumerate(given):
         name = variable.get("name", "")
         if not name:
@@ -282,10 +293,10 @@ def environment(errors: Errors, given: Sequence[Object], path: str) -> None:
         elif not (name.isascii() and name.isidentifier()):
             texts(errors, f"{path}[{index}].name", name, names.env_var_name)
         if "valueFrom" in variable and variable["valueFrom"] is not None:
-            _value_from(errors, variable, f"{path}[{index}].valueFrom")
+            _value_from(errors, variable, f"{path}[{index}].valueFrom", pod)
 
 
-def _value_from(errors: Errors, variable: Object, path: str) -> None:
+def _value_from(errors: Errors, variable: Object, path: str, pod: Pod) -> None:
     source, count = variable["valueFrom"], 0
     if source.get("fieldRef") is not None:
         count += 1
@@ -305,9 +316,7 @@ def _value_from(errors: Errors, variable: Object, path: str) -> None:
             texts(errors, f"{path}.{kind}.key", ref["key"], names.config_key)
     if source.get("fileKeyRef") is not None:
         count += 1
-        for field in ("volumeName", "path", "key"):
-            if not source["fileKeyRef"].get(field):
-                errors.append(required(f"{path}.fileKeyRef.{field}"))
+        _file_key(errors, source["fileKeyRef"], f"{path}.fileKeyRef", pod)
     if not count:
         listed = "`fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
         errors.append(invalid_value(path, "", f"must specify one of: {listed}"))
@@ -315,6 +324,21 @@ def _value_from(errors: Errors, variable: Object, path: str) -> None:
         errors.append(invalid_value(path, "", "may not be specified when `value` is not empty"))
     elif count > 1:
         errors.append(invalid_value(path, "", "may not have more than one field specified at a time"))
+
+
+def _file_key(errors: Errors, ref: Object, path: str, pod: Pod) -> None:
+    """A variable of an env file, which lies in an emptyDir of the pod (KEP-3721)."""
+    for field in ("key", "path", "volumeName"):
+        if not ref.get(field):
+            errors.append(required(f"{path}.{field}"))
+    if ref.get("path"):
+        local_path(errors, f"{path}.path", ref["path"])
+    volume = ref.get("volumeName")
+    if volume and volume not in pod.volumes:
+        errors.append(not_found_field(f"{path}.volumeName", volume))
+    elif volume and volume not in pod.empty:
+        text = "referenced volume must be of type emptyDir"
+        errors.append(invalid_value(f"{path}.volumeName", volume, text))
 
 
 def _env_from(errors: Errors, given: Sequence[Object], path: str) -> None:

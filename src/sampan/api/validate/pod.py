@@ -31,12 +31,14 @@ from sampan.api.validate.base import (
     required,
     subdomain_problems,
     texts,
+    too_long,
 )
 from sampan.api.validate.meta import template_meta
 from sampan.api.validate.resources import resources
 from sampan.api.validate.volumes import pod_volumes
 from sampan.base.memo import Memo
 
+_LONGEST_HOSTNAME = 64  # sethostname(2)
 _RESTART = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 _DNS_SEARCH_LIMIT, _DNS_CHARACTERS, _DNS_SERVERS = 32, 2048, 3
@@ -159,13 +161,24 @@ def _names(errors: Errors, spec: Object, path: str) -> None:
             errors.append(required(f"{path}.os.name"))
         else:
             one_of(errors, f"{path}.os.name", system, ("linux", "windows"))
-    override = spec.get("hostnameOverride")
-    if override:
-        dns_subdomain(errors, f"{path}.hostnameOverride", override)
+    if spec.get("hostnameOverride") is not None:
+        _hostname_override(errors, spec, f"{path}.hostnameOverride")
     grace = spec.get("terminationGracePeriodSeconds")
     if grace is not None and grace < 0:
         detail = "must be greater than or equal to 0"
         errors.append(invalid_value(f"{path}.terminationGracePeriodSeconds", grace, detail))
+
+
+def _hostname_override(errors: Errors, spec: Object, path: str) -> None:
+    """A name the kernel takes, of a pod that has no other claim to one (KEP-4762)."""
+    name = spec["hostnameOverride"]
+    dns_subdomain(errors, path, name)
+    if len(name) > _LONGEST_HOSTNAME:
+        errors.append(too_long(path, _LONGEST_HOSTNAME))
+    if spec.get("setHostnameAsFQDN"):
+        errors.append(forbidden_field(path, "may not be set when setHostnameAsFQDN is true"))
+    if spec.get("hostNetwork"):
+        errors.append(forbidden_field(path, "may not be set when hostNetwork is true"))
 
 
 def _host_network(errors: Errors, spec: Object, path: str) -> None:
@@ -472,6 +485,8 @@ def resize(errors: Errors, new: Object, old: Object) -> None:
     if qos_class(after) != qos_class(before):
         text = "Pod QOS Class may not change as a result of resizing"
         errors.append(invalid_value("metadata", qos_class(after), text))
+    if _other_containers(errors, after, before):
+        return
     for field in ("containers", "initContainers"):
         pairs = zip(after.get(field) or (), before.get(field) or (), strict=False)
         for index, (container, was) in enumerate(pairs):
@@ -479,8 +494,22 @@ def resize(errors: Errors, new: Object, old: Object) -> None:
             given, had = container.get("resources") or NONE, was.get("resources") or NONE
             resources(errors, given, at)
             _resized(errors, given, had, at)
-            if field == "initContainers" and given != had and container.get("restartPolicy") != "Always":
-                errors.append(forbidden_field(at, "resizing of non-sidecar init containers is not allowed"))
+
+
+def _other_containers(errors: Errors, after: Object, before: Object) -> bool:
+    """Whether the containers are not the same in the same order."""
+    found = len(errors)
+    for field in ("containers", "initContainers"):
+        given, had = after.get(field) or (), before.get(field) or ()
+        if len(given) != len(had):
+            path = "spec" if field == "containers" else f"spec.{field}"
+            errors.append(forbidden_field(path, f"{field} may not be added or removed on resize"))
+            continue
+        for index, (container, was) in enumerate(zip(given, had, strict=True)):
+            if container.get("name") != was.get("name"):
+                detail = f"{field} may not be renamed or reordered on resize"
+                errors.append(forbidden_field(f"spec.{field}[{index}].name", detail))
+    return len(errors) > found
 
 
 def _resized(errors: Errors, given: Object, had: Object, path: str) -> None:

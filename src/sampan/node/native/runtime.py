@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -441,8 +440,8 @@ class NativeRuntime:
         group = record.spec["cgroup"]
         usage = cgroups.stats(group).get("memory_working_set", 0)
         if 0 < limits["memory"] < usage:
-            text = f"memory limit ({limits['memory']}) is below the current usage ({int(usage)})"
-            raise OSError(errno.EBUSY, text)
+            text = f"memory limit ({limits['memory']}) below current usage ({int(usage)})"
+            raise RuntimeFailure("UpdateContainerError", f"cannot resize: {text}")
         members = cgroups.members(group)
         for path in cgroups.create(group, limits):
             for pid in members:

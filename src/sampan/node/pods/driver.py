@@ -97,6 +97,8 @@ class PodDriver:
         ):
             self.record("Normal", "ResizeStarted", resize.message("started", granted))
             self._resizing = True
+        for name in resize.begun_anew(self.pod, granted):
+            self.world.of(name).restart_delay = 0.0
         self.pod = _overlay(granted, self._status)
         self.kit.volumes.know(self.pod)
         if ends:

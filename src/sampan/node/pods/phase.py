@@ -200,15 +200,16 @@ def _resizing(pod: Object, world: World) -> list[tuple[str, bool, str, str]]:
 
 
 def resized(pod: Object, world: World) -> bool:
-    """Whether all containers run with the resources of the pod, those that had to restart for it included."""
+    """Whether all whose turn it is run with the resources of the pod, those that had to restart for it included."""
     running = list(_resizable(pod, world))
-    return len(running) == len(mains(pod)) + len(sidecars(pod)) and not any(
-        resize.changed(pod, c, s) for c, s in running
-    )
+    names = {c["name"] for c, _ in running}
+    initializing = any(c["name"] in names for c in inits(pod) if not is_sidecar(c))
+    whole = initializing or all(c["name"] in names for c in (*mains(pod), *sidecars(pod)))
+    return whole and not any(resize.changed(pod, c, s) for c, s in running)
 
 
 def _resizable(pod: Object, world: World) -> Iterator[tuple[Object, ContainerStatus]]:
-    for container in (*mains(pod), *sidecars(pod)):
+    for container in (*mains(pod), *inits(pod)):
         latest = world.latest(container["name"])
         if latest is not None and latest.state != "exited":
             yield container, latest
@@ -317,13 +318,13 @@ def _container(
         status |= _made_with(container, latest.config)
     status["started"] = is_started(container, world)
     resources = container.get("resources") or {}
-    if latest and latest.state != "exited":
+    if latest:
         status["resources"] = resources
         if resources.get("requests"):
             status["allocatedResources"] = resources["requests"]
-        before_resize = _reported(pod, name).get("resources")
-        if before_resize and before_resize != resources and resize.changed(pod, container, latest):
-            status["resources"] = before_resize
+        had = _reported(pod, name).get("resources") if latest.state != "exited" else None
+        if had and had != resources and resize.changed(pod, container, latest):
+            status["resources"] = had
     return status
 
 

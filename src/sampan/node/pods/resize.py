@@ -47,6 +47,16 @@ def as_reported(pod: Object) -> Object:
     return with_resources(pod, known) if known else pod
 
 
+def begun_anew(before: Object, after: Object) -> list[str]:
+    """Containers whose image or resources are other ones: crashes of before do not delay their next start."""
+
+    def made_of(pod: Object) -> dict[str, tuple[Any, Object]]:
+        return {c["name"]: (c.get("image"), c.get("resources") or {}) for c in (*inits(pod), *mains(pod))}
+
+    old = made_of(before)
+    return [name for name, made in made_of(after).items() if name in old and old[name] != made]
+
+
 def judge(pod: Object, node: Object, others: Sequence[admission.Holder]) -> tuple[str, str] | None:
     """(reason, message) of PodResizePending: never possible here, or not now. None: granted."""
     has = node.get("status", {}).get("allocatable")
@@ -84,7 +94,7 @@ def changed(pod: Object, container: Object, status: ContainerStatus) -> list[str
     found = []
     if (wanted.cpu_shares, wanted.cpu_quota) != (has.cpu_shares, has.cpu_quota):
         found.append("cpu")
-    if wanted.memory != has.memory:
+    if (wanted.memory, wanted.memory_request) != (has.memory, has.memory_request):
         found.append("memory")
     return found
 

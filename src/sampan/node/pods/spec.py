@@ -21,14 +21,15 @@ SIMULATE = "sampan.dev/simulate"
 
 
 def hostname(pod: Object) -> str:
-    """`spec.hostname` or the pod's name, cut to what the kernel takes."""
-    name = pod["spec"].get("hostnameOverride") or pod["spec"].get("hostname") or pod["metadata"]["name"]
-    return name[:63].rstrip("-.")
+    """`spec.hostname` or the pod's name, cut to what the kernel takes; `spec.hostnameOverride` as it is (KEP-4762)."""
+    override = pod["spec"].get("hostnameOverride")
+    name = pod["spec"].get("hostname") or pod["metadata"]["name"]
+    return override or name[:63].rstrip("-.")
 
 
 def full_name(pod: Object, domain: str) -> str:
-    """host.subdomain.namespace.svc.domain, "" without a subdomain (DNS for Services and Pods)."""
-    subdomain = pod["spec"].get("subdomain")
+    """host.subdomain.namespace.svc.domain; "" without a subdomain, or when the host's name is overridden."""
+    subdomain = "" if pod["spec"].get("hostnameOverride") else pod["spec"].get("subdomain")
     return f"{hostname(pod)}.{subdomain}.{pod['metadata']['namespace']}.svc.{domain}" if subdomain else ""
 
 

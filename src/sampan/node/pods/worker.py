@@ -111,6 +111,7 @@ def _initialize(pod: Object, world: World, now: float, out: Step) -> bool:
                 _restart(pod, container, world, now, out)
             return False
         else:
+            _adjust(pod, container, status, out)
             return False
     return True
 
@@ -153,9 +154,7 @@ def _check(
     elif status.config.labels.get("image", container.get("image", "")) != container.get("image", ""):
         why = f"Container {name} definition changed, will be restarted"
     if not why:
-        parts = resize.changed(pod, container, status)
-        if parts:
-            _resize(pod, container, status, parts, out)
+        _adjust(pod, container, status, out)
     else:
         grace = (container.get(probe) or {}).get("terminationGracePeriodSeconds") if probe else None
         grace = grace if grace is not None else pod["spec"].get("terminationGracePeriodSeconds", 30)
@@ -164,9 +163,11 @@ def _check(
         )
 
 
-def _resize(pod: Object, container: Object, status: ContainerStatus, parts: list[str], out: Step) -> None:
+def _adjust(pod: Object, container: Object, status: ContainerStatus, out: Step) -> None:
     """Resources of a running container that were changed in place."""
-    name = container["name"]
+    parts, name = resize.changed(pod, container, status), container["name"]
+    if not parts:
+        return
     if resize.needs_restart(container, parts):
         grace = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
         why = f"Container {name} resize requires restart"

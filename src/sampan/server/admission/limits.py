@@ -65,7 +65,7 @@ def _fill_container(
 
 def validate(attrs: Attrs, ctx: Context) -> None:
     obj = attrs.obj or {}
-    if attrs.row.plural == "pods" and attrs.op != CREATE:
+    if attrs.row.plural == "pods" and attrs.op != CREATE and attrs.subresource != "resize":
         return
     for limit_range in _ranges(attrs, ctx):
         check = _check_pod if attrs.row.plural == "pods" else _check_claim
@@ -146,4 +146,5 @@ PLUGIN = Plugin(
     only(CREATE, UPDATE),
     admit=admit,
     validate=validate,
+    subresources=only("", "resize"),
 )

@@ -151,22 +151,18 @@ def _ephemeral(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None
 
 
 def _resize(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
-    """Only the resources of containers (KEP-1287)."""
-    wanted = {
-        (field, c.get("name")): c
-        for field in ("containers", "initContainers")
-        for c in (new.get("spec") or {}).get(field) or []
-    }
-    version = new["metadata"].get("resourceVersion", "")
+    """Only the resources of containers (KEP-1287). Containers that are not the same ones are left to validation."""
+    spec, version = new.get("spec") or {}, new["metadata"].get("resourceVersion", "")
     new.clear()
     new.update(copied(old))
     new["metadata"]["resourceVersion"] = version
     for field in ("containers", "initContainers"):
-        for container in new["spec"].get(field) or []:
-            asked = wanted.get((field, container["name"]), {})
-            for part in ("resources", "resizePolicy"):
-                if part in asked:
-                    container[part] = asked[part]
+        asked, kept = spec.get(field) or [], new["spec"].get(field) or []
+        if [c.get("name") for c in asked] != [c["name"] for c in kept]:
+            new["spec"][field] = asked
+            continue
+        for container, wanted in zip(kept, asked, strict=True):
+            container.update({part: wanted[part] for part in ("resources", "resizePolicy") if part in wanted})
     _count_change(new, old)
 
 
