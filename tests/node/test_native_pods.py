@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
 from sampan.node.config import AgentConfig, NodeHooks
 from sampan.node.images.service import ImageService
+from sampan.node.native import syscalls
 from sampan.node.native.runtime import NativeRuntime
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -173,6 +176,40 @@ async def test_the_agent_may_be_restarted_under_a_running_pod(node):
     await node.until(lambda: node.api.get("pods", "p") is None)
     await follower
     assert seen == ["one", "bye"]
+
+
+def reboot(directory):
+    """What a reboot leaves: files that name processes, whose numbers others have by now (here: this very process)."""
+    own = {"shim": os.getpid(), "shim_start": syscalls.start_ticks(os.getpid()), "boot": "an earlier one"}
+    for path in (directory / "runtime").glob("*/*/*.json"):
+        record = json.loads(path.read_text())
+        if path.name == "state.json":
+            for number in (record["shim"], record["pid"]):
+                os.kill(number, signal.SIGKILL)
+        if "boot" in record:
+            path.write_text(json.dumps(record | {key: own[key] for key in own.keys() & record.keys()}))
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for path in reversed(mounted):
+        if path.startswith(str(directory)):
+            syscalls.umount(path)
+
+
+async def test_after_a_reboot_a_pod_runs_again(node):
+    mounts = {"volumeMounts": [{"name": "e", "mountPath": "/e"}, {"name": "m", "mountPath": "/m"}]}
+    volumes = [{"name": "e", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory"}}]
+    node.pod("echo x | tee -a /e/x >> /m/x; cat /e/x /m/x; exec sleep 1000", container=mounts, volumes=volumes)
+    await node.until(lambda: node.status()["phase"] == "Running")
+    while await node.log() != "x\nx\n":
+        await asyncio.sleep(0.01)
+    await node.stop()
+    reboot(node.directory)
+    await node.start()
+    await node.until(lambda: node.status()["containerStatuses"][0]["restartCount"] == 1)
+    await node.until(lambda: node.status()["containerStatuses"][0]["state"]["running"])
+    while await node.log() != "x\nx\nx\n":
+        await asyncio.sleep(0.01)
+    last = node.status()["containerStatuses"][0]["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"]) == (255, "Unknown")
 
 
 async def test_a_pre_stop_hook_comes_before_the_signal(node):

@@ -405,11 +405,12 @@ async def test_what_ended_while_nobody_watched_is_noticed(pods):
     await pods.sandbox()
     first = await pods.start("sleep", "100", id="a")
     await pods.start("sleep", "100", id="b")
-    shim = pods.runtime._containers["b"].state["shim"]
+    shims = [pods.runtime._containers[id_].state["shim"] for id_ in ("a", "b")]
     await pods.runtime.close()
     os.kill(first.pid, signal.SIGKILL)
-    os.kill(shim, signal.SIGKILL)
-    await asyncio.sleep(0.2)
+    os.kill(shims[1], signal.SIGKILL)
+    while any(os.path.exists(f"/proc/{pid}") for pid in shims):
+        await asyncio.sleep(0.01)
     pods.runtime = NativeRuntime(
         str(pods.directory / "node"), pods.zygote.path, RealClock(), cgroup=pods.group
     )
