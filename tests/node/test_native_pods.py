@@ -197,7 +197,9 @@ def reboot(directory):
 async def test_after_a_reboot_a_pod_runs_again(node):
     mounts = {"volumeMounts": [{"name": "e", "mountPath": "/e"}, {"name": "m", "mountPath": "/m"}]}
     volumes = [{"name": "e", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory"}}]
-    node.pod("echo x | tee -a /e/x >> /m/x; cat /e/x /m/x; exec sleep 1000", container=mounts, volumes=volumes)
+    node.pod(
+        "echo x | tee -a /e/x >> /m/x; cat /e/x /m/x; exec sleep 1000", container=mounts, volumes=volumes
+    )
     await node.until(lambda: node.status()["phase"] == "Running")
     while await node.log() != "x\nx\n":
         await asyncio.sleep(0.01)
