@@ -110,12 +110,14 @@ class Scaling(World):
     """Serves metrics of pods: each uses `use` milli cpu of the 100 it asked for."""
 
     use = 100
+    window = ""  # as old as what a metrics server tells; empty: it tells no times
 
     def plan(self, rule, resource, name, namespace="default"):
         metrics = [
             {
                 "metadata": {"name": meta.name(p)},
                 "containers": [{"name": "c", "usage": {"cpu": f"{self.use}m"}}],
+                **({"timestamp": rfc3339(self.now), "window": self.window} if self.window else {}),
             }
             for p in self.list("pods")
         ]
@@ -164,14 +166,30 @@ def test_scales_up_to_what_the_use_asks_for():
     )
 
 
+def able(w):
+    status = w.get("horizontalpodautoscalers.autoscaling", "h", "default")["status"]
+    return meta.condition({"status": status}, "AbleToScale")["reason"]
+
+
+def test_what_a_pod_takes_to_start_does_not_scale():
+    w = autoscaled(2)
+    w.window = "1m0.5s"
+    for seconds, size in ((15, 2), (45, 2), (15, 4)):  # the window begins to lie after the start
+        w.now += seconds
+        w.settle()
+        assert w.get("replicasets.apps", "r", "default")["spec"]["replicas"] == size
+
+
 def test_scales_down_only_after_the_window():
     w = autoscaled(4)
     w.use = 50
     assert grown(w) == 4
+    assert able(w) == "ReadyForNewScale"
     w.use = 10
     for _ in range(19):
         w.now += 15
         assert grown(w) == 4
+        assert able(w) == "ScaleDownStabilized"
     w.now += 30
     assert grown(w) < 4
 

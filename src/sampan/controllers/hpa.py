@@ -127,6 +127,7 @@ class Autoscaler:
         text = f"the HPA was able to successfully calculate a replica count from {name}"
         conditions = [able, ("ScalingActive", "True", "ValidMetricFound", text)]
         wanted = self._stable(hpa, current, advised, view.moment)
+        conditions[0] = ("AbleToScale", "True", *_stabilized(current, advised, wanted))
         wanted, limited = self._bounded(hpa, current, wanted, low, high, view.moment)
         conditions.append(limited)
         reason = f"{name} {'above' if wanted > current else 'below'} target"
@@ -242,6 +243,21 @@ class Autoscaler:
                 limits.append(start + sign * of_total(f"{policy['value']}%", start, up=sign > 0))
         widest = (rule.get("selectPolicy") or "Max") == "Max"
         return max(limits) if (sign > 0) == widest else min(limits)
+
+
+def _stabilized(current: int, advised: int, wanted: int) -> tuple[str, str]:
+    """Reason and message of AbleToScale: whether earlier advice holds it back."""
+    if wanted == advised:
+        return "ReadyForNewScale", "recommended size matches current size"
+    if advised > current:
+        return (
+            "ScaleUpStabilized",
+            "recent recommendations were lower than current one, applying the lowest recent recommendation",
+        )
+    return (
+        "ScaleDownStabilized",
+        "recent recommendations were higher than current one, applying the highest recent recommendation",
+    )
 
 
 def _replicas(scale: Object) -> int:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 
 from sampan.api import meta, quantity
 from sampan.client.plan import Object, View
 
 from . import pods
+from .base import seconds
 
 RESOURCE = "pods.metrics.k8s.io"
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)")
 _TOLERANCE = "0.1"  # of the ratio of use and target, either way
 
 
@@ -27,7 +31,7 @@ def sizes(
     near = functools.partial(_near, hpa["spec"].get("behavior") or {})
     found: list[tuple[int, str]] = []
     shown: list[Object] = []
-    problem = "no metrics returned from resource metrics API"
+    problem = ""
     for metric in hpa["spec"].get("metrics") or ():
         kind = metric["type"]
         if kind not in ("Resource", "ContainerResource"):
@@ -35,8 +39,8 @@ def sizes(
             continue
         source = metric["resource" if kind == "Resource" else "containerResource"]
         result = _by_resource(source, chosen, measured, current, near)
-        if result is None:
-            problem = f"failed to get {source['name']} utilization: unable to get metrics for resource {source['name']}: {problem}"
+        if isinstance(result, str):
+            problem = f"failed to get {source['name']} utilization: {result}"
             continue
         size, now_used = result
         title = f"{source['name']} resource" + (
@@ -69,19 +73,23 @@ def _by_resource(
     measured: dict[str, Object],
     current: int,
     near: Callable[[float], bool],
-) -> tuple[int, Object] | None:
-    """(size, current value) of a Resource metric; None without any measurement.
+) -> tuple[int, Object] | str:
+    """(size, current value) of a Resource metric; a text why there is none.
 
-    Pods without one count as using nothing when that would shrink, as using their target when it would grow.
+    Pods without a measurement count as using their target when that would shrink, as using nothing when it would grow.
+    Pods that are not ready, or whose measurement is of their start, count only when it would grow, as using nothing.
     """
     resource, target = source["name"], source["target"]
-    ready, missing = [], 0
+    ready, missing, unready = [], 0, 0
     for pod in chosen:
         if not pods.active(pod):
             continue
         found = measured.get(meta.name(pod))
-        if found is None or not pods.ready(pod):
+        if found is None:
             missing += 1
+            continue
+        if not pods.ready(pod) or (resource == "cpu" and _of_its_start(pod, found)):
+            unready += 1
             continue
         containers = [c for c in found["containers"] if source.get("container") in (None, c["name"])]
         used = sum(quantity.milli(c["usage"].get(resource, "0")) for c in containers)
@@ -92,12 +100,14 @@ def _by_resource(
         )
         ready.append((used, asked))
     if not ready:
-        return None
+        if unready:
+            return "did not receive metrics for targeted pods (pods might be unready)"
+        return f"unable to get metrics for resource {resource}: no metrics returned from resource metrics API"
     used, asked = sum(u for u, _ in ready), sum(a for _, a in ready)
     average = quantity.from_milli(used // len(ready))
     if target["type"] == "Utilization":
         if not asked:
-            return None
+            return "the pods request none of it"
         percent = used * 100 // asked
         ratio, shown = (
             percent / target["averageUtilization"],
@@ -108,6 +118,8 @@ def _by_resource(
         ratio, shown = used / len(ready) / goal, {"averageValue": average}
     if near(ratio):
         return current, shown
+    if ratio > 1:
+        missing += unready
     if not missing:
         return math.ceil(ratio * len(ready)), shown
     # Unmeasured pods must not make the answer more extreme.
@@ -115,3 +127,14 @@ def _by_resource(
     if near(damped) or (damped < 1) != (ratio < 1):
         return current, shown
     return math.ceil(damped * (len(ready) + missing)), shown
+
+
+def _of_its_start(pod: Object, measured: Object) -> bool:
+    """Whether a measurement reaches back to before the pod was ready: starting takes more than running does."""
+    since, taken = pods.ready_since(pod), measured.get("timestamp")
+    return bool(taken and since is not None and seconds(taken) < since + _span(measured.get("window", "0s")))
+
+
+def _span(text: str) -> float:
+    """Seconds of a meta/v1 Duration as servers of metrics write it: 15.03s, 1m0s."""
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
