@@ -55,7 +55,7 @@ def test_soft_thresholds_have_a_grace_period():
         ({**HEAD, "evictionHard": {"memory.free": "1Gi"}}, "evictionHard: .*not an eviction threshold"),
         (
             {**HEAD, "evictionPressureTransitionPeriod": "soon"},
-            "evictionPressureTransitionPeriod: .*not a duration",
+            "evictionPressureTransitionPeriod: time: invalid duration",
         ),
         ({**HEAD, "containerLogMaxFiles": 1}, "containerLogMaxFiles: must be greater than 1"),
         ({**HEAD, "containerLogMaxSize": "big"}, "containerLogMaxSize: "),

@@ -2,7 +2,7 @@
 
 kinds              resources (the table), registry, schema, zeros, metrics_schema; defaults/, validate/, table/, cel/
 bytes and objects  wire, jsontext, protobuf, fields, complaints (why not), copying
-values             meta, names, quantity, selectors, status, jsonpath
+values             meta, names, quantity, duration, selectors, status, jsonpath
 changes            mergepatch, jsonpatch, strategic, apply, managed and fieldset (who set what)
 meanings           placement, qos, quota
 documents          openapi, openapi_paths, openapi_custom, openapi_proto

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from cronsim import CronSim, CronSimError
 
-from sampan.api import meta
+from sampan.api import duration, meta
 from sampan.client.plan import Create, Delete, Event, Object, Plan, View
 
 from . import job as jobs
@@ -31,8 +31,6 @@ _NAMES = {
     "@hourly": "0 * * * *",
 }
 _FIELD = re.compile(r"^[0-9A-Za-z*?/,-]+$")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def rules() -> list[Rule]:
@@ -73,10 +71,10 @@ def times(schedule: str, zone: str | None, after: float) -> Iterator[float]:
 
 
 def _every(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if "".join(n + u for n, u in parts) != text or not parts:
-        raise ValueError(f"failed to parse duration @every {text}")
-    return max(1.0, float(int(sum(float(n) * _UNITS[u] for n, u in parts))))
+    try:
+        return max(1.0, float(int(duration.seconds(text))))
+    except ValueError as error:
+        raise ValueError(f"failed to parse duration @every {text}: {error}") from None
 
 
 def reconcile(cron: Object, view: View, now: float) -> Plan:

@@ -5,12 +5,11 @@ Source: "Node-pressure Eviction"; the texts are kubelet's, since alerts and peop
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.api import quantity
+from sampan.api import duration, quantity
 from sampan.node.meter import Measured
 from sampan.node.pods.podspec import mains, sidecars
 
@@ -70,19 +69,8 @@ def parse(text: str, grace: str = "") -> list[Threshold]:
         if not amount.endswith("%"):
             quantity.parse(amount)
         soft = signal in delays
-        found.append(Threshold(signal, amount, seconds(delays[signal]) if soft else 0.0, soft))
+        found.append(Threshold(signal, amount, duration.seconds(delays[signal]) if soft else 0.0, soft))
     return found
-
-
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-
-
-def seconds(text: str) -> float:
-    """A Go duration such as 90s, 1m30s or 500ms. Raises ValueError."""
-    parts = re.findall(r"([0-9.]+)(ms|h|m|s)", text)
-    if text != "0" and "".join(number + unit for number, unit in parts) != text or not text:
-        raise ValueError(f'"{text}" is not a duration such as 1m30s')
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 class Pressure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sampan.api import quantity
+from sampan.api import duration, quantity
 from sampan.node import pressure
 from sampan.node.config import AgentConfig
 
@@ -55,11 +55,14 @@ def _thresholds(value: Any) -> str:
 def _graces(value: Any) -> str:
     if not isinstance(value, dict):
         raise ValueError("must be a map of durations")
-    return ",".join(f"{signal}={pressure.seconds(str(time)):g}s" for signal, time in value.items())
+    return ",".join(f"{signal}={_duration(time):g}s" for signal, time in value.items())
 
 
 def _duration(value: Any) -> float:
-    return pressure.seconds(str(value))
+    found = duration.seconds(str(value))
+    if found < 0:
+        raise ValueError("must not be negative")
+    return found
 
 
 def _words(value: Any) -> list[str]:

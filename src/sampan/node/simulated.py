@@ -22,7 +22,7 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from sampan.api import quantity
+from sampan.api import duration, quantity
 from sampan.base.clock import Clock, rfc3339_micro
 from sampan.node.runtime import (
     ContainerConfig,
@@ -42,15 +42,11 @@ _EXIT = re.compile(r"\bexit\s+(\d+)")
 _WORDS = frozenset(
     "exit after times ready live start stop error reason message log cpu memory".split()
 )  # of the annotation
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
 def seconds(text: str) -> float:
-    """A duration such as 250ms, 2s, 1m. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
-    if not match:
-        raise ValueError(f"not a duration: {text!r}")
-    return float(match[1]) * _UNITS[match[2]]
+    """A duration such as 250ms, 2s, 1m, or plain seconds. Raises ValueError."""
+    return float(text) if text.replace(".", "", 1).isdigit() else duration.seconds(text)
 
 
 def behaviour(config: ContainerConfig) -> dict[str, str]:

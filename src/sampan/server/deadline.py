@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
+from sampan.api import duration
 from sampan.api.status import ApiError, bad_request
 from sampan.base.clock import Clock
 from sampan.server.route import RequestInfo
@@ -26,11 +27,9 @@ def seconds(info: RequestInfo) -> float | None:
     text = info.first("timeout") if info.query else ""
     if not text:
         return LIMIT
-    from sampan.api.cel.values import CelError, parse_duration  # Go's durations; loaded when somebody asks
-
     try:
-        asked = parse_duration(text).ns / 1e9
-    except (ValueError, CelError) as error:
+        asked = duration.seconds(text)
+    except ValueError as error:
         raise bad_request(f"invalid timeout specified in the request URL - {error}") from None
     return min(asked, LIMIT) if asked > 0 else LIMIT
 

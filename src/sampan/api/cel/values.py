@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import re
 from functools import lru_cache
 from typing import Any
+
+from sampan.api import duration
 
 INT_MIN, INT_MAX, UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 SECOND = 10**9  # nanoseconds
@@ -201,42 +202,10 @@ def parse_timestamp(text: str) -> Timestamp:
     return Timestamp((delta.days * 86400 + delta.seconds) * SECOND + rest)
 
 
-_UNITS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "μs": 10**3,
-    "ms": 10**6,
-    "s": SECOND,
-    "m": 60 * SECOND,
-    "h": 3600 * SECOND,
-}
-
-
-_LONGEST_DURATION = 200  # characters
-
-
 @lru_cache(maxsize=4096)
 def parse_duration(text: str) -> Duration:
-    """Go's form: 1h30m, -1.5s, 300ms. Raises ValueError, and CelError for more than 64 bits of nanoseconds."""
-    if len(text) > _LONGEST_DURATION:
-        raise ValueError(f'time: invalid duration "{text}"')
-    rest, sign = text, 1
-    if rest[:1] in ("+", "-"):
-        sign, rest = (-1 if rest[0] == "-" else 1), rest[1:]
-    if rest == "0":
-        return Duration(0)
-    parts = re.findall(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)", rest)
-    if not rest or "".join(w + (f".{f}" if f or f"{w}." in rest else "") + u for w, f, u in parts) != rest:
-        raise ValueError(f'time: invalid duration "{text}"')
-    total = 0
-    for whole, fraction, unit in parts:
-        if not whole and not fraction:
-            raise ValueError(f'time: invalid duration "{text}"')
-        total += int(whole or 0) * _UNITS[unit]
-        if fraction:
-            total += int(fraction) * _UNITS[unit] // 10 ** len(fraction)
-    return Duration(sign * total)
+    """Go's form: 1h30m, -1.5s, 300ms. Raises ValueError."""
+    return Duration(duration.nanoseconds(text))
 
 
 def go_float(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.api import duration
 from sampan.node import pressure
 from sampan.node.config import AgentConfig
 
@@ -33,16 +34,16 @@ def kubelet_configuration(config: AgentConfig) -> Object:
         "serializeImagePulls": False,
         "rotateCertificates": True,
         "allowedUnsafeSysctls": list(config.unsafe_sysctls),
-        "nodeStatusReportFrequency": _duration(config.status_period),
+        "nodeStatusReportFrequency": duration.of_seconds(config.status_period),
         "nodeLeaseDurationSeconds": config.lease_duration,
         "evictionHard": _thresholds(config.eviction_hard),
         "evictionSoft": _thresholds(config.eviction_soft),
         "evictionSoftGracePeriod": _graces(config),
-        "evictionPressureTransitionPeriod": _duration(config.pressure_transition),
+        "evictionPressureTransitionPeriod": duration.of_seconds(config.pressure_transition),
         "evictionMaxPodGracePeriod": int(config.eviction_max_pod_grace),
         "imageGCHighThresholdPercent": int(config.image_gc_high),
         "imageGCLowThresholdPercent": int(config.image_gc_low),
-        "imageMinimumGCAge": _duration(config.image_gc_age),
+        "imageMinimumGCAge": duration.of_seconds(config.image_gc_age),
         "containerLogMaxSize": config.log_max_size,
         "containerLogMaxFiles": config.log_max_files,
     }
@@ -54,9 +55,4 @@ def _thresholds(text: str) -> dict[str, str]:
 
 def _graces(config: AgentConfig) -> dict[str, str]:
     soft = pressure.parse(config.eviction_soft, config.eviction_soft_grace)
-    return {one.signal: _duration(one.grace) for one in soft}
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    return {one.signal: duration.of_seconds(one.grace) for one in soft}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sampan.api import duration
 from sampan.base.clock import rfc3339, rfc3339_parse
 from sampan.node.pods import resize, restart_all
 from sampan.node.pods.podspec import (
@@ -398,7 +399,7 @@ def _waits_to_restart(
         return _problem(container, facts.problem, now)
     until = back_off_until(facts, latest)
     if until > now:
-        delay = _duration(facts.restart_delay)
+        delay = duration.of_seconds(facts.restart_delay)
         text = f"back-off {delay} restarting failed container={container['name']} pod={pod_text(pod)}"
         return {"reason": "CrashLoopBackOff", "message": text}
     if latest.reason == "StartError":
@@ -406,9 +407,3 @@ def _waits_to_restart(
     if latest.config.id in world.before:
         return {"reason": restart_all.REASON, "message": restart_all.MESSAGE}
     return None
-
-
-def _duration(seconds: float) -> str:
-    """Whole seconds as Go prints a duration: 10s, 1m20s, 5m0s."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
