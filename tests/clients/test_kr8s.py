@@ -34,7 +34,7 @@ async def test_the_usual_flow(api, namespace, make_deployment):
     wanted["metadata"]["namespace"] = namespace
     web = await Deployment(wanted, api=api)
     await web.create()
-    await web.wait("condition=Available", timeout=20)
+    await web.wait("condition=Available", timeout=60)
     pods = [p async for p in kr8s.asyncio.get("pods", namespace=namespace, label_selector="app=web", api=api)]
     assert len(pods) == 2
     assert all([await p.ready() for p in pods])
@@ -46,7 +46,7 @@ async def test_the_usual_flow(api, namespace, make_deployment):
     await web.refresh()
     assert (web.labels["tier"], web.annotations["note"]) == ("front", "hello")
     await web.delete()
-    await web.wait("delete", timeout=20)
+    await web.wait("delete", timeout=60)
     assert not await web.exists()
 
 

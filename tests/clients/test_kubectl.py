@@ -53,7 +53,7 @@ def kubectl(served: Served, tmp_path: Path) -> Kubectl:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == code, f"{command}: {done.returncode}: {done.stdout}"
         return done.stdout
@@ -166,15 +166,15 @@ def test_patches_of_each_kind_and_of_subresources(kubectl: Kubectl) -> None:
 
 def test_waiting(kubectl: Kubectl) -> None:
     kubectl("run p --image=a")
-    assert kubectl("wait --for=condition=Ready pod/p --timeout=20s") == "pod/p condition met\n"
-    assert kubectl("wait --for=jsonpath='{.status.phase}'=Running pod/p --timeout=20s")
+    assert kubectl("wait --for=condition=Ready pod/p --timeout=60s") == "pod/p condition met\n"
+    assert kubectl("wait --for=jsonpath='{.status.phase}'=Running pod/p --timeout=60s")
     kubectl("delete pod p --wait=false --now")
-    kubectl("wait --for=delete pod/p --timeout=20s")
+    kubectl("wait --for=delete pod/p --timeout=60s")
 
 
 def test_what_describe_tells_is_in_the_order_of_time(kubectl: Kubectl) -> None:
     kubectl("run p --image=a")
-    kubectl("wait --for=condition=Ready pod/p --timeout=20s")
+    kubectl("wait --for=condition=Ready pod/p --timeout=60s")
     told = kubectl("describe pod p").partition("Events:")[2].splitlines()[3:]
     assert [line.split()[1] for line in told][:2] == ["Scheduled", "Pulling"]
 

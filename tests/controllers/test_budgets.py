@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from world import START, World, template
 
+from definitions import definition
 from sampan.api import meta
 from sampan.api.registry import Resource
 from sampan.api.resources import BUILTIN
@@ -282,32 +283,18 @@ def test_expired_bootstrap_tokens_go():
     assert w.list("secrets") == []
 
 
-CUSTOM = {
-    "metadata": {"name": "farms.x.io"},
-    "spec": {
-        "group": "x.io",
-        "scope": "Namespaced",
-        "names": {"plural": "farms", "kind": "Farm"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                },
-                "subresources": {
-                    "status": {},
-                    "scale": {
-                        "specReplicasPath": ".spec.field.size",
-                        "statusReplicasPath": ".status.size",
-                        "labelSelectorPath": ".status.selector",
-                    },
-                },
-            }
-        ],
+CUSTOM = definition(
+    "farms",
+    "Farm",
+    subresources={
+        "status": {},
+        "scale": {
+            "specReplicasPath": ".spec.field.size",
+            "statusReplicasPath": ".status.size",
+            "labelSelectorPath": ".status.selector",
+        },
     },
-}
+)
 
 
 async def test_a_custom_kind_is_scaled_by_the_paths_of_its_definition():

@@ -49,7 +49,7 @@ class Death:
 
 async def another_agent(node: Any, death: Death) -> None:  # noqa: F811
     """Once it has come to that step, the agent is gone, and a new one starts."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await death.reached.wait()
     await node.stop()
     await node.start()

@@ -25,7 +25,7 @@ from sampan.node.native import syscalls
 from sampan.node.native.runtime import NativeRuntime
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-PATIENCE = 10 * float(os.environ.get("SAMPAN_SLOW", "1"))  # seconds; an emulated machine says how slow it is
+PATIENCE = 60 * float(os.environ.get("SAMPAN_SLOW", "1"))  # seconds; an emulated machine says how slow it is
 SOURCE = str(Path(sampan.__file__).parents[1])
 _ZYGOTE = "import sys; sys.path.insert(0, sys.argv[2]); from sampan.node.native import zygote; zygote.serve(sys.argv[1])"
 

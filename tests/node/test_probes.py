@@ -30,7 +30,7 @@ async def serve(answer):
 
 
 async def look(handler):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await checks.check(None, POD, CONTAINER, "id", handler, "127.0.0.1")
 
 

@@ -43,6 +43,6 @@ asyncio.run(main())
 
 def test_numpy_comes_with_the_first_node():
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.splitlines() == ["no nodes available to schedule pods False", "n True"], done.stderr

@@ -6,28 +6,12 @@ import asyncio
 
 import pytest
 
+from definitions import definition
 from sampan.client.client import read_body
 
 BACKUP, RESTORE = "/debug/sampan/backup", "/debug/sampan/restore"
 MAPS = "/api/v1/namespaces/d/configmaps"
-CRD = {
-    "metadata": {"name": "widgets.x.io"},
-    "spec": {
-        "group": "x.io",
-        "scope": "Namespaced",
-        "names": {"plural": "widgets", "kind": "Widget"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                },
-            }
-        ],
-    },
-}
+CRD = definition("widgets", "Widget")
 WIDGETS = "/apis/x.io/v1/namespaces/d/widgets"
 
 
@@ -82,7 +66,7 @@ async def test_a_cluster_is_put_back(full):
     assert (await api.ok("GET", f"{WIDGETS}/w"))["n"] == 1
     seen = b""
     while b'"DELETED"' not in seen or b'"later"' not in seen:
-        seen += await asyncio.wait_for(anext(watch), 5)
+        seen += await asyncio.wait_for(anext(watch), 60)
     await watch.aclose()
 
 

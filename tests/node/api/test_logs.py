@@ -107,7 +107,7 @@ async def test_a_follower_reads_on_through_a_rotation_until_the_container_is_dea
             await asyncio.sleep(0.001)
 
     task = asyncio.get_running_loop().create_task(follow())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await until(b"one\n")
         with path.open("ab") as file:
             file.write(LINES[1] + b"\n")

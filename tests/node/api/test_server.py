@@ -32,7 +32,7 @@ async def get(served, path, name="", groups=()):
     if name:
         ca.issue(name, groups).save(directory / "c.crt", directory / "c.key")
         context.load_cert_chain(directory / "c.crt", directory / "c.key")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = await reader.read()

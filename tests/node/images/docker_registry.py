@@ -64,7 +64,7 @@ class DockerRegistry:
 
     def __enter__(self) -> DockerRegistry:
         self._process = subprocess.Popen(self._command, stdout=self._log, stderr=subprocess.STDOUT)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             try:
                 self.call("GET", "/v2/").read()
@@ -90,9 +90,9 @@ class DockerRegistry:
         address, _, port = self.host.rpartition(":")
         if self.tls:
             context = client_context(file=str(self.ca))
-            connection = http.client.HTTPSConnection(address, int(port), context=context, timeout=10)
+            connection = http.client.HTTPSConnection(address, int(port), context=context, timeout=60)
         else:
-            connection = http.client.HTTPConnection(address, int(port), timeout=10)
+            connection = http.client.HTTPConnection(address, int(port), timeout=60)
         headers = {"Accept": accept} | ({"Content-Type": kind} if kind else {})
         if self.password:
             headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

@@ -16,7 +16,7 @@ from sampan.node.native import cgroups
 from sampan.node.native.runtime import NativeRuntime
 from sampan.node.runtime import ContainerConfig, RuntimeFailure, SandboxConfig
 
-PATIENCE = 10 * float(os.environ.get("SAMPAN_SLOW", "1"))  # seconds; an emulated machine says how slow it is
+PATIENCE = 60 * float(os.environ.get("SAMPAN_SLOW", "1"))  # seconds; an emulated machine says how slow it is
 SOURCE = str(Path(sampan.__file__).parents[1])
 
 
@@ -92,6 +92,13 @@ class Pods:
         status = await self.start("sh", "-c", script, **changes)
         status = await self.ended(status.config.id)
         return status, self.log(status.config.id)
+
+    async def says(self, id_, words):
+        """Wait until its log has these words."""
+        log = self.directory / f"{id_}.log"
+        async with asyncio.timeout(PATIENCE):
+            while words not in log.read_text():
+                await asyncio.sleep(0.01)
 
     def log(self, id_):
         lines = (self.directory / f"{id_}.log").read_text().splitlines()

@@ -196,7 +196,7 @@ class Machine:
 
             yield said
 
-    def ask(self, netns: str, address: str, port: int, timeout: float = 1.0) -> str:
+    def ask(self, netns: str, address: str, port: int, timeout: float = 2.8) -> str:
         """What the server at the address says ("name peer"), or the name of the error."""
 
         def call() -> str:
@@ -233,7 +233,7 @@ class Machine:
 
 
 def _exchange(client: socket.socket, address: str, port: int) -> str:
-    client.settimeout(0.7)
+    client.settimeout(2.8)
     try:
         client.sendto(b"?", (address, port))
         return client.recv(200).decode()

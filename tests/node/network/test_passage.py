@@ -194,17 +194,17 @@ def test_a_node_reaches_the_outside_through_a_host_that_drops(host, tmp_path, wi
     look(outside, "ip route add default via 192.0.2.1")
     listener = namespace.run_in(outside, lambda: socket.create_server(("192.0.2.2", 8080)))
 
-    def call():
-        namespace.run_in(node, lambda: socket.create_connection(("192.0.2.2", 8080), timeout=0.5).close())
+    def call(timeout):
+        namespace.run_in(node, lambda: socket.create_connection(("192.0.2.2", 8080), timeout).close())
 
     try:
         fabric.create(path, "a")
         fabric.join_host(path, "a", "10.89.1.1/24", host=host)
         fabric.join(path, "a", node, 1, "10.89.1.2/24", gateways=["10.89.1.1"])
-        call()
+        call(60)
         passage.remove(fabric.host_table("a"), host)
         with pytest.raises(TimeoutError):
-            call()
+            call(0.5)
     finally:
         listener.close()
         fabric.destroy(path, "a", host=host)
@@ -245,7 +245,7 @@ def test_rules_that_somebody_flushes_come_back(host):
             while position(host, "FORWARD") != ["iifname", "oifname"]:
                 await asyncio.get_running_loop().sock_recv(heard, 1 << 16)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await keeper.start()
             await rules_come()
             nft(host, "flush chain ip filter FORWARD")

@@ -69,7 +69,7 @@ async def test_connections_out_are_carried_by_the_gateway(island):
         await uplink.start()
 
         def talk() -> bytes:
-            with socket.create_connection(address, 5) as connection:
+            with socket.create_connection(address, 60) as connection:
                 connection.sendall(payload)
                 connection.shutdown(socket.SHUT_WR)
                 return b"".join(iter(lambda: connection.recv(1 << 20), b""))
@@ -106,10 +106,9 @@ async def test_node_ports_and_load_balancers_are_on_the_machines_loopback(island
         taken = socket.create_server(("127.0.0.1", 0))
         view.put(service("other", "127.0.0.9", 80, type="NodePort", node_port=taken.getsockname()[1]))
         view.delete(web)
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if problems and not inbound.ports:
-                break
+        async with asyncio.timeout(60):
+            while not problems or inbound.ports:
+                await asyncio.sleep(0.01)
         assert "in use" in problems[0] and inbound.ports == {}
         taken.close()
         await inbound.stop()

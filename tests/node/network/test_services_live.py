@@ -134,7 +134,7 @@ async def test_local_policy_keeps_the_clients_address(machine):
         assert {machine.ask(machine.fabric_client, node_2, 30080) for _ in range(9)} == {
             f"web-2 {machine.outsider}"
         }
-        assert machine.ask(machine.fabric_client, machine.plan.node(0), 30080) == "TimeoutError"
+        assert machine.ask(machine.fabric_client, machine.plan.node(0), 30080, 0.5) == "TimeoutError"
         assert set(spread(machine, "client", balancer, 80)) == {"web-1", "web-2"}
 
 
@@ -147,7 +147,7 @@ async def test_load_balancer_source_ranges(machine):
     async with cluster(machine) as net:
         await net.apply([web], [slice_of("web", *endpoints)])
         assert machine.ask(machine.host, balancer, 80).startswith("web-")
-        assert machine.ask(machine.node(0), balancer, 80) == "TimeoutError"
+        assert machine.ask(machine.node(0), balancer, 80, 0.5) == "TimeoutError"
 
 
 async def test_session_affinity(machine):
