@@ -246,6 +246,34 @@ async def test_a_job_selects_its_own_pods(ready):
     assert made["spec"]["template"]["metadata"]["labels"]["job-name"] == "j"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("PATCH", "", {"data": {"a": "b"}}), ("PATCH", "", {})),
+        (("PATCH", "", {"data": {"a": "b"}}), ("PATCH", "?dryRun=All", {"data": {"c": "d"}})),
+        (("DELETE", "", None), ("DELETE", "", None)),  # the object stays for its finalizer
+    ],
+)
+async def test_who_changes_nothing_sees_what_was_there(make_api, tmp_path, first, second):
+    """An answer without a write of its own may rest on one that is on its way to disk; it does not come before that."""
+    store = DurableStore(tmp_path / "s", VirtualClock(), on_fatal=pytest.fail)
+    api, merge = make_api(store), {"content-type": "application/merge-patch+json"}
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+    for number in range(20):
+        await api.ok("POST", CMS, {"metadata": {"name": f"m{number}", "finalizers": ["x.io/held"]}})
+        one, other = (
+            api.call(method, f"{CMS}/m{number}{query}", body, headers=merge)
+            for method, query, body in (first, second)
+        )
+        change = asyncio.ensure_future(one)
+        await asyncio.sleep(0)
+        assert store.pending("configmaps")
+        assert (await other)[0] == 200
+        assert not store.pending("configmaps")
+        assert (await change)[0] == 200
+    await store.close()
+
+
 async def test_who_is_refused_sees_what_was_in_the_way(make_api, tmp_path):
     """A refusal may rest on a write that is on its way to disk; whoever then reads again must find it."""
     store = DurableStore(tmp_path / "s", VirtualClock(), on_fatal=pytest.fail)

@@ -104,6 +104,7 @@ async def delete_object(
         try:
             new, base, removable = await _begin(call, key, latest, seen, old, options)
             if not removable:
+                await objects.shown(server.store, row, key, base)
                 return new, False
             begun = new
             return await _finish(call, key, base, new, options), True

@@ -11,7 +11,7 @@ from sampan.api import wire
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
 from sampan.server import convert, custom, selectable
-from sampan.store.protocol import Draft, Item
+from sampan.store.protocol import Draft, Item, Store
 
 Object = dict[str, Any]
 _NONE: dict[str, str] = {}
@@ -100,3 +100,9 @@ def spoken(value: bytes, row: Resource) -> bool:
 
 
 _prefixes: dict[str, bytes] = {}
+
+
+async def shown(store: Store, row: Resource, key: str, item: Item) -> None:
+    """Return when readers see `item`: an answer without a write of its own may rest on one that is on its way to disk."""
+    if store.get(row.store_key, key) is not item:
+        await store.settled()

@@ -318,12 +318,14 @@ async def _replace(
     key = objects.key_of(row, info.namespace, info.name)
     converts = conversion.by_webhook(row)
     if _same(new, old):
+        await objects.shown(server.store, row, key, base)
         return Written(old, server.conversions.written(row, old, base) if converts else base)
     if removable(row, new):
         return await _remove(call, key, base, new, options)
     if options.dry_run:
         if (latest := server.store.latest(row.store_key, key)) is not base:
             raise Conflict(latest)
+        await objects.shown(server.store, row, key, base)
         return Written(new)
     draft = (
         await server.conversions.draft(row, new)
