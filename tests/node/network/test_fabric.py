@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 from looking import look
 
@@ -39,6 +41,24 @@ def test_two_clusters_do_not_take_each_others_routes_or_settings(host, tmp_path)
         assert namespace.set_sysctls(host, {"ipv4/ip_forward": "1"}) == {}
         fabric.destroy(str(tmp_path / second / "fabric"), second, host=host)
     assert namespace.set_sysctls(host, {"ipv4/ip_forward": "0"}) == {}
+
+
+def test_clusters_that_come_and_go_at_the_same_time_find_the_settings_they_need(host, tmp_path):
+    namespace.set_sysctls(host, {"ipv4/ip_forward": "0"})
+    with ProcessPoolExecutor(3) as pool:
+        for one in [pool.submit(comes_and_goes, host, tmp_path, number) for number in (1, 2, 3)]:
+            one.result()
+    assert namespace.set_sysctls(host, {"ipv4/ip_forward": "0"}) == {}
+    assert not (tmp_path / "host-settings.json").exists()
+
+
+def comes_and_goes(host, directory, number):
+    name, path = f"c{number}", str(directory / f"c{number}" / "fabric")
+    for _ in range(10):
+        fabric.create(path, name)
+        fabric.join_host(path, name, f"10.89.{number}.1/24", host=host)
+        assert namespace.set_sysctls(host, {"ipv4/ip_forward": "1"}) == {}
+        fabric.destroy(path, name, host=host)
 
 
 def test_a_node_that_is_plugged_in_again_replaces_its_former_self(host, tmp_path):

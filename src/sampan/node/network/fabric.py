@@ -8,12 +8,13 @@ namespace everything runs in. All functions block for some milliseconds, and rep
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import ipaddress
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sampan.node.network import namespace, nftables, passage, rtnetlink
@@ -67,16 +68,15 @@ def destroy(path: str, cluster: str, *, host: namespace.Netns | None = None) -> 
                 if link.master:
                     nl.run(rtnetlink.delete_link(link.index))
     namespace.remove(path)
-    with rtnetlink.connect(host) as nl:
+    with _settings(path) as file, rtnetlink.connect(host) as nl:
         nl.run(rtnetlink.delete_link(host_link(cluster)))
-        others = [link for link in rtnetlink.links(nl) if _is_host_link(link.name)]
+        if not any(_is_host_link(link.name) for link in rtnetlink.links(nl)):
+            _restore_settings(file, host)
     for family in FAMILIES:
         with contextlib.suppress(OSError):
             nftables.drop_table(family, host_table(cluster), host)
     with contextlib.suppress(OSError):
         passage.remove(host_table(cluster), host)
-    if not others:
-        _restore_settings(path, host)
 
 
 def join(
@@ -130,9 +130,10 @@ def join_host(
     to lo, where the uplink picks connections up. What was changed on the host is noted beside the cluster's run
     directory, and put back by the last `destroy`.
     """
-    link = _plug(path, host, HOST_PORT, host_link(cluster), cidrs, mtu)
     own = {6 if ":" in cidr else 4: cidr.split("/")[0] for cidr in _listed(cidrs)}
-    _note_settings(path, namespace.set_sysctls(host, _forwarding(host, 6 in own)))
+    with _settings(path) as file:
+        link = _plug(path, host, HOST_PORT, host_link(cluster), cidrs, mtu)
+        _note_settings(file, namespace.set_sysctls(host, _forwarding(host, 6 in own)))
     # Connections to 127.0.0.1:nodePort leave by this link.
     namespace.set_sysctls(host, {f"ipv4/conf/{host_link(cluster)}/route_localnet": "1"})
     with rtnetlink.connect(host) as nl:
@@ -249,21 +250,27 @@ def _is_host_link(name: str) -> bool:
     return name.startswith(_HOST_PREFIX) and len(name) == len(host_link(""))
 
 
-def _settings_file(path: str) -> str:
-    """Shared by all clusters of the machine's user: the first to come notes, the last to go restores."""
-    return os.path.join(os.path.dirname(os.path.dirname(path)), "host-settings.json")
+@contextlib.contextmanager
+def _settings(path: str) -> Iterator[str]:
+    """The file of what the host's settings were, which is held meanwhile. It is shared by all clusters of the machine's
+    user: the first to come notes, the last to go restores, and nobody comes while somebody finds to be the last."""
+    directory = os.path.dirname(os.path.dirname(path))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):  # after a reboot: nobody's cluster runs
+            handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield os.path.join(directory, "host-settings.json")
 
 
-def _note_settings(path: str, former: dict[str, str]) -> None:
-    file = _settings_file(path)
+def _note_settings(file: str, former: dict[str, str]) -> None:
     if former and not os.path.exists(file):
         with open(f"{file}.new", "w") as new:
             json.dump(former, new)
         os.rename(f"{file}.new", file)
 
 
-def _restore_settings(path: str, host: namespace.Netns | None) -> None:
-    file = _settings_file(path)
+def _restore_settings(file: str, host: namespace.Netns | None) -> None:
     with contextlib.suppress(FileNotFoundError):
         with open(file) as noted:
             namespace.set_sysctls(host, json.load(noted))
