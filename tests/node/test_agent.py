@@ -108,6 +108,29 @@ async def test_a_changed_container_does_not_wait_for_the_crashes_of_before(world
     assert world.container()["state"]["waiting"]["message"].startswith("back-off 10s ")
 
 
+async def test_what_one_resize_frees_goes_to_the_most_important_that_waits(world):
+    def wants(cpu):
+        return {"containers": [{"name": "c", "image": "nginx:1", "resources": {"requests": {"cpu": cpu}}}]}
+
+    def has(name):
+        return world.container(pod=name)["resources"]["requests"]["cpu"]
+
+    cores = int(world.api.get("nodes", "n1", "")["status"]["allocatable"]["cpu"])
+    world.pod("large", **wants(f"{cores - 1}"))
+    for name, priority in (("low", 0), ("high", 10)):
+        world.pod(name, priority=priority, **wants("100m"))
+    await world.clock.advance(1)
+    for name in ("low", "high"):
+        world.api.change("pods", name, {"spec": wants("2")})
+    await world.clock.advance(1)
+    pending = [c for c in world.status("high")["conditions"] if c["type"] == "PodResizePending"]
+    assert (has("low"), has("high"), pending[0]["reason"]) == ("100m", "100m", "Deferred")
+    world.api.change("pods", "large", {"spec": wants(f"{cores - 3}")})
+    await world.clock.advance(1)
+    assert (has("low"), has("high")) == ("100m", "2")
+    assert not [c for c in world.status("high")["conditions"] if c["type"] == "PodResizePending"]
+
+
 async def test_a_missing_image_says_so(world):
     world.pod(containers=[{"name": "c", "image": "missing:1"}])
     await world.clock.advance(0.5)

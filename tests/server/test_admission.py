@@ -298,6 +298,27 @@ async def test_limits_refuse(facts, submit, item, container, why):
     assert error.message == f'pods "p" is forbidden: {why}'
 
 
+async def test_a_pod_is_not_resized_beyond_its_node(facts, submit):
+    def sized(cpu, memory, generation):
+        made = pod(containers=[wants({"cpu": cpu, "memory": memory})], nodeName="n")
+        made["metadata"]["generation"] = generation
+        return made
+
+    async def resize(new):
+        await submit(new, op="UPDATE", old=sized("1", "1Gi", 1), subresource="resize")
+
+    error = await refused(resize(sized("2", "1Gi", 2)))
+    assert error.message == 'pods "p" is forbidden: node "n" not found'
+    facts.make("Node", "n", status={"allocatable": {"cpu": "1500m", "memory": "2Gi"}})
+    await resize(sized("1500m", "2Gi", 2))
+    error = await refused(resize(sized("2", "3Gi", 2)))
+    assert error.message == (
+        """pods "p" is forbidden: node didn't have enough allocatable resources: cpu, requested: 2000, """
+        "allocatable: 1500; memory, requested: 3221225472, allocatable: 2147483648"
+    )
+    assert error.details["causes"] == [{"reason": "NodeCapacity"}]
+
+
 async def test_limits_hold_when_a_pod_is_resized(facts, submit):
     limit(facts, max={"cpu": "1"})
     old, more = pod(containers=[wants({}, {"cpu": "1"})]), pod(containers=[wants({}, {"cpu": "2"})])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from pathlib import Path
 
@@ -236,3 +237,24 @@ async def test_a_file_of_a_volume_is_read_and_nothing_beyond_it(setup, tmp_path)
             await manager.read(pod, "v", path, 4)
     with pytest.raises(VolumeError, match="not set up"):
         await manager.read(pod, "w", "a.env", 5)
+
+
+async def test_a_trust_bundle_follows_its_object(setup):
+    api, manager, _ = setup
+
+    def bundle(text):
+        body = base64.b64encode(text.encode()).decode()
+        return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+    api.create("clustertrustbundles", {"metadata": {"name": "t"}, "spec": {"trustBundle": bundle("1")}})
+    source = {"clusterTrustBundle": {"name": "t", "path": "ca.pem"}}
+    pod = make_pod(
+        {"name": "v", "projected": {"sources": [source]}}, mounts=[{"name": "v", "mountPath": "/v"}]
+    )
+    await manager.mount(pod)
+    file = Path((await sources(manager, pod))["/v"].source) / "ca.pem"
+    assert file.read_text() == bundle("1")
+    api.change("clustertrustbundles", "t", {"spec": {"trustBundle": bundle("2")}}, namespace="")
+    async with asyncio.timeout(30):
+        while file.read_text() != bundle("2"):
+            await asyncio.sleep(0.01)

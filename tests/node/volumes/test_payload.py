@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sampan.node.pods.problems import VolumeError
-from sampan.node.volumes import atomic, mounting, payload, podfiles
+from sampan.node.volumes import atomic, mounting, payload, podfiles, trust
 from sampan.node.volumes.atomic import File
 
 POD = {
@@ -154,3 +154,56 @@ def test_an_overridden_hostname_has_no_domain():
     spec = {"hostname": "h", "subdomain": "db", "hostnameOverride": "o.example.com"}
     text = podfiles.hosts({**POD, "spec": spec}, ["10.0.0.1"], "cluster.local")
     assert text.endswith("\n10.0.0.1\to.example.com\n")
+
+
+def pem(text):
+    body = base64.b64encode(text.encode()).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+BUNDLES = [
+    {
+        "metadata": {"name": "a", "labels": {"live": "yes"}},
+        "spec": {"signerName": "s/1", "trustBundle": pem("a")},
+    },
+    {"metadata": {"name": "b"}, "spec": {"signerName": "s/1", "trustBundle": pem("b") + "\n" + pem("a")}},
+    {"metadata": {"name": "c"}, "spec": {"trustBundle": pem("c" * 99)}},
+]
+
+
+@pytest.mark.parametrize(
+    "source, certificates",
+    [
+        ({"name": "a"}, ["a"]),
+        ({"name": "b"}, ["a", "b"]),
+        ({"name": "none", "optional": True}, []),
+        ({"signerName": "s/1", "labelSelector": {}}, ["a", "b"]),
+        ({"signerName": "s/1", "labelSelector": {"matchLabels": {"live": "yes"}}}, ["a"]),
+        ({"signerName": "s/1", "optional": True}, []),
+        ({"signerName": "s/2", "labelSelector": {}, "optional": True}, []),
+    ],
+)
+def test_trusted_certificates(source, certificates):
+    assert trust.anchors(source, BUNDLES).decode() == "".join(map(pem, certificates))
+
+
+def test_a_trust_bundle_is_a_file_of_a_projected_volume():
+    source = {"clusterTrustBundle": {"name": "c", "path": "ca.pem"}}
+    files = payload.build(POD, {"projected": {"sources": [source]}}, FOUND, {}, {}, BUNDLES)
+    lines = files["ca.pem"].data.decode().splitlines()
+    assert [len(line) for line in lines[1:-1]] == [64, 64, 4] and files["ca.pem"].mode == 0o644
+
+
+@pytest.mark.parametrize(
+    "source, why",
+    [
+        ({"name": "x"}, 'clustertrustbundle "x" not found'),
+        (
+            {"signerName": "s/1"},
+            "combination of signerName and labelSelector matched zero ClusterTrustBundles",
+        ),
+    ],
+)
+def test_a_trust_bundle_that_is_not_there(source, why):
+    with pytest.raises(VolumeError, match=why):
+        trust.anchors(source, BUNDLES)

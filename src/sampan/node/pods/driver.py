@@ -85,16 +85,13 @@ class PodDriver:
         world.before = restart_all.earlier_lives(self.pod, world)
         _take_probe_results(world, self.pod)
 
-    def update(self, pod: Object) -> None:
-        """The API's newest version of the pod."""
+    def update(self, pod: Object) -> bool:
+        """The API's newest version of the pod. Returns whether it has other resources now."""
         ends = deleting(pod) and not deleting(self.pod)
         self._asked = pod
         granted = self._granted(pod)
-        if (
-            resize.resources(granted) != resize.resources(self.pod)
-            and self.world.containers
-            and not deleting(pod)
-        ):
+        changed = resize.resources(granted) != resize.resources(self.pod)
+        if changed and self.world.containers and not deleting(pod):
             self.record("Normal", "ResizeStarted", resize.message("started", granted))
             self._resizing = True
         for name in resize.begun_anew(self.pod, granted):
@@ -104,6 +101,7 @@ class PodDriver:
         if ends:
             self._begin_end()
         self.kick()
+        return changed
 
     def reconsider(self) -> None:
         """Something of the node became free: a resize that waits may be possible now."""

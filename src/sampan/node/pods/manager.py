@@ -87,8 +87,8 @@ class PodManager:
         elif driver:
             held = driver.holds_resources()
             self.kit.statuses.seen(pod)
-            driver.update(pod)
-            if held and not driver.holds_resources():
+            changed = driver.update(pod)
+            if changed or (held and not driver.holds_resources()):
                 self._reconsider()
         else:
             self._begin(pod)
@@ -131,7 +131,9 @@ class PodManager:
         return [(d.pod, d.requests()) for d in found]
 
     def _reconsider(self) -> None:
-        for driver in self.drivers.values():
+        """What has become free goes to the resizes that wait, the most important first."""
+        waiting = [driver for driver in self.drivers.values() if driver.world.resize_pending]
+        for driver in sorted(waiting, key=lambda driver: resize.turn(driver.pod)):
             driver.reconsider()
 
     def _drive(self, driver: PodDriver) -> None:

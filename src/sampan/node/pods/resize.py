@@ -19,6 +19,7 @@ from sampan.node.runtime import ContainerStatus, Limits
 Object = dict[str, Any]
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 CONDITIONS = (PENDING, IN_PROGRESS)
+_CLASSES = ("Guaranteed", "Burstable", "BestEffort")
 
 
 def resources(pod: Object) -> dict[str, Object]:
@@ -69,6 +70,13 @@ def judge(pod: Object, node: Object, others: Sequence[admission.Holder]) -> tupl
             return "Infeasible", text
     short = admission.resources(pod, node, others)
     return ("Deferred", short[1]) if short else None
+
+
+def turn(pod: Object) -> tuple[int, int, str]:
+    """Whose resize comes first when room is free: by priority, class of service, then how long it has waited."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    since = next((c.get("lastTransitionTime", "") for c in conditions if c["type"] == PENDING), "")
+    return -(pod["spec"].get("priority") or 0), _CLASSES.index(qos.qos_class(pod)), since
 
 
 def message(what: str, pod: Object, error: str = "") -> str:

@@ -19,6 +19,7 @@ from sampan.node.pods.problems import ConfigProblem, VolumeError
 from sampan.node.pods.spec import kernel_hostname
 from sampan.node.runtime import Image, Mount
 from sampan.node.volumes import atomic, kinds, mounting, payload, podfiles
+from sampan.node.volumes.bundles import Bundles
 from sampan.node.volumes.sources import Sources
 from sampan.node.volumes.tokens import Tokens
 
@@ -39,6 +40,7 @@ class VolumeManager:
         self._config = config
         self._allocatable = allocatable
         self._sources = Sources(client, clock, self._refresh_soon)
+        self._bundles = Bundles(client, clock, self._refresh_soon)
         self._tokens = Tokens(client, clock)
         self._pods: dict[str, Object] = {}
         self._paths: dict[str, dict[str, str]] = {}  # pod uid -> volume name -> path on the node
@@ -166,8 +168,9 @@ class VolumeManager:
         for source in payload.tokens(volume):
             issued[source["path"]], again = await self._tokens.get(pod, source)
             renewal = again if renewal is None else min(renewal, again)
+        bundles = await self._bundles.all(meta["uid"]) if payload.trusts(volume) else ()
         try:
-            files = payload.build(pod, volume, found, issued, self._allocatable())
+            files = payload.build(pod, volume, found, issued, self._allocatable(), bundles)
         except ConfigProblem as error:
             raise VolumeError(str(error)) from error
         kind = next(k for k in ("configMap", "secret", "downwardAPI", "projected") if k in volume)
@@ -332,6 +335,7 @@ class VolumeManager:
         if task:
             task.cancel()
         self._sources.forget(pod_uid)
+        self._bundles.forget(pod_uid)
         self._tokens.forget(pod_uid)
         self._locks.pop(pod_uid, None)
         writing = self._writing.pop(pod_uid, None)
@@ -363,6 +367,7 @@ class VolumeManager:
         for task in list(self._tasks.values()):
             task.cancel()
         await self._sources.close()
+        await self._bundles.close()
 
 
 def _stamp(now: float) -> str:

@@ -6,11 +6,12 @@ Rules: "Volumes" and "Projected Volumes" of the Kubernetes documentation. Messag
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sampan.node.pods import fields
 from sampan.node.pods.problems import VolumeError
+from sampan.node.volumes import trust
 from sampan.node.volumes.atomic import File
 
 Object = dict[str, Any]
@@ -38,6 +39,12 @@ def tokens(volume: Object) -> list[Object]:
     return [s["serviceAccountToken"] for s in sources if "serviceAccountToken" in s]
 
 
+def trusts(volume: Object) -> list[Object]:
+    """The clusterTrustBundle sources of a projected volume."""
+    sources = (volume.get("projected") or {}).get("sources") or ()
+    return [s["clusterTrustBundle"] for s in sources if "clusterTrustBundle" in s]
+
+
 def is_payload(volume: Object) -> bool:
     return any(kind in volume for kind in ("configMap", "secret", "downwardAPI", "projected"))
 
@@ -48,8 +55,12 @@ def build(
     found: Mapping[tuple[str, str], Object | None],
     issued: Mapping[str, str],
     allocatable: Object,
+    bundles: Sequence[Object] = (),
 ) -> Payload:
-    """All files of a volume. `found` holds the objects, `issued` the token for each token path. Raises VolumeError."""
+    """All files of a volume. Raises VolumeError.
+
+    `found` holds the objects, `issued` the token for each token path, `bundles` the cluster's ClusterTrustBundles.
+    """
     if "configMap" in volume:
         source = volume["configMap"]
         mode = source.get("defaultMode", _MODE)
@@ -61,11 +72,16 @@ def build(
     if "downwardAPI" in volume:
         source = volume["downwardAPI"]
         return _downward(pod, source, source.get("defaultMode", _MODE), allocatable)
-    return _projected(pod, volume["projected"], found, issued, allocatable)
+    return _projected(pod, volume["projected"], found, issued, allocatable, bundles)
 
 
 def _projected(
-    pod: Object, projected: Object, found: Mapping, issued: Mapping[str, str], allocatable: Object
+    pod: Object,
+    projected: Object,
+    found: Mapping,
+    issued: Mapping[str, str],
+    allocatable: Object,
+    bundles: Sequence[Object],
 ) -> Payload:
     mode = projected.get("defaultMode", _MODE)
     files: Payload = {}
@@ -81,6 +97,9 @@ def _projected(
         elif "serviceAccountToken" in source:
             path = source["serviceAccountToken"]["path"]
             files[path] = _token_file(pod, issued[path], mode)
+        elif "clusterTrustBundle" in source:
+            part = source["clusterTrustBundle"]
+            files[part["path"]] = File(trust.anchors(part, bundles), mode)
         else:
             raise VolumeError(f"unsupported source of a projected volume: {', '.join(source)}")
     return files
