@@ -4,6 +4,6 @@ kinds              resources (the table), registry, schema, zeros, metrics_schem
 bytes and objects  wire, jsontext, protobuf, fields, complaints (why not), copying
 values             meta, names, quantity, duration, selectors, status, jsonpath
 changes            mergepatch, jsonpatch, strategic, apply, managed and fieldset (who set what)
-meanings           placement, qos, quota
+meanings           placement, pod_resources, qos, quota
 documents          openapi, openapi_paths, openapi_custom, openapi_proto
 """

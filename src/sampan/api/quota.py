@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sampan.api import meta, quantity
+from sampan.api import meta, pod_resources, quantity
+from sampan.api.qos import qos_class
 from sampan.api.quantity import Quantity
 from sampan.base.clock import rfc3339_parse
 
@@ -70,51 +71,17 @@ def _counts(pod: Object, now: float) -> bool:
 # Pods
 
 
-def pod_total(spec: Object, field: str) -> Amounts:
-    """The sum over a pod's containers of `requests` or `limits`: at least what each init container needs in its turn.
-
-    Source: KEP-753 (sidecars), "Pod overhead".
-    """
-    total: Amounts = {}
-    for container in spec.get("containers") or ():
-        _add(total, _of(container, field))
-    sidecars: Amounts = {}
-    peak: Amounts = {}
-    for container in spec.get("initContainers") or ():
-        own = _of(container, field)
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, own)
-            _add(total, own)
-            own = {}
-        _raise(peak, _sum(sidecars, own))
-    _raise(total, peak)
-    total.update(_of(spec, field))  # what is said for the whole pod replaces the sum
-    overhead = {k: quantity.parse(v) for k, v in (spec.get("overhead") or {}).items()}
-    for name, amount in overhead.items():
-        if field == "requests" or name in total:
-            total[name] = total[name] + amount if name in total else amount
-    return total
+def pod_total(spec: Object, side: str) -> Amounts:
+    """The `requests` or `limits` of a whole pod."""
+    return pod_resources.total(spec, side, _read)
 
 
-def _of(holder: Object, field: str) -> Amounts:
-    return {k: quantity.parse(v) for k, v in ((holder.get("resources") or {}).get(field) or {}).items()}
+def _of(holder: Object, side: str) -> Amounts:
+    return pod_resources.of(holder, side, _read)
 
 
-def _add(total: Amounts, more: Amounts) -> None:
-    for name, amount in more.items():
-        total[name] = total[name] + amount if name in total else amount
-
-
-def _sum(left: Amounts, right: Amounts) -> Amounts:
-    total = dict(left)
-    _add(total, right)
-    return total
-
-
-def _raise(total: Amounts, least: Amounts) -> None:
-    for name, amount in least.items():
-        if name not in total or total[name] < amount:
-            total[name] = amount
+def _read(name: str, text: Any) -> Quantity:
+    return quantity.parse(text)
 
 
 def compute_names(requests: Amounts, limits: Amounts) -> Amounts:
@@ -206,8 +173,8 @@ def _matches(term: Mapping[str, Any], resource: str, obj: Object) -> bool:
     return {
         "Terminating": deadline is not None,
         "NotTerminating": deadline is None,
-        "BestEffort": best_effort(spec),
-        "NotBestEffort": not best_effort(spec),
+        "BestEffort": qos_class(spec) == "BestEffort",
+        "NotBestEffort": qos_class(spec) != "BestEffort",
         "CrossNamespacePodAffinity": _crosses(spec),
     }.get(scope, False)
 
@@ -219,18 +186,6 @@ def _selects(term: Mapping[str, Any], value: str) -> bool:
     if operator == "NotIn":
         return value not in values
     return bool(value) == (operator == "Exists")
-
-
-def best_effort(spec: Object) -> bool:
-    """Whether no container asks for cpu or memory ("Pod Quality of Service Classes")."""
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    for holder in (*containers, spec):
-        resources = holder.get("resources") or {}
-        for field in ("requests", "limits"):
-            amounts = resources.get(field) or {}
-            if any(amounts.get(n) and quantity.parse(amounts[n]) for n in ("cpu", "memory")):
-                return False
-    return True
 
 
 def _crosses(spec: Object) -> bool:

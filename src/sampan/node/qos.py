@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api import quantity
-from sampan.node.pods import totals
+from sampan.api import pod_resources, quantity
+from sampan.api import qos as api_qos
 from sampan.node.runtime import Limits
 
 Object = dict[str, Any]
@@ -17,23 +17,8 @@ _PERIOD = 100_000  # microseconds
 
 
 def qos_class(pod: Object) -> str:
-    """Guaranteed, Burstable or BestEffort."""
-    known = pod.get("status", {}).get("qosClass")
-    if known:
-        return known
-    containers = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]
-    any_set, guaranteed = False, True
-    for container in containers:
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for name in ("cpu", "memory"):
-            limit, request = _milli(limits.get(name)), _milli(requests.get(name, limits.get(name)))
-            any_set = any_set or bool(limit) or bool(request)
-            if not limit or limit != request:
-                guaranteed = False
-    if not any_set:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
+    """As the API server said, or, of a static pod, as it would say."""
+    return pod.get("status", {}).get("qosClass") or api_qos.qos_class(pod["spec"])
 
 
 def _milli(text: Any) -> int:
@@ -85,7 +70,7 @@ def oom_score_adj(pod: Object, container: Object, node_memory: int) -> int:
 
 def pod_limits(pod: Object) -> Limits:
     """The group of the whole pod; a limit only where every container has one, or the pod itself."""
-    asked, most = totals.requests(pod), totals.limits(pod)
+    asked, most = pod_resources.requests(pod["spec"]), pod_resources.limits(pod["spec"])
     return Limits(
         cpu_shares=shares(asked.get("cpu", most.get("cpu", 0))),
         cpu_quota=quota(most["cpu"]) if "cpu" in most else None,

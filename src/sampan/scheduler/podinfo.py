@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from sampan.api import meta, quantity, selectors
+from sampan.api import meta, pod_resources, selectors
 
 Object = dict[str, Any]
 Labels = Mapping[str, str]
@@ -191,44 +191,14 @@ def _info(pod: Object) -> PodInfo:
     )
 
 
-def _amounts(listed: Object | None) -> dict[str, int]:
-    return {
-        name: quantity.milli(text) if name == "cpu" else quantity.value(text)
-        for name, text in (listed or {}).items()
-    }
-
-
-def _add(total: dict[str, int], more: dict[str, int]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, 0) + amount
-
-
 def _requests(spec: Object) -> tuple[dict[str, int], int, int]:
-    """(requests, cpu and memory with defaults). The larger of: all containers with all sidecars, and each init
-    container with the sidecars started before it; pod-level requests replace them; then the runtime's overhead."""
-    total: dict[str, int] = {}
+    """(requests, cpu and memory with defaults)."""
+    total = {name: amount for name, amount in pod_resources.requests(spec).items() if amount}
     cpu = memory = 0
     for container in spec.get("containers", ()):
-        own = _amounts((container.get("resources") or {}).get("requests"))
-        _add(total, own)
+        own = pod_resources.of(container, "requests", pod_resources.count)
         cpu += own.get("cpu", _DEFAULT_CPU)
         memory += own.get("memory", _DEFAULT_MEMORY)
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in spec.get("initContainers") or ():
-        own = _amounts((container.get("resources") or {}).get("requests"))
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, own)
-            own = {}
-        for name in own.keys() | sidecars.keys():
-            peak[name] = max(peak.get(name, 0), own.get(name, 0) + sidecars.get(name, 0))
-    _add(total, sidecars)
-    for name, amount in peak.items():
-        total[name] = max(total.get(name, 0), amount)
-    total |= _amounts((spec.get("resources") or {}).get("requests"))
-    overhead = _amounts(spec.get("overhead"))
-    _add(total, overhead)
-    total = {name: amount for name, amount in total.items() if amount}
     total["pods"] = 1
     return total, max(cpu, total.get("cpu", 0)), max(memory, total.get("memory", 0))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sampan.api import meta, quantity
+from sampan.api import meta, pod_resources
 
 from .budget import Budget
 from .podinfo import Infos, Labels, Object, PodInfo, Term
@@ -83,7 +83,7 @@ class Snapshot:
         self.allocatable[:, at] = 0
         for resource, text in amounts.items():
             row = self.resources[resource]
-            self.allocatable[row, at] = quantity.milli(text) if resource == "cpu" else quantity.value(text)
+            self.allocatable[row, at] = pod_resources.count(resource, text)
         for placed in self._lost.pop(name, {}).values():
             placed.node = at
             self._place(placed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.node.pods import admission, totals
+from sampan.api import pod_resources
+from sampan.node.pods import admission
 
 NODE = {
     "metadata": {"name": "n1", "labels": {"disk": "ssd"}},
@@ -22,7 +23,7 @@ def pod(*requests: dict, **spec) -> dict:
 
 
 def judged(new: dict, *others: dict, **more):
-    return admission.judge(new, NODE, [(o, totals.requests(o)) for o in others], **more)
+    return admission.judge(new, NODE, [(o, pod_resources.requests(o["spec"])) for o in others], **more)
 
 
 def test_a_pod_that_fits_is_taken():
@@ -115,6 +116,6 @@ def test_init_containers_count_by_the_largest_and_sidecars_always():
     sidecar = {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "500m"}}}
     large = {"name": "i", "resources": {"requests": {"cpu": "3"}}}
     one["spec"]["initContainers"] = [sidecar, large]
-    assert totals.requests(one) == {"cpu": 3500}
+    assert pod_resources.requests(one["spec"]) == {"cpu": 3500}
     one["spec"]["overhead"] = {"cpu": "100m"}
-    assert totals.requests(one) == {"cpu": 3600}
+    assert pod_resources.requests(one["spec"]) == {"cpu": 3600}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.node.pods import resize, totals
+from sampan.api import pod_resources
+from sampan.node.pods import resize
 
 NODE = {"status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"}}}
 
@@ -25,14 +26,14 @@ def pod(cpu, memory="10Mi"):
     ],
 )
 def test_judge(wanted, others, reason):
-    answer = resize.judge(wanted, NODE, [(o, totals.requests(o)) for o in others])
+    answer = resize.judge(wanted, NODE, [(o, pod_resources.requests(o["spec"])) for o in others])
     assert (answer[0] if answer else None) == reason
 
 
 def test_a_pod_that_is_taken_over_has_what_was_reported():
     asked = pod("2")
     asked["status"]["containerStatuses"] = [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]
-    assert totals.requests(resize.as_reported(asked)) == {"cpu": 1000}
+    assert pod_resources.requests(resize.as_reported(asked)["spec"]) == {"cpu": 1000}
 
 
 def test_events_tell_the_resources_of_all_containers():

@@ -2,5 +2,5 @@
 
 decisions          worker, world (the facts), actions, phase (the status), admission, restart_all, resize; all pure
 their shell        manager, driver, kit (what all drivers share), starting, pulling, problems; mirror for static pods
-what is configured spec, podspec, env, env_file, fields, security, users, totals, addresses
+what is configured spec, podspec, env, env_file, fields, security, users, addresses
 """

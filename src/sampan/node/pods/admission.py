@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sampan.api import placement, quantity
+from sampan.api import placement, pod_resources, quantity
 from sampan.node import pressure, qos
-from sampan.node.pods import totals
 from sampan.node.pods.podspec import all_containers
 
 Object = dict[str, Any]
@@ -32,7 +31,7 @@ SAFE_SYSCTLS = frozenset(
     )
 )
 Refusal = tuple[str, str]  # reason, message
-Holder = tuple[Object, Mapping[str, int]]  # a pod that holds resources, and its totals.requests()
+Holder = tuple[Object, Mapping[str, int]]  # a pod that holds resources, and its pod_resources.requests()
 
 
 def judge(
@@ -93,10 +92,10 @@ def resources(pod: Object, node: Object, others: Sequence[Holder]) -> Refusal | 
     has = node.get("status", {}).get("allocatable") or {}
     if "pods" in has and len(others) + 1 > quantity.value(has["pods"]):
         return _out_of("pods", 1, len(others), quantity.value(has["pods"]))
-    for name, asked in totals.requests(pod).items():
+    for name, asked in pod_resources.requests(pod["spec"]).items():
         if not asked:
             continue
-        capacity = totals.amount_of(name, has.get(name, "0"))
+        capacity = pod_resources.count(name, has.get(name, "0"))
         used = sum(held.get(name, 0) for _, held in others)
         if used + asked > capacity:
             return _out_of(name, asked, used, capacity)

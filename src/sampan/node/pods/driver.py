@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sampan.api import pod_resources
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
-from sampan.node.pods import phase, resize, restart_all, starting, totals, worker
+from sampan.node.pods import phase, resize, restart_all, starting, worker
 from sampan.node.pods.actions import (
     Action,
     Cleanup,
@@ -151,10 +152,10 @@ class PodDriver:
         return not self.gone and self.pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
     def requests(self) -> Mapping[str, int]:
-        """What the pod asks for, see `totals.requests`."""
+        """What the pod asks for, see `api.pod_resources`."""
         spec = self.pod["spec"]
         if self._requests is None or self._requests[0] is not spec:
-            self._requests = (spec, totals.requests(self.pod))
+            self._requests = (spec, pod_resources.requests(spec))
         return self._requests[1]
 
     def exited(self, container_id: str) -> None:

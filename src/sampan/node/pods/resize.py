@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
+from sampan.api import pod_resources
 from sampan.node import qos
-from sampan.node.pods import admission, totals
+from sampan.node.pods import admission
 from sampan.node.pods.podspec import inits, mains
 from sampan.node.runtime import ContainerStatus, Limits
 
@@ -63,8 +64,8 @@ def judge(pod: Object, node: Object, others: Sequence[admission.Holder]) -> tupl
     has = node.get("status", {}).get("allocatable")
     if has is None:
         return None
-    for name, asked in totals.requests(pod).items():
-        capacity = totals.amount_of(name, has.get(name, "0"))
+    for name, asked in pod_resources.requests(pod["spec"]).items():
+        capacity = pod_resources.count(name, has.get(name, "0"))
         if name in ("cpu", "memory") and asked > capacity:
             text = f"Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"
             return "Infeasible", text
