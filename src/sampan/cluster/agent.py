@@ -58,22 +58,38 @@ class NodeProcess:
         await self._start_agent()
 
     async def _start_agent(self) -> None:
-        directory, run = self.paths.node(self.name), self.paths.run / "nodes" / self.name
-        addresses, pods = self.network.addresses, self.network.pods
         group = processes.cgroup(self.config.name, self.name)
         limited = await asyncio.to_thread(cgroups.usable, group)
-        runtime = NativeRuntime(
-            self.runtime,
-            str(run / "zygote.sock"),
-            self.clock,
-            pods,
-            cgroup=group if limited else None,
+        zygote = self.paths.run / "nodes" / self.name / "zygote.sock"
+        self.agent = Agent(
+            self.client,
+            NativeRuntime(
+                self.runtime,
+                str(zygote),
+                self.clock,
+                self.network.pods,
+                cgroup=group if limited else None,
+            ),
+            ImageService(str(self.paths.images)),
+            clock=self.clock,
+            ids=self.ids,
+            node_name=self.name,
+            config=self._settings(limited),
+            hooks=self._hooks(),
         )
+        await self.agent.start()
+        await self._serve()
+        ranges = ",".join(self.network.pod_ranges)
+        log.info("node is up", node=self.name, address=self.network.addresses[0], pods=ranges)
+
+    def _settings(self, limited: bool) -> AgentConfig:
+        """What the cluster decides, overridden by the user's KubeletConfiguration. `limited`: there are cgroups."""
+        directory = self.paths.node(self.name)
         config = AgentConfig(
             root=str(directory),
             log=str(self.paths.log(self.name)),
-            address=addresses[0],
-            addresses=addresses,
+            address=self.network.addresses[0],
+            addresses=self.network.addresses,
             hostname=self.name,
             pod_cidrs=self.network.pod_ranges,
             lease_period=self.config.node_status_update_frequency,
@@ -87,9 +103,12 @@ class NodeProcess:
                 single=not rootless.subordinate_mapped(),
             ),
         )
-        if self.config.kubelet:
-            config = dataclasses.replace(config, **settings.read(self.config.kubelet))
-        hooks = NodeHooks(
+        own = settings.read(self.config.kubelet) if self.config.kubelet else {}
+        return dataclasses.replace(config, **own)
+
+    def _hooks(self) -> NodeHooks:
+        pods = self.network.pods
+        return NodeHooks(
             addresses=None,
             sandbox_addresses=pods.addresses,
             pod_ranges=pods.set_cidrs,
@@ -98,29 +117,20 @@ class NodeProcess:
             traffic=traffic.by_sandbox,
             services=lambda namespace: self.network.view.list("services", namespace),
         )
-        self.agent = Agent(
-            self.client,
-            runtime,
-            ImageService(str(self.paths.images)),
-            clock=self.clock,
-            ids=self.ids,
-            node_name=self.name,
-            config=config,
-            hooks=hooks,
-        )
-        await self.agent.start()
-        pki = self.paths.pki
+
+    async def _serve(self) -> None:
+        """The kubelet API, with a certificate that covers the node's addresses and is renewed in time."""
+        pki, addresses = self.paths.pki, self.network.addresses
         await self._ensure_serving(pki / "nodes", addresses)
         self.api = KubeletApi(self.agent, clock=self.clock)
         await self.api.serve(
             addresses,
-            config.port,
+            self.agent.config.port,
             cert=pki / "nodes" / f"{self.name}-serving.crt",
             key=pki / "nodes" / f"{self.name}-serving.key",
             client_ca=pki / "ca.crt",
         )
         self._rotate(addresses)
-        log.info("node is up", node=self.name, address=addresses[0], pods=",".join(self.network.pod_ranges))
 
     def _whereabouts(self) -> dict[str, str]:
         """On a machine that has joined, also a Node that is registered anew says where it is."""
