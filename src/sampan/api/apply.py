@@ -10,9 +10,9 @@ from typing import Any
 
 from sampan.api import fieldset, managed
 from sampan.api.copying import copied
-from sampan.api.fieldset import Trie, child_of, element, is_atomic
+from sampan.api.fieldset import Trie, element, is_atomic
 from sampan.api.managed import Manager, Managers
-from sampan.api.schema import Node
+from sampan.api.schema import Node, child_of
 from sampan.api.status import ApiError
 
 Object = dict[str, Any]

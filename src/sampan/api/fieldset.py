@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from sampan.api.schema import Node
+from sampan.api.schema import Node, child_of
 from sampan.base.memo import Memo
 
 Trie = dict[str, Any]
@@ -289,12 +289,6 @@ def is_atomic(value: Any, node: Node | None) -> bool:
     if isinstance(value, list):
         return node is None or node.list_type not in ("map", "set")
     return node is not None and node.map_type == "atomic"
-
-
-def child_of(node: Node | None, key: str) -> Node | None:
-    if node is None:
-        return None
-    return node.properties.get(key) or node.additional
 
 
 def element(item: Any, node: Node) -> str:

@@ -232,6 +232,13 @@ def _at(raw: dict[str, Any]) -> Node:
     return node
 
 
+def child_of(node: Node | None, key: str) -> Node | None:
+    """The place of a map's entry; None where no schema says anything."""
+    if node is None:
+        return None
+    return node.properties.get(key) or node.additional
+
+
 # Custom resources
 
 

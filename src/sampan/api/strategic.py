@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.schema import Node
+from sampan.api.schema import Node, child_of
 from sampan.api.status import ApiError, bad_request
 
 _PATCH = "$patch"
@@ -56,7 +56,7 @@ def _merge_map(original: Map, patch: Map, node: Node | None) -> Map:
         elif key not in original:
             original[key] = _plain(value)
         else:
-            original[key] = _merge_value(original[key], value, _child(node, key))
+            original[key] = _merge_value(original[key], value, child_of(node, key))
     return original
 
 
@@ -71,12 +71,6 @@ def _merge_value(original: Any, patch: Any, node: Node | None) -> Any:
 
 def _merges(node: Node | None) -> bool:
     return node is not None and "merge" in node.patch_strategy
-
-
-def _child(node: Node | None, key: str) -> Node | None:
-    if node is None:
-        return None
-    return node.properties.get(key) or node.additional
 
 
 def _retain_keys(original: Map, patch: Map) -> None:
@@ -96,7 +90,7 @@ def _ordered_lists(original: Map, patch: Map, node: Node | None) -> None:
     """Merge the lists whose order the patch dictates, and take them out of it."""
     for key in [key for key in patch if key.startswith(_ORDER)]:
         order, field = patch.pop(key), key.removeprefix(_ORDER)
-        child = _child(node, field)
+        child = child_of(node, field)
         before, change = original.get(field), patch.get(field)
         if not (
             isinstance(order, list) and all(one is None or isinstance(one, list) for one in (before, change))

@@ -178,16 +178,11 @@ class Client:
         annotation `k8s.io/initial-events-end` (KEP-3157). Raises ApiError (410 when `since` is too old).
         """
         response = await self._watched(resource, namespace, since, labels, fields, initial)
-        body = response.body
-        assert not isinstance(body, bytes)
-        rest = b""
-        async with _ended(body):
-            async for chunk in body:
-                lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
-                rest = lines.pop()
+        batches = _lines(response)
+        async with _ended(batches):
+            async for lines in batches:
                 for line in lines:
-                    if line:
-                        yield line
+                    yield line
 
     async def events(
         self,
@@ -207,14 +202,10 @@ class Client:
                 async for batch in batches:
                     yield batch
             return
-        body = response.body
-        assert not isinstance(body, bytes)
-        rest = b""
-        async with _ended(body):
-            async for chunk in body:
-                lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
-                rest = lines.pop()
-                yield [_event(line) for line in lines if line]
+        received = _lines(response)
+        async with _ended(received):
+            async for lines in received:
+                yield [_event(line) for line in lines]
 
     async def _watched(
         self, resource: str | Resource, namespace: str, since: str, labels: str, fields: str, initial: bool
@@ -233,6 +224,18 @@ class Client:
         if response.status >= 400:
             raise ApiError.from_status(orjson.loads(await read_body(response)))
         return response
+
+
+async def _lines(response: Response) -> AsyncGenerator[list[bytes], None]:
+    """The whole lines of a streamed body, as many together as came together."""
+    body = response.body
+    assert not isinstance(body, bytes)
+    rest = b""
+    async with _ended(body):
+        async for chunk in body:
+            lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+            rest = lines.pop()
+            yield [line for line in lines if line]
 
 
 def _event(line: bytes) -> WatchEvent:

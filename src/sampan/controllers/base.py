@@ -21,6 +21,7 @@ from sampan.client.plan import Key, Object, Patch, Plan, View, by_metadata
 __all__ = [
     "Mapper",
     "Rule",
+    "collision",
     "counts",
     "merge_diff",
     "owner_of",
@@ -141,6 +142,12 @@ def status_patch(resource: str, obj: Object, status: Object, *, exact: bool = Fa
             missing_ok=True,
         )
     ]
+
+
+def collision(resource: str, owner: Object) -> Patch:
+    """The name for the present template belongs to another one: counting that changes the template's hash."""
+    status = {"collisionCount": owner.get("status", {}).get("collisionCount", 0) + 1}
+    return Patch(resource, meta.name(owner), {"status": status}, meta.namespace(owner), subresource="status")
 
 
 def counts(**numbers: int) -> Object:

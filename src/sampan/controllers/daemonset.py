@@ -13,7 +13,7 @@ from sampan.client.plan import Create, Delete, Event, Key, Object, Patch, Plan, 
 
 from . import history, pods
 from .adoption import claim
-from .base import Rule, counts, owner_of, owner_or_selecting, selector_of, status_patch
+from .base import Rule, collision, counts, owner_of, owner_or_selecting, selector_of, status_patch
 from .rolling import of_total
 
 _RESOURCE = "daemonsets.apps"
@@ -58,8 +58,7 @@ def reconcile(ds: Object, view: View, now: float) -> Plan:
         return plan
     past = history.of(ds, view, _HASH)
     if past.collided:
-        status = ds.get("status", {}) | {"collisionCount": ds.get("status", {}).get("collisionCount", 0) + 1}
-        return plan.then(*status_patch(_RESOURCE, ds, status))
+        return plan.then(collision(_RESOURCE, ds))
     claimed = claim(ds, _RESOURCE, "pods", selector_of(ds), view)
     plan.reads = claimed.reads
     if plan.reads:

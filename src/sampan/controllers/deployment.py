@@ -12,7 +12,7 @@ from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan, View,
 
 from . import pods, progress, revisions, rolling
 from .adoption import claim
-from .base import Key, Rule, merge_diff, owner_of, owner_or_selecting, selector_of, status_patch
+from .base import Key, Rule, collision, merge_diff, owner_of, owner_or_selecting, selector_of, status_patch
 
 _RS = "replicasets.apps"
 _RESOURCE = "deployments.apps"
@@ -83,11 +83,8 @@ def _create_set(plan: Plan, d: Object, old: list[Object], sets: list[Object], vi
     """Creates the ReplicaSet of the current template, at the size the strategy allows at once."""
     name = revisions.set_name(d)
     if view.get(_RS, name, meta.namespace(d)) is not None:
-        # Another template has this hash: count the collision, which changes the hash.
         plan.why = f"name {name} is taken by another template"
-        status = {"collisionCount": d.get("status", {}).get("collisionCount", 0) + 1}
-        patch = {"status": status}
-        return plan.then(Patch(_RESOURCE, meta.name(d), patch, meta.namespace(d), subresource="status"))
+        return plan.then(collision(_RESOURCE, d))
     size = rolling.replicas(d) if rolling.recreates(d) else rolling.new_size(d, 0, old)
     new = revisions.new_set(d, old, size)
     plan.why = f"creates {name} with {size} of {rolling.replicas(d)}"

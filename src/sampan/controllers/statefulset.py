@@ -10,7 +10,7 @@ from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan, Step,
 
 from . import history, pods
 from .adoption import claim
-from .base import Rule, counts, owner_of, owner_or_selecting, selector_of, status_patch
+from .base import Rule, collision, counts, owner_of, owner_or_selecting, selector_of, status_patch
 from .rolling import of_total
 
 _RESOURCE = "statefulsets.apps"
@@ -41,8 +41,7 @@ def reconcile(ss: Object, view: View, now: float) -> Plan:
         return plan
     past = history.of(ss, view, _HASH)
     if past.collided:
-        status = ss.get("status", {}) | {"collisionCount": ss.get("status", {}).get("collisionCount", 0) + 1}
-        return plan.then(*status_patch(_RESOURCE, ss, status))
+        return plan.then(collision(_RESOURCE, ss))
     claimed = claim(ss, _RESOURCE, "pods", selector_of(ss), view, eligible=lambda p: ordinal(ss, p) >= 0)
     plan.reads = claimed.reads
     if plan.reads:

@@ -18,6 +18,7 @@ from sampan.client.messages import Response
 from sampan.server import decode, objects, write
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
+from sampan.server.write import check_names
 
 Object = dict[str, Any]
 
@@ -64,7 +65,7 @@ def _patched(
     new = _finish(call, patched, old, options, twice)
     if apart and "spec" in old:
         new["spec"] = old["spec"]
-    _check_identity(call, new)
+    check_names(call, new)
     return new
 
 
@@ -164,24 +165,6 @@ def _undecodable(call: Call, error: ApiError) -> ApiError:
     return invalid("", "", "", [FieldError("FieldValueInvalid", "patch", f'Invalid value: "{shown}": {why}')])
 
 
-def _check_identity(call: Call, new: Object) -> None:
-    meta, info = new["metadata"], call.info
-    name = meta.get("name", "")
-    if not name:
-        raise bad_request(
-            f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
-        )
-    if name != info.name:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
-    if call.row.namespaced and (sent := meta.get("namespace")) != info.namespace:
-        if sent:
-            raise bad_request(
-                f"the namespace of the object ({sent}) does not match the namespace on the request "
-                f"({info.namespace})"
-            )
-        meta["namespace"] = info.namespace
-
-
 def go_map(value: Any) -> str:
     """A JSON value as Go's %+v prints it."""
     if isinstance(value, dict):
@@ -217,7 +200,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
 
     def transform(old: Object, _: Any) -> Object:
         new = _finish_applied(call, merged(old), options)
-        _check_identity(call, new)
+        check_names(call, new)
         return new
 
     key = objects.key_of(row, info.namespace, info.name)
@@ -227,7 +210,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise conflict(row.group, row.plural, info.name, why)
         new = _finish_applied(call, merged(None), options)
-        _check_identity(call, new)
+        check_names(call, new)
         written = await write.create_applied(call, new, options)
         return write.answer(call, written, 201)
     written = await write.update_object(call, transform, options, manage=_keep_managed)

@@ -67,7 +67,7 @@ async def update(call: Call) -> Response:
     """PUT of an object, or of its status. Raises 400, 403, 404, 409, 415, 422."""
     options = write_options(call.info.query, "UpdateOptions")
     sent = decode.body(call, call.row, options.validation)
-    _check_names(call, sent)
+    check_names(call, sent)
     written = await update_object(call, None, options, sent=sent)
     return answer(call, written, 201 if written.created else 200)
 
@@ -166,16 +166,14 @@ def _set_namespace(call: Call, meta: Object) -> None:
         return
     wanted = call.info.namespace
     if meta.get("namespace") and meta["namespace"] != wanted:
-        raise bad_request(_namespace_text(meta["namespace"], wanted))
+        raise bad_request(
+            f"the namespace of the object ({meta['namespace']}) does not match the namespace on the request ({wanted})"
+        )
     meta["namespace"] = wanted
 
 
-def _namespace_text(sent: str, wanted: str) -> str:
-    return f"the namespace of the object ({sent}) does not match the namespace on the request ({wanted})"
-
-
-def _check_names(call: Call, obj: Object) -> None:
-    """What an update says it is must be what its path names."""
+def check_names(call: Call, obj: Object) -> None:
+    """What an update says it is must be what its path names. Fills in the namespace. Raises 400."""
     meta, info = obj["metadata"], call.info
     name = meta.get("name", "")
     if not name:

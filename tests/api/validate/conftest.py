@@ -1,6 +1,8 @@
 """Judging objects as the server does: decoded, completed, then validated; errors as the lines a user reads."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,8 @@ from sampan.api import fields, schema
 from sampan.api.defaults import apply_defaults
 from sampan.api.resources import BUILTIN
 from sampan.api.validate import validate_create, validate_update
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `lines`
 
 
 class Judge:

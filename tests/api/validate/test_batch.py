@@ -1,6 +1,7 @@
 """Jobs and CronJobs: counts, selectors the server makes, schedules."""
 
 import pytest
+from lines import same
 
 from sampan.api.validate import cron
 
@@ -16,12 +17,6 @@ JOB = {
     }
 }
 CRON = {"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": POD}}}}}
-
-
-def same(lines, expected):
-    assert len(lines) == len(expected), lines
-    for line, part in zip(lines, expected, strict=True):
-        assert part in line
 
 
 @pytest.mark.parametrize(

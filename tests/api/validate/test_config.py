@@ -1,14 +1,9 @@
 """ConfigMaps, Secrets, quotas, limits, priorities, nodes, namespaces, leases, events, roles."""
 
 import pytest
+from lines import same
 
 QUOTAS, LIMITS = "resourcequotas", "limitranges"
-
-
-def same(lines, expected):
-    assert len(lines) == len(expected), lines
-    for line, part in zip(lines, expected, strict=True):
-        assert part in line
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,13 @@
 import base64
 
 import pytest
+from lines import same
 
 from sampan.api import schema
 from sampan.api.validate import custom, formats
 
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 HOOKS = "validatingwebhookconfigurations.admissionregistration.k8s.io"
-
-
-def same(lines, expected):
-    assert len(lines) == len(expected), lines
-    for line, part in zip(lines, expected, strict=True):
-        assert part in line
 
 
 def definition(part=None, **version):

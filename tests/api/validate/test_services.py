@@ -1,16 +1,11 @@
 """Services, ingresses, policies, endpoints."""
 
 import pytest
+from lines import same
 
 SERVICE = {"spec": {"ports": [{"port": 80}], "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"]}}
 INGRESSES, POLICIES = "ingresses.networking.k8s.io", "networkpolicies.networking.k8s.io"
 SLICES = "endpointslices.discovery.k8s.io"
-
-
-def same(lines, expected):
-    assert len(lines) == len(expected), lines
-    for line, part in zip(lines, expected, strict=True):
-        assert part in line
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,13 @@
 """Volumes, claims, classes; what an autoscaler may ask for."""
 
 import pytest
+from lines import same
 
 PV, PVC, SC = "persistentvolumes", "persistentvolumeclaims", "storageclasses.storage.k8s.io"
 VOLUME = {
     "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}
 }
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
-
-
-def same(lines, expected):
-    assert len(lines) == len(expected), lines
-    for line, part in zip(lines, expected, strict=True):
-        assert part in line
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,12 @@
 """Workloads: selectors and templates agree, strategies make sense, selectors stay."""
 
 import pytest
+from lines import same
 
 TEMPLATE = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
 SPEC = {"spec": {"selector": {"matchLabels": {"app": "x"}}, "template": TEMPLATE}}
 ALL = ["deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"]
 MISMATCH = "`selector` does not match template `labels`"
-
-
-def same(lines, expected):
-    assert len(lines) == len(expected), lines
-    for line, part in zip(lines, expected, strict=True):
-        assert part in line
 
 
 @pytest.mark.parametrize("kind", ALL)
