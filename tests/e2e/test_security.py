@@ -186,3 +186,9 @@ def test_quota(kubectl: Kubectl) -> None:
     eventually(lambda: kubectl.get("resourcequota small").get("status", {}).get("used"))
     kubectl("create configmap one")
     assert "exceeded quota: small" in kubectl.refused("create configmap two")
+
+
+def test_the_default_capabilities_may_be_used(kubectl: Kubectl) -> None:
+    """RuntimeDefault lets through what a container's capabilities are for."""
+    kubectl.run_pod("box")
+    kubectl("exec box -- chroot / true")

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sampan.node.native import seccomp
+from sampan.node.native import process, seccomp
 from sampan.node.native.capabilities import DEFAULT
 from sampan.node.native.syscall_numbers import ARCHITECTURES, numbers
 
@@ -162,3 +162,10 @@ def test_localhost_conditions_on_capabilities(profile):
 def test_a_bad_profile_is_explained(profile, document, words):
     with pytest.raises(ValueError, match=words):
         seccomp.load_profile(profile(**document), "x86_64")
+
+
+def test_a_container_may_use_its_default_capabilities():
+    process.prepare()
+    wanted = seccomp.runtime_default(process.MACHINE, set(DEFAULT))
+    assert process.program_for({"seccomp": "RuntimeDefault", "capabilities": None}) == wanted
+    assert process.program_for({"seccomp": "RuntimeDefault", "capabilities": sorted(DEFAULT)}) == wanted

@@ -24,7 +24,7 @@ def prepare() -> None:
     """Compute what every container needs, once, before anything is forked."""
     global _DEFAULT_PROGRAM
     try:
-        _DEFAULT_PROGRAM = seccomp.runtime_default(MACHINE)
+        _DEFAULT_PROGRAM = seccomp.runtime_default(MACHINE, set(capabilities.DEFAULT))
     except KeyError:
         _DEFAULT_PROGRAM = b""  # no table for this machine: `doctor` says so
 
