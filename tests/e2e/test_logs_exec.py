@@ -315,3 +315,16 @@ def test_proxy(kubectl: Kubectl) -> None:
     with kubectl.stream("proxy --port=0") as proxy:
         port = proxy.until(r"127.0.0.1:(\d+)").group(1)
         assert b'"gitVersion"' in urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=5).read()
+
+
+def test_debug_sees_the_processes_of_its_target(kubectl: Kubectl) -> None:
+    sleeps = [shell("exec sleep 23456", name="app"), shell("exec sleep 34567", name="other")]
+    kubectl.run_pod("two", {"containers": sleeps})
+    kubectl(
+        "debug two --image=localhost/host --target=app --container=helper -- sh -c 'ps ax; exec sleep 1000'"
+    )
+    said = eventually(lambda: kubectl.run("logs two -c helper").stdout)
+    assert "sleep 23456" in said and "sleep 34567" not in said
+    eventually(lambda: "sleep 23456" in kubectl("exec two -c helper -- ps ax"))
+    refused = kubectl.run("debug two --image=localhost/host --target=gone --container=late -- true")
+    assert "targetContainerName" in refused.stderr

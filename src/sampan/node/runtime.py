@@ -143,6 +143,7 @@ class ContainerConfig:
     stdin_once: bool = False
     tty: bool = False
     stop_signal: str = "SIGTERM"
+    target: str = ""  # id of the container whose processes it sees, where the pod shares none
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

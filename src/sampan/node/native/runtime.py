@@ -333,7 +333,7 @@ class NativeRuntime:
             "uts": surroundings.get("uts"),
             "user": surroundings.get("user"),
             "user_base": pod.user_base,
-            "pid": "host" if pod.host_pid else surroundings.get("pid", "own"),
+            "pid": "host" if pod.host_pid else surroundings.get("pid") or self._processes_of(config.target),
             "shm": None if pod.host_ipc else f"{sandbox.directory}/shm",
             "cgroup": f"{group}/{config.id}" if group else None,
             "limits": limits,
@@ -351,6 +351,15 @@ class NativeRuntime:
             "log": config.log_path,
             "config": encode(config),
         }
+
+    def _processes_of(self, target: str) -> str:
+        """The PID namespace of a running container of the sandbox; `own` without one. Raises RuntimeFailure."""
+        if not target:
+            return "own"
+        record = self._containers.get(target)
+        if record is None or record.exit is not None or not record.state.get("pid"):
+            raise RuntimeFailure("CreateContainerError", "the target container does not run")
+        return f"/proc/{record.state['pid']}/ns/pid"
 
     def _watch(self, id_: str) -> None:
         """Be told when the shim ends; at once if it has already."""

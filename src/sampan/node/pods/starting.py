@@ -105,6 +105,17 @@ def sandbox_config(kit: Kit, pod: Object, attempt: int, address: str) -> Sandbox
     )
 
 
+def _target(driver: PodDriver, container: Object) -> str:
+    """The id of the container whose processes an ephemeral one is to see, "" if none. Raises ConfigProblem."""
+    name = container.get("targetContainerName")
+    if not name:
+        return ""
+    found = driver.world.latest(name)
+    if found is None or found.state == "exited":
+        raise ConfigProblem(f'unable to find target container "{name}"')
+    return found.config.id
+
+
 def _pod_limits(kit: Kit, pod: Object) -> Limits:
     """Of the pod's group: what it asks for, and how many processes this node gives a pod."""
     most = kit.config.pod_pids_limit
@@ -142,6 +153,7 @@ async def start_container(driver: PodDriver, container: Object, action: StartCon
         config = await spec.container_config(
             kit, driver.pod, container, image, volumes, sandbox, world.ips, action.attempt
         )
+        config = dataclasses.replace(config, target=_target(driver, container))
     except (ConfigProblem, VolumeError) as error:
         driver.record("Warning", "Failed", f"Error: {error}", name)
         raise NotStarted(error.reason, str(error)) from error
