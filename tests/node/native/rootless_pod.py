@@ -9,7 +9,7 @@ import tarfile
 import time
 from dataclasses import replace
 
-SOURCE, DIRECTORY = sys.argv[1:3]
+SOURCE, DIRECTORY, PATIENCE = sys.argv[1:4]
 sys.path.insert(0, SOURCE)
 
 from sampan.base.clock import RealClock  # noqa: E402
@@ -52,7 +52,7 @@ async def main(runtime):
 
     await runtime.run_sandbox(SandboxConfig("s", "uid", "pod", "default", 0, "pod"))
     await start("main", "sh", "-c", SCRIPT)
-    until = time.monotonic() + 60
+    until = time.monotonic() + float(PATIENCE)
     while not os.path.exists(f"{DIRECTORY}/main.log") or len(output("main")) < 5:
         assert time.monotonic() < until, output("main")
         await asyncio.sleep(0.02)
