@@ -42,3 +42,16 @@ def test_limits():
 def test_oom_score(resources, score):
     pod = make(resources)
     assert qos.oom_score_adj(pod, pod["spec"]["containers"][0], 10 << 30) == score
+
+
+def test_what_is_said_for_the_whole_pod_holds_for_containers_that_say_nothing():
+    pod = make({"requests": {"memory": "1Gi"}, "limits": {"cpu": "100m"}}, {})
+    pod["spec"]["resources"] = {"requests": {"memory": "3Gi"}, "limits": {"cpu": "1", "memory": "4Gi"}}
+    first, second = (qos.container_limits(pod, c, 10 << 30) for c in pod["spec"]["containers"])
+    assert (first.cpu_quota, first.memory, second.cpu_quota, second.memory) == (
+        10_000,
+        4 << 30,
+        100_000,
+        4 << 30,
+    )
+    assert (first.oom_score_adj, second.oom_score_adj) == (800, 900), "each has half of the 2Gi that are left"

@@ -9,6 +9,7 @@ from typing import Any
 
 from sampan.api import pod_resources, quantity
 from sampan.api import qos as api_qos
+from sampan.node.pods.podspec import mains, sidecars
 from sampan.node.runtime import Limits
 
 Object = dict[str, Any]
@@ -36,9 +37,10 @@ def quota(milli: int) -> int:
 
 
 def container_limits(pod: Object, container: Object, node_memory: int = 0) -> Limits:
-    """The cgroup settings of one container."""
+    """The cgroup settings of one container; a limit it does not have is that of the whole pod (KEP-2837)."""
     resources = container.get("resources") or {}
-    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    whole = (pod["spec"].get("resources") or {}).get("limits") or {}
+    limits, requests = whole | (resources.get("limits") or {}), resources.get("requests") or {}
     cpu_request = _milli(requests.get("cpu", limits.get("cpu")))
     cpu_limit = _milli(limits.get("cpu"))
     memory, memory_request = limits.get("memory"), requests.get("memory")
@@ -64,8 +66,18 @@ def oom_score_adj(pod: Object, container: Object, node_memory: int) -> int:
     request = (resources.get("requests") or {}).get("memory", (resources.get("limits") or {}).get("memory"))
     if not node_memory:
         return 999
-    asked = quantity.value(request) if request is not None else 0
+    asked = (quantity.value(request) if request is not None else 0) + _share(pod)
     return min(max(1000 - 1000 * asked // node_memory, 3), 999)
+
+
+def _share(pod: Object) -> int:
+    """Bytes that the whole pod requested beyond its containers' requests, for each of them."""
+    whole = ((pod["spec"].get("resources") or {}).get("requests") or {}).get("memory")
+    if whole is None:
+        return 0
+    containers = [*mains(pod), *sidecars(pod)]
+    own = (((c.get("resources") or {}).get("requests") or {}).get("memory", "0") for c in containers)
+    return max(quantity.value(whole) - sum(map(quantity.value, own)), 0) // len(containers)
 
 
 def pod_limits(pod: Object) -> Limits:
