@@ -18,6 +18,7 @@ from sampan.api.validate.base import (
     not_supported,
     one_of,
     required,
+    required_one_of,
     subdomain_problems,
     too_many,
 )
@@ -382,10 +383,7 @@ def _param_ref(errors: Errors, ref: Object) -> None:
     elif not ref.get("name") and ref.get("selector") is None:
         errors.append(required(at, "one of name or selector must be specified"))
     action = ref.get("parameterNotFoundAction")
-    if not action:
-        errors.append(required(f"{at}.parameterNotFoundAction"))
-    else:
-        one_of(errors, f"{at}.parameterNotFoundAction", action, ("Deny", "Allow"))
+    required_one_of(errors, f"{at}.parameterNotFoundAction", action, ("Deny", "Allow"))
 
 
 def binding_update(errors: Errors, new: Object, old: Object) -> None:

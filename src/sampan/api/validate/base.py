@@ -95,6 +95,12 @@ def one_of(errors: Errors, path: str, value: Any, allowed: Iterable[str]) -> Non
         errors.append(not_supported(path, value, allowed))
 
 
+def required_one_of(errors: Errors, path: str, value: Any, allowed: Iterable[str]) -> None:
+    """As `one_of`, of a field that must not be empty either."""
+    if value not in allowed:
+        errors.append(not_supported(path, value, allowed) if value else required(path))
+
+
 def immutable(errors: Errors, path: str, new: Any, old: Any) -> None:
     """Absent and empty are the same; anything else that differs is refused."""
     if new != old and (new or old):

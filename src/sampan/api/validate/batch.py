@@ -21,6 +21,7 @@ from sampan.api.validate.base import (
     one_of,
     qualified,
     required,
+    required_one_of,
     too_many,
 )
 from sampan.api.validate.meta import template_meta
@@ -286,10 +287,7 @@ def _cron_spec(errors: Errors, obj: Object) -> None:
     _schedule(errors, spec)
     nonnegative(errors, spec, "startingDeadlineSeconds", "spec")
     policy = spec.get("concurrencyPolicy", "")
-    if not policy:
-        errors.append(required("spec.concurrencyPolicy"))
-    else:
-        one_of(errors, "spec.concurrencyPolicy", policy, ("Allow", "Forbid", "Replace"))
+    required_one_of(errors, "spec.concurrencyPolicy", policy, ("Allow", "Forbid", "Replace"))
     template = spec.get("jobTemplate") or NONE
     inner = template.get("spec") or NONE
     template_meta(errors, template.get("metadata"), "spec.jobTemplate")

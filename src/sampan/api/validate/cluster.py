@@ -16,10 +16,10 @@ from sampan.api.validate.base import (
     invalid_value,
     key_problems,
     network,
-    not_supported,
     one_of,
     qualified,
     required,
+    required_one_of,
     texts,
     value_problems,
 )
@@ -71,10 +71,7 @@ def taints(errors: Errors, given: Sequence[Object], path: str) -> None:
         key, value, effect = taint.get("key", ""), taint.get("value", ""), taint.get("effect", "")
         qualified(errors, f"{at}.key", key)
         texts(errors, f"{at}.value", value, value_problems)
-        if not effect:
-            errors.append(required(f"{at}.effect"))
-        elif effect not in EFFECTS:
-            errors.append(not_supported(f"{at}.effect", effect, EFFECTS))
+        required_one_of(errors, f"{at}.effect", effect, EFFECTS)
         if (key, effect) in seen:
             shown = {"Key": key, "Value": value, "Effect": effect, "TimeAdded": taint.get("timeAdded")}
             errors.append(duplicate(at, shown))

@@ -19,6 +19,7 @@ from sampan.api.validate.base import (
     one_of,
     port_number,
     required,
+    required_one_of,
     texts,
     too_many,
 )
@@ -221,11 +222,7 @@ def _common(errors: Errors, container: Object, path: str, pod: Pod) -> None:
     if "volumeDevices" in container:
         _devices(errors, container, path, pod)
     policy = container.get("imagePullPolicy", "")
-    if policy not in _PULL_POLICIES:
-        if policy:
-            errors.append(not_supported(f"{path}.imagePullPolicy", policy, _PULL_POLICIES))
-        else:
-            errors.append(required(f"{path}.imagePullPolicy"))
+    required_one_of(errors, f"{path}.imagePullPolicy", policy, _PULL_POLICIES)
     if container.get("resources"):
         resources(errors, container["resources"], f"{path}.resources", pod.claims)
     if container.get("resizePolicy"):
@@ -261,11 +258,7 @@ def ports(errors: Errors, given: Sequence[Object], path: str) -> None:
         if port.get("hostPort"):
             port_number(errors, f"{at}.hostPort", port["hostPort"])
         protocol = port.get("protocol", "")
-        if protocol not in PROTOCOLS:
-            if protocol:
-                errors.append(not_supported(f"{at}.protocol", protocol, PROTOCOLS))
-            else:
-                errors.append(required(f"{at}.protocol"))
+        required_one_of(errors, f"{at}.protocol", protocol, PROTOCOLS)
 
 
 def _host_ports(errors: Errors, given: Sequence[Object], path: str, first: int = 0) -> None:

@@ -27,6 +27,7 @@ from sampan.api.validate.base import (
     port_or_name,
     qualified,
     required,
+    required_one_of,
     special_address,
     texts,
     too_many,
@@ -318,10 +319,7 @@ def _endpoint_port(errors: Errors, port: Object, named: bool, path: str) -> None
         errors.append(required(f"{path}.name"))
     port_number(errors, f"{path}.port", port.get("port", 0))
     protocol = port.get("protocol", "")
-    if not protocol:
-        errors.append(required(f"{path}.protocol"))
-    else:
-        one_of(errors, f"{path}.protocol", protocol, ("SCTP", "TCP", "UDP"))
+    required_one_of(errors, f"{path}.protocol", protocol, ("SCTP", "TCP", "UDP"))
     if port.get("appProtocol") is not None:
         qualified(errors, f"{path}.appProtocol", port["appProtocol"])
 
@@ -339,10 +337,7 @@ _ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 
 def endpoint_slice(errors: Errors, obj: Object) -> None:
     kind = obj.get("addressType", "")
-    if not kind:
-        errors.append(required("addressType"))
-    else:
-        one_of(errors, "addressType", kind, _ADDRESS_TYPES)
+    required_one_of(errors, "addressType", kind, _ADDRESS_TYPES)
     _slice_endpoints(errors, obj.get("endpoints") or (), kind)
     _slice_ports(errors, obj.get("ports") or ())
 

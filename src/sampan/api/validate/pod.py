@@ -25,10 +25,9 @@ from sampan.api.validate.base import (
     invalid_value,
     key_problems,
     labels,
-    not_supported,
-    one_of,
     qualified,
     required,
+    required_one_of,
     subdomain_problems,
     texts,
     too_long,
@@ -116,17 +115,9 @@ def _pod_spec(errors: Errors, spec: Object, path: str) -> None:
 
 def _policies(errors: Errors, spec: Object, path: str) -> None:
     policy = spec.get("restartPolicy", "")
-    if policy not in _RESTART:
-        if policy:
-            errors.append(not_supported(f"{path}.restartPolicy", policy, _RESTART))
-        else:
-            errors.append(required(f"{path}.restartPolicy"))
+    required_one_of(errors, f"{path}.restartPolicy", policy, _RESTART)
     policy = spec.get("dnsPolicy", "")
-    if policy not in _DNS:
-        if policy:
-            errors.append(not_supported(f"{path}.dnsPolicy", policy, _DNS))
-        else:
-            errors.append(required(f"{path}.dnsPolicy"))
+    required_one_of(errors, f"{path}.dnsPolicy", policy, _DNS)
 
 
 def _names(errors: Errors, spec: Object, path: str) -> None:
@@ -149,18 +140,12 @@ def _names(errors: Errors, spec: Object, path: str) -> None:
             dns_subdomain(errors, f"{path}.{field}", spec[field])
     policy = spec.get("preemptionPolicy")
     if policy is not None:
-        if not policy:
-            errors.append(required(f"{path}.preemptionPolicy"))
-        else:
-            one_of(errors, f"{path}.preemptionPolicy", policy, ("Never", "PreemptLowerPriority"))
+        required_one_of(errors, f"{path}.preemptionPolicy", policy, ("Never", "PreemptLowerPriority"))
     if spec.get("overhead"):
         resources(errors, {"limits": spec["overhead"]}, f"{path}.overhead")
     system = (spec.get("os") or NONE).get("name")
     if "os" in spec and spec["os"] is not None:
-        if not system:
-            errors.append(required(f"{path}.os.name"))
-        else:
-            one_of(errors, f"{path}.os.name", system, ("linux", "windows"))
+        required_one_of(errors, f"{path}.os.name", system, ("linux", "windows"))
     if spec.get("hostnameOverride") is not None:
         _hostname_override(errors, spec, f"{path}.hostnameOverride")
     grace = spec.get("terminationGracePeriodSeconds")

@@ -23,6 +23,7 @@ from sampan.api.validate.base import (
     port_or_name,
     qualified,
     required,
+    required_one_of,
     special_address,
     texts,
     too_many,
@@ -51,10 +52,7 @@ def create(errors: Errors, service: Object) -> None:
     _families(errors, spec)
     for index, text in enumerate(spec.get("externalIPs") or ()):
         special_address(errors, f"spec.externalIPs[{index}]", text)
-    if not kind:
-        errors.append(required("spec.type"))
-    elif kind not in _TYPES:
-        errors.append(not_supported("spec.type", kind, _TYPES))
+    required_one_of(errors, "spec.type", kind, _TYPES)
     if kind == "ClusterIP":
         for index, port in enumerate(ports):
             if port.get("nodePort"):
@@ -101,10 +99,7 @@ def _ports(errors: Errors, ports: Sequence[Object]) -> None:
             seen.add(name)
         port_number(errors, f"{at}.port", port.get("port", 0))
         protocol = port.get("protocol", "")
-        if not protocol:
-            errors.append(required(f"{at}.protocol"))
-        elif protocol not in PROTOCOLS:
-            errors.append(not_supported(f"{at}.protocol", protocol, PROTOCOLS))
+        required_one_of(errors, f"{at}.protocol", protocol, PROTOCOLS)
         port_or_name(errors, f"{at}.targetPort", port.get("targetPort", 0))
         if port.get("appProtocol") is not None:
             qualified(errors, f"{at}.appProtocol", port["appProtocol"])
@@ -138,10 +133,7 @@ def _repeated(errors: Errors, ports: Sequence[Object]) -> None:
 
 def _affinity(errors: Errors, spec: Object) -> None:
     kind, config = spec.get("sessionAffinity", ""), spec.get("sessionAffinityConfig")
-    if not kind:
-        errors.append(required("spec.sessionAffinity"))
-    else:
-        one_of(errors, "spec.sessionAffinity", kind, ("ClientIP", "None"))
+    required_one_of(errors, "spec.sessionAffinity", kind, ("ClientIP", "None"))
     at = "spec.sessionAffinityConfig"
     if kind == "ClientIP":
         client = (config or NONE).get("clientIP")
