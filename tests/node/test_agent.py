@@ -108,6 +108,13 @@ async def test_a_changed_container_does_not_wait_for_the_crashes_of_before(world
     assert world.container()["state"]["waiting"]["message"].startswith("back-off 10s ")
 
 
+async def test_a_pod_the_node_does_not_take_says_which_generation_that_was(world):
+    world.pod(containers=[{"name": "c", "image": "nginx:1", "resources": {"requests": {"cpu": "1k"}}}])
+    await world.clock.advance(1)
+    status = world.status()
+    assert (status["phase"], status["reason"], status["observedGeneration"]) == ("Failed", "OutOfcpu", 1)
+
+
 async def test_what_one_resize_frees_goes_to_the_most_important_that_waits(world):
     def wants(cpu):
         return {"containers": [{"name": "c", "image": "nginx:1", "resources": {"requests": {"cpu": cpu}}}]}

@@ -112,6 +112,8 @@ def _rejected(pod: Object, why: tuple[str, str], now: float) -> Object:
     """Of a pod the node did not take there is nothing else to say."""
     status: Object = {"phase": "Failed", "reason": why[0], "message": why[1], "conditions": []}
     status["startTime"] = pod.get("status", {}).get("startTime") or rfc3339(now)
+    if pod["metadata"].get("generation"):
+        status["observedGeneration"] = pod["metadata"]["generation"]
     return status
 
 
