@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from sampan.api.shared_specs import shared_spec
 from sampan.base.interning import shared
 
 Object = dict[str, Any]
@@ -95,6 +96,8 @@ class Decoder:
         if obj is None:
             assert entry.value is not None
             obj = entry.obj = entry.shown(orjson.loads(entry.value))
+            if obj.get("kind") == "Pod" and "spec" in obj:
+                obj["spec"] = shared_spec(obj["spec"])
             self.keep(entry)
         return obj
 

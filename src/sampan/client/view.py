@@ -81,7 +81,7 @@ class CachedView:
         indexes: Mapping[str, Mapping[str, Index]] = DEFAULT_INDEXES,
         signs: Mapping[str, Sign] | None = None,
         scopes: Mapping[str, Scope] | None = None,
-        decoded: int = 2 << 20,
+        decoded: int = 4 << 20,
     ) -> None:
         self.fetched: Mapping[tuple[str, str, str], Any] = {}
         self._client = client

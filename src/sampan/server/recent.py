@@ -7,29 +7,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import orjson
-
 from sampan.api.registry import Resource
-from sampan.base.memo import Memo
 from sampan.server import objects
 from sampan.store.protocol import Draft, Item
 
 Object = dict[str, Any]
 _KEPT = 512  # objects; views keep more of them decoded, so these cost little beside
-_specs: Memo[Object] = Memo(1 << 17)
-
-
-def shared_spec(spec: Object) -> Object:
-    """The spec of a pod that is about to be stored, the same one for all pods of a template: nobody changes it any more.
-
-    It is most of a pod, so what is kept decoded, here and in views, is small and stays in the processor's caches.
-    """
-    text = orjson.dumps(spec)
-    known = _specs.get(None, text)
-    if known is None:
-        _specs.put(None, text, spec)
-        return spec
-    return known
 
 
 class Recent:

@@ -17,6 +17,7 @@ import orjson
 from sampan.api import managed
 from sampan.api.copying import copied
 from sampan.api.registry import Resource
+from sampan.api.shared_specs import shared_spec
 from sampan.api.status import (
     ApiError,
     FieldError,
@@ -138,7 +139,7 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
         return Written(obj, created=True)
     converts = conversion.by_webhook(row)
     if row.store_key == "pods":
-        obj["spec"] = recent.shared_spec(obj["spec"])
+        obj["spec"] = shared_spec(obj["spec"])
     draft = (
         await server.conversions.draft(row, obj)
         if converts
