@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -113,6 +114,8 @@ def test_custom_resources_have_identity_and_keep_their_schema() -> None:
     boat = document["components"]["schemas"]["com.example.sea.v1.Boat"]
     assert boat["description"] == "A boat."
     assert set(boat["properties"]) == {"apiVersion", "kind", "metadata", "spec"}
+    assert boat["properties"]["apiVersion"]["description"].startswith("APIVersion defines")
+    assert boat["properties"]["metadata"]["description"].startswith("Standard object's metadata")
     spec = boat["properties"]["spec"]["properties"]
     assert spec["planks"]["nullable"] is True
     assert "metadata" in spec["hold"]["properties"]
@@ -121,6 +124,17 @@ def test_custom_resources_have_identity_and_keep_their_schema() -> None:
     assert patch["tags"] == ["seaExampleCom_v1"]
     assert set(openapi.references(document)) <= document["components"]["schemas"].keys()
     assert "properties" not in DEFINITION["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["hold"]  # fmt: skip
+
+
+def test_a_custom_kind_that_may_have_any_field_is_any_object_in_swagger() -> None:
+    declared = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "description": "Anything."}
+    for text in ({"openAPIV3Schema": declared}, {}):
+        definition = {"spec": {"versions": [{"name": "v1", "schema": text}]}}
+        row = dataclasses.replace(BOAT, definition=definition)
+        name = "com.example.sea.v1.Boat"
+        shown = openapi.swagger([row], "v1")["definitions"][name]
+        assert set(shown) == {"type", "x-kubernetes-group-version-kind"}
+        assert "metadata" in openapi.document([row], "v1")["components"]["schemas"][name]["properties"]
 
 
 def test_swagger_has_no_words_of_openapi_3() -> None:

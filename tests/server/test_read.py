@@ -32,6 +32,18 @@ async def test_get_answers_the_object_and_404_names_the_resource(filled):
     assert answer["details"] == {"name": "zz", "kind": "configmaps"}
 
 
+async def test_what_a_list_holds_is_not_told_its_kind_again(filled):
+    for accept in ("application/json", "application/yaml"):
+        listed = (await filled.response("GET", CMS, headers={"accept": accept})).body
+        assert b"ConfigMapList" in listed and listed.count(b"ConfigMap") == 1
+    listed = await filled.ok("GET", CMS)
+    assert set(listed["items"][0]) == {"metadata", "data"}
+    assert set((await filled.ok("DELETE", CMS))["items"][0]) == {"metadata", "data"}
+    partial = {"accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+    shown = await filled.ok("GET", "/api/v1/namespaces", headers=partial)
+    assert {item["kind"] for item in shown["items"]} == {"PartialObjectMetadata"}
+
+
 @pytest.mark.parametrize(
     ("query", "names"),
     [

@@ -195,6 +195,8 @@ def _to_v3(raw: Object) -> Object:
     return result
 
 
+_GVK = "x-kubernetes-group-version-kind"
+
 # What OpenAPI 2.0 has no words for.
 _V3_ONLY = frozenset(("oneOf", "anyOf", "not", "nullable", "deprecated", "writeOnly", "allOf", "$ref"))
 
@@ -203,6 +205,8 @@ def to_v2(text: Object) -> Object:
     """A v3 schema as OpenAPI 2.0. A value that may be several things becomes a string or anything at all."""
     preserved = text.get("nullable") or text.get("x-kubernetes-preserve-unknown-fields")
     result: Object = {}
+    if preserved and _GVK in text:  # kubectl would take the properties of a kind for all that it may have
+        return {"type": "object", _GVK: text[_GVK]}
     for key, value in text.items():
         if key == "properties" and isinstance(value, dict):
             if not preserved:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.api import schema
 from sampan.api.registry import Resource
 
 Object = dict[str, Any]
 
 _REF = "#/components/schemas/"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
-_API_VERSION = {"type": "string", "description": "The version of the schema that this object is written in."}
-_KIND = {"type": "string", "description": "The kind of thing that this object represents."}
 
 
 def name(row: Resource, kind: str = "") -> str:
@@ -41,8 +40,17 @@ def _kind(row: Resource) -> Object:
 
 
 def _identity(metadata: str) -> Object:
-    reference = {"allOf": [{"$ref": f"{_REF}{_META}{metadata}"}]}
-    return {"apiVersion": _API_VERSION, "kind": _KIND, "metadata": reference}
+    """What every object has, or every list, described as for built-in kinds: `kubectl explain` shows it."""
+    like = schema.definition_name("", "v1", "PodList" if metadata == "ListMeta" else "Pod")
+    told = {key: value["description"] for key, value in schema.definitions()[like]["properties"].items()}
+    return {
+        "apiVersion": {"type": "string", "description": told["apiVersion"]},
+        "kind": {"type": "string", "description": told["kind"]},
+        "metadata": {
+            "description": told["metadata"],
+            "allOf": [{"$ref": f"{_REF}{_META}{metadata}"}],
+        },
+    }
 
 
 def _embedded(text: Any) -> Any:

@@ -51,7 +51,7 @@ async def delete_collection(call: Call) -> Response:
             if error.code != 404:
                 raise
             continue
-        deleted.append(obj)
+        deleted.append(objects.untyped(obj, call.row))
     head = {"kind": call.row.list_kind or f"{call.row.kind}List", "apiVersion": call.row.api_version}
     meta: Object = {"resourceVersion": str(revision)}
     if token:

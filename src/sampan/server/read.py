@@ -251,13 +251,15 @@ def _head(call: Call) -> Object:
 
 def _shaped(call: Call, item: Item) -> Object:
     value = objects.load(item, call.row)
-    return respond.partial(value, call.form.version) if call.form.shape == "partial" else value
+    if call.form.shape == "partial":
+        return respond.partial(value, call.form.version)
+    return objects.untyped(value, call.row)
 
 
 def _bytes(call: Call, item: Item) -> bytes:
     if call.form.shape == "partial":
         return orjson.dumps(_shaped(call, item))
-    return objects.raw(item, call.row)
+    return objects.member(item, call.row)
 
 
 async def _chunks(call: Call, head: bytes, items: Sequence[Item]) -> AsyncIterator[bytes]:
@@ -266,7 +268,7 @@ async def _chunks(call: Call, head: bytes, items: Sequence[Item]) -> AsyncIterat
     parts, size, looked = [head], len(head), 0
     separator = b""
     for item in items:
-        value = objects.raw(item, row) if whole else _bytes(call, item)
+        value = objects.member(item, row) if whole else _bytes(call, item)
         parts.append(separator + value if separator else value)
         separator = b","
         size += len(value)

@@ -79,6 +79,21 @@ def test_contents(volume, expected):
 
 
 @pytest.mark.parametrize(
+    ("security", "expected"),
+    [
+        ({}, File(b"T", 0o644)),
+        ({"runAsUser": 1000}, File(b"T", 0o600, 1000)),
+        ({"fsGroup": 10000}, File(b"T", 0o600)),
+        ({"runAsUser": 1000, "fsGroup": 10000}, File(b"T", 0o600, 1000)),
+    ],
+)
+def test_a_token_is_for_its_user_and_the_group_of_the_volume(security, expected):
+    pod = {**POD, "spec": {**POD["spec"], "securityContext": security}}
+    volume = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+    assert payload.build(pod, volume, FOUND, {"token": "T"}, {}) == {"token": expected}
+
+
+@pytest.mark.parametrize(
     "volume, message",
     [
         ({"configMap": {"name": "none"}}, 'configmap "none" not found'),

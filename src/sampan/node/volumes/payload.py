@@ -106,16 +106,16 @@ def _projected(
 
 
 def _token_file(pod: Object, token: str, mode: int) -> File:
-    """A token is for its user: 0600 of the one user all containers run as, else as the volume says."""
+    """A token is for its user: 0600 of the one user all containers run as (and fsGroup's to read), else as the volume says."""
     security = pod["spec"].get("securityContext") or {}
     users = {
         (c.get("securityContext") or {}).get("runAsUser", security.get("runAsUser"))
         for c in pod["spec"]["containers"]
     }
     user = next(iter(users)) if len(users) == 1 else None
-    if user is not None and security.get("fsGroup") is None:
-        return File(token.encode(), 0o600, user)
-    return File(token.encode(), mode)
+    if user is None and security.get("fsGroup") is None:
+        return File(token.encode(), mode)
+    return File(token.encode(), 0o600, user)
 
 
 def _optional(source: Object) -> bool:
