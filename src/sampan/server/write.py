@@ -30,7 +30,7 @@ from sampan.api.status import (
 )
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Response
-from sampan.server import conversion, decode, definitions, objects, recent, respond
+from sampan.server import conversion, decode, definitions, objects, respond
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
 from sampan.server.strategies import Prep, Strategy, strategy_of
