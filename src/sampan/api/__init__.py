@@ -1,7 +1,7 @@
 """The vocabulary of Kubernetes as pure functions on plain JSON values.
 
 kinds              resources (the table), registry, schema, zeros, metrics_schema; defaults/, validate/, table/, cel/
-bytes and objects  wire, jsontext, protobuf, fields, complaints (why not), copying
+bytes and objects  wire, jsontext, protobuf, fields, complaints (why not), copying, shared_specs
 values             meta, names, quantity, duration, selectors, status, jsonpath
 changes            mergepatch, jsonpatch, strategic, apply, managed and fieldset (who set what)
 meanings           placement, pod_resources, qos, quota
