@@ -68,6 +68,8 @@ async def test_a_policy_refuses_and_lets_pass(world):
         ({"expression": "request.userInfo.username == 'admin' && request.operation == 'CREATE'"}, 201, ""),
         ({"expression": "namespaceObject.metadata.labels['kubernetes.io/metadata.name'] == 'd'"}, 201, ""),
         ({"expression": "oldObject == null"}, 201, ""),
+        ({"expression": "request.namespace == 'd'"}, 201, ""),
+        ({"expression": "false", "messageExpression": "'in ' + request.namespace"}, 422, "request: in d"),
         (
             {"expression": "authorizer.group('').resource('pods').namespace('d').check('create').allowed()"},
             201,
@@ -246,7 +248,11 @@ async def _hooked(world, *expressions, **more):
 
 
 async def test_a_webhook_is_called_when_its_conditions_hold(world):
-    await _hooked(world, "object.metadata.name == 'watched'", "request.userInfo.username == 'admin'")
+    await _hooked(
+        world,
+        "object.metadata.name == 'watched' && request.namespace == 'd'",
+        "request.userInfo.username == 'admin'",
+    )
     assert (await world.make("other"))[0] == 201
     status, answer = await world.make("watched")
     assert status == 500

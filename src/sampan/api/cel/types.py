@@ -83,7 +83,7 @@ def optional_of(item: Type) -> Type:
 def object_of(name: str, fields: dict[str, Type]) -> Type:
     """A declared object with these fields."""
     made = Type("object", name=name)
-    made.fields = {escape(key) or key: Field(key, kind) for key, kind in fields.items()}
+    made.fields = {key: Field(key, kind) for key, kind in fields.items()}
     return made
 
 
