@@ -24,6 +24,9 @@ from sampan.node.network import fabric
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "localhost/host"
 SLOW = float(os.environ.get("SAMPAN_SLOW", "1"))  # how much slower an emulated machine says it is
+PATIENCE = (
+    60  # seconds for whatever must come; a test that passes does not wait for it, and a busy machine needs it
+)
 FAST_FAILURE = (
     f"--node-monitor-grace-period={4 * SLOW:g}",
     f"--node-status-update-frequency={SLOW:g}",
@@ -32,14 +35,15 @@ FAST_FAILURE = (
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], what: str = "", seconds: float = 45) -> T:
-    """Call `look` until it returns something true, and return that; an AssertionError in it counts as not yet."""
+def eventually(look: Callable[[], T], what: str = "", seconds: float = PATIENCE) -> T:
+    """Call `look` until it returns something true, and return that. What fails, is not reachable or not there in it
+    counts as not yet."""
     end, last = time.monotonic() + seconds * SLOW, ""
     while True:
         try:
             found = look()
-        except AssertionError as error:
-            found, last = None, str(error)
+        except (AssertionError, OSError, LookupError) as error:
+            found, last = None, repr(error)
         if found:
             return found
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\nlast seen: {last or found!r}"
@@ -69,13 +73,13 @@ class Stream:
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def until(self, pattern: str, seconds: float = 45) -> re.Match[str]:
+    def until(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
         """Wait for output that `pattern` is found in."""
         return eventually(
             lambda: re.search(pattern, self.text, re.M), f"{pattern!r} in {self.text!r}", seconds
         )
 
-    def wait(self, seconds: float = 45) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Its exit code, once it ends by itself and all it said is read."""
         code = self.process.wait(seconds * SLOW)
         self._reader.join(seconds * SLOW)
@@ -164,10 +168,10 @@ class Kubectl:
         self.apply(pod(name, spec, **metadata))
         self.wait(f"pod/{name}")
 
-    def wait(self, what: str, condition: str = "condition=Ready", seconds: int = 60) -> str:
+    def wait(self, what: str, condition: str = "condition=Ready", seconds: int = PATIENCE) -> str:
         return self(f"wait --for={condition} {what} --timeout={seconds * SLOW:g}s")
 
-    def phase(self, name: str, phase: str, seconds: int = 60) -> Any:
+    def phase(self, name: str, phase: str, seconds: int = PATIENCE) -> Any:
         """Wait until a pod is in `phase`; the pod."""
         self.wait(f"pod/{name}", f"jsonpath={{.status.phase}}={phase}", seconds)
         return self.get(f"pod/{name}")

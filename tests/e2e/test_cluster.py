@@ -147,7 +147,7 @@ def test_namespaces(kubectl: Kubectl, cluster: Cluster) -> None:
     kubectl(f"delete namespace {kubectl.namespace}")
     assert "not found" in kubectl.refused(f"get namespace {kubectl.namespace}")
     cluster.kubectl()(f"create namespace {kubectl.namespace}")
-    kubectl.wait("serviceaccount/default configmap/kube-root-ca.crt", "create", 10)
+    kubectl.wait("serviceaccount/default configmap/kube-root-ca.crt", "create")
     assert kubectl("get configmaps note --ignore-not-found") == ""
 
 

@@ -44,10 +44,14 @@ def _parent(pid: int) -> int:
 
 
 def marked(mark: str) -> int:
-    """The pid, seen from this machine, of the one process with `mark` on its command line."""
-    found = [pid for pid, line in command_lines() if line.startswith(f"sleep {mark}")]
-    assert len(found) == 1, found
-    return found[0]
+    """The pid, seen from this machine, of the one process with `mark` on its command line, which a shell may start late."""
+
+    def look() -> int:
+        found = [pid for pid, line in command_lines() if line.startswith(f"sleep {mark}")]
+        assert len(found) == 1, found
+        return found[0]
+
+    return eventually(look, mark)
 
 
 def sleeping(name: str, mark: str, node: str = "node-1") -> dict:
@@ -95,7 +99,7 @@ def test_controllers_go_on_after_a_kill(kubectl: Kubectl, cluster: Cluster) -> N
     kubectl("expose deployment web --port=80 --target-port=8080")
     address = kubectl("get service web -o jsonpath={.spec.clusterIP}")
     ask = lambda: urllib.request.urlopen(f"http://{address}", timeout=5).status == 200  # noqa: E731
-    eventually(lambda: not isinstance(_try(ask), Exception))
+    eventually(ask)
     pids = {
         p["metadata"]["uid"]: p["status"]["containerStatuses"][0]["containerID"]
         for p in kubectl.items("pods -l app=web")
@@ -112,13 +116,6 @@ def test_controllers_go_on_after_a_kill(kubectl: Kubectl, cluster: Cluster) -> N
     assert len(now) == 4 and pids.items() <= now.items()
 
 
-def _try(call):
-    try:
-        return call()
-    except OSError as error:
-        return error
-
-
 @pytest.mark.parametrize("part", ["agent", "zygote"])
 def test_part_of_a_node_killed(kubectl: Kubectl, cluster: Cluster, part: str) -> None:
     """Containers keep their pids; logs, exec, probes and deletion work again, and new pods start."""
@@ -133,7 +130,7 @@ def test_part_of_a_node_killed(kubectl: Kubectl, cluster: Cluster, part: str) ->
     assert marked(mark) == pid
     assert kubectl.get("pod steady")["status"]["containerStatuses"][0]["restartCount"] == 0
     kubectl.run_pod("after", {"nodeName": "node-1", "containers": [server()]})
-    assert "listening" in kubectl("logs after")
+    eventually(lambda: "listening" in kubectl("logs after"))
     kubectl("delete pod steady")
     eventually(
         lambda: not [line for _, line in command_lines() if line.startswith(f"sleep {mark}")], "its end"
@@ -148,8 +145,9 @@ def test_an_end_nobody_saw(kubectl: Kubectl, cluster: Cluster) -> None:
     spec["spec"]["containers"][0]["command"] = ["sh", "-c", f"sleep {mark}; exit 42"]
     kubectl.apply(spec)
     kubectl.wait("pod/brief")
+    process = marked(mark)
     kill(pid_of_node(cluster, "node-1", "agent"))
-    kill(marked(mark))
+    kill(process)
     ended = kubectl.phase("brief", "Failed")
     assert ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 42
 
@@ -182,7 +180,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def shop(other: Cluster) -> Kubectl:
     kubectl = other.kubectl()
-    kubectl.wait("serviceaccount/default", "create", 10)
+    kubectl.wait("serviceaccount/default", "create")
     kubectl.apply(deployment("web", replicas=2))
     kubectl("create configmap note --from-literal=a=1")
     kubectl("rollout status deployment/web --timeout=60s")
@@ -217,7 +215,7 @@ def test_stop_and_up(other: Cluster, shop: Kubectl) -> None:
     eventually(lambda: shop.get("deployment web")["status"].get("readyReplicas") == 2)
     shop("wait --for=condition=Ready pods --all --timeout=60s")
     assert sorted(shop("get pods -o jsonpath={.items[*].metadata.uid}").split()) == uids
-    assert "listening" in shop("logs deployment/web")
+    eventually(lambda: "listening" in shop("logs deployment/web"))
 
 
 def test_supervisor_killed(other: Cluster, shop: Kubectl) -> None:

@@ -211,8 +211,8 @@ def test_nodes_come_and_go(fresh: Cluster) -> None:
     fresh.up("--nodes=0")
     kubectl = fresh.kubectl()
     assert "is starting" in fresh.sampan("node add east")
-    kubectl.wait("node/east", "create", 20)
-    kubectl.wait("node/east", "condition=Ready", 20)
+    kubectl.wait("node/east", "create")
+    kubectl.wait("node/east", "condition=Ready")
     assert "already has a node" in fresh.run("node add east").stderr
     kubectl.run_pod("p")
     fresh.sampan("node delete east")

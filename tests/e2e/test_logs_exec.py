@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import socket
 import subprocess
 import termios
 import time
@@ -16,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from harness import Kubectl, deployment, eventually, pod, server, shell
+from harness import PATIENCE, Kubectl, deployment, eventually, pod, server, shell
 
+FORWARDING = r"Forwarding from 127.0.0.1:(\d+) ->"
 COUNT = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
 
 
@@ -29,9 +29,16 @@ def test_logs(kubectl: Kubectl) -> None:
     kubectl.apply(
         pod(
             "talk",
-            {"restartPolicy": "Never", "containers": [shell("echo err >&2; sleep 0.1; echo out; echo end")]},
+            {
+                "restartPolicy": "Never",
+                "containers": [
+                    shell("echo err >&2; until [ -e /go ]; do sleep 0.05; done; echo out; echo end")
+                ],
+            },
         )
     )
+    eventually(lambda: kubectl("logs talk") == "err\n")
+    kubectl("exec talk -- touch /go")
     kubectl.phase("talk", "Succeeded")
     assert kubectl("logs talk").split() == ["err", "out", "end"]
     assert kubectl("logs talk --tail=1") == "end\n"
@@ -101,8 +108,8 @@ def test_logs_of_several_containers(kubectl: Kubectl) -> None:
         },
         labels={"app": "pair"},
     )
-    eventually(lambda: "from b" in kubectl("logs pair -c b"))
-    assert kubectl("logs pair -c a") == "from a\n"
+    for name in ("a", "b"):
+        eventually(lambda name=name: kubectl(f"logs pair -c {name}") == f"from {name}\n", name)
     assert 'Defaulted container "a" out of: a, b' in kubectl.run("logs pair").stderr
     assert sorted(kubectl("logs pair --all-containers").splitlines()) == ["from a", "from b"]
     prefixed = kubectl("logs -l app=pair --all-containers --prefix").splitlines()
@@ -113,8 +120,8 @@ def test_logs_of_several_containers(kubectl: Kubectl) -> None:
 def test_logs_of_a_deployment(kubectl: Kubectl) -> None:
     kubectl.apply(deployment("web", replicas=2))
     kubectl("rollout status deployment/web --timeout=60s")
+    eventually(lambda: kubectl("logs -l app=web --prefix").count("listening") == 2)
     assert kubectl("logs deployment/web").endswith("listening\n")
-    assert kubectl("logs -l app=web --prefix").count("listening") == 2
 
 
 def test_logs_before_the_start(kubectl: Kubectl) -> None:
@@ -174,7 +181,7 @@ def test_exec_terminal(kubectl: Kubectl) -> None:
 
     def until(text: str) -> None:
         nonlocal seen
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while text not in seen:
             ready, _, _ = select.select([master], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"no {text!r} in {seen!r}"
@@ -198,7 +205,7 @@ def test_exec_terminal(kubectl: Kubectl) -> None:
     type_("\x03")
     until("#")
     type_("exit 5\n")
-    assert process.wait(30) == 5
+    assert process.wait(PATIENCE) == 5
     os.close(master)
 
 
@@ -249,12 +256,6 @@ def test_what_it_says_at_once_is_seen(kubectl: Kubectl) -> None:
 # Port-forward, cp, debug
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize("target", ["pod/web", "deployment/web", "service/web"])
 def test_port_forward(kubectl: Kubectl, target: str) -> None:
     if target == "pod/web":
@@ -263,10 +264,9 @@ def test_port_forward(kubectl: Kubectl, target: str) -> None:
         kubectl.apply(deployment("web", replicas=1))
         kubectl("rollout status deployment/web --timeout=60s")
         kubectl("expose deployment web --port=80 --target-port=8080")
-    port = free_port()
     remote = 80 if target == "service/web" else 8080
-    with kubectl.stream(f"port-forward {target} {port}:{remote}") as forward:
-        forward.until("Forwarding from 127.0.0.1")
+    with kubectl.stream(f"port-forward {target} :{remote}") as forward:
+        port = forward.until(FORWARDING)[1]
         for _ in range(5):
             answer = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).read().decode()
             assert answer.startswith("web")
@@ -274,9 +274,8 @@ def test_port_forward(kubectl: Kubectl, target: str) -> None:
 
 def test_port_forward_to_a_closed_port(kubectl: Kubectl) -> None:
     kubectl.run_pod("quiet")
-    port = free_port()
-    with kubectl.stream(f"port-forward pod/quiet {port}:9") as forward:
-        forward.until("Forwarding from 127.0.0.1")
+    with kubectl.stream("port-forward pod/quiet :9") as forward:
+        port = forward.until(FORWARDING)[1]
         with pytest.raises(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10)
         forward.until("(?i)refused|error")

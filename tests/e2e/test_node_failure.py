@@ -50,11 +50,11 @@ def test_pods_come_back_elsewhere(kubectl: Kubectl, cluster: Cluster) -> None:
         )
         for name in lost:  # nobody can tell whether they still run
             assert kubectl(f"get pod {name} --no-headers").split()[2] == "Terminating"
-        endpoints = kubectl("get endpointslices -l kubernetes.io/service-name=web -o json")
-        assert endpoints.count('"ready": true') == 4
+        slices = "get endpointslices -l kubernetes.io/service-name=web -o json"
+        eventually(lambda: kubectl(slices).count('"ready": true') == 4, "four endpoints")
         address = kubectl("get service web -o jsonpath={.spec.clusterIP}")
-        for _ in range(8):
-            assert urllib.request.urlopen(f"http://{address}", timeout=5).status == 200
+        ask = lambda: urllib.request.urlopen(f"http://{address}", timeout=5).status == 200  # noqa: E731
+        eventually(lambda: all(ask() for _ in range(8)), "the Service leads to none that is lost")
         assert "NodeNotReady" in kubectl("get events -A --field-selector involvedObject.name=node-2")
     kubectl.wait(" ".join(f"pod/{name}" for name in lost), "delete")
     assert len(kubectl.items("pods -l app=web")) == 4
@@ -79,8 +79,10 @@ def test_the_node_comes_back_clean(kubectl: Kubectl, cluster: Cluster) -> None:
 
 
 def test_a_short_absence_is_forgiven(kubectl: Kubectl, cluster: Cluster) -> None:
-    """A node that is back within the grace period keeps its pods."""
-    kubectl.apply(deployment("web", replicas=2))
+    """A node that is back before its pods' patience with it ends keeps them."""
+    patience = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    patient = [{"key": f"node.kubernetes.io/{state}", **patience} for state in ("unreachable", "not-ready")]
+    kubectl.apply(deployment("web", replicas=2, pod={"tolerations": patient}))
     kubectl("rollout status deployment/web --timeout=60s")
     before = {p["metadata"]["name"]: p["metadata"]["uid"] for p in kubectl.items("pods -l app=web")}
     cluster.sampan("node stop node-2")
@@ -93,7 +95,7 @@ def test_nodes_are_added_and_deleted(kubectl: Kubectl, cluster: Cluster) -> None
     cluster.sampan("node add extra")
     try:
         assert "already has a node" in cluster.run("node add extra").stderr
-        kubectl.wait("node/extra", "create", 20)
+        kubectl.wait("node/extra", "create")
         kubectl.wait("node/extra")
         kubectl.run_pod("guest", {"nodeName": "extra", "containers": [server()]})
         address = kubectl("get pod guest -o jsonpath={.status.podIP}")

@@ -30,6 +30,11 @@ def output_of(kubectl: Kubectl, name: str, command: str, **spec: object) -> str:
     return kubectl(f"logs {name}")
 
 
+IMPATIENT = {
+    "periodSeconds": 1,
+    "failureThreshold": 1,
+    "timeoutSeconds": 30,
+}  # with what is wrong, not what is slow
 _CONTAINER_FIELDS = ("env", "envFrom", "volumeMounts", "resources", "securityContext", "workingDir", "image")
 
 
@@ -364,7 +369,7 @@ def test_restart_policy(kubectl: Kubectl, policy: str, command: str, phase: str,
 def test_readiness_probes(kubectl: Kubectl, probe: dict) -> None:
     """Ready follows what the probe finds, both ways."""
     wait_and_serve = "until [ -e /tmp/ok ]; do sleep 0.05; done; exec python3 -m http.server 8080 -d /tmp"
-    probing = probe | {"periodSeconds": 1, "failureThreshold": 1}
+    probing = probe | IMPATIENT
     kubectl.apply(pod("probed", {"containers": [shell(wait_and_serve, readinessProbe=probing)]}))
     eventually(lambda: "Unhealthy" in kubectl.events_of("probed"), "a failed probe")
     assert kubectl("get pod probed --no-headers").split()[1:3] == ["0/1", "Running"]
@@ -377,7 +382,7 @@ def test_readiness_probes(kubectl: Kubectl, probe: dict) -> None:
 
 def test_liveness_probe(kubectl: Kubectl) -> None:
     """A container that is no longer well is started anew."""
-    probe = {"exec": {"command": ["test", "-e", "/tmp/well"]}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {"exec": {"command": ["test", "-e", "/tmp/well"]}, **IMPATIENT}
     kubectl.apply(
         pod("ill", {"containers": [shell("touch /tmp/well; exec sleep infinity", livenessProbe=probe)]})
     )
@@ -397,8 +402,7 @@ def test_startup_probe_holds_the_others_back(kubectl: Kubectl) -> None:
     }
     liveness = {
         "exec": {"command": ["test", "-e", "/tmp/started"]},
-        "periodSeconds": 1,
-        "failureThreshold": 1,
+        **IMPATIENT,
     }
     kubectl.apply(
         pod(

@@ -212,10 +212,11 @@ def test_errors_are_statuses(core: client.CoreV1Api, space: str) -> None:
 
 def test_port_forward_over_websocket_channels(core: client.CoreV1Api, kubectl: Kubectl, space: str) -> None:
     serve = (
-        "import socket; s = socket.create_server(('', 7000)); c, _ = s.accept(); c.sendall(c.recv(99)[::-1])"
+        "import socket; s = socket.create_server(('', 7000)); print('up', flush=True); "
+        "c, _ = s.accept(); c.sendall(c.recv(99)[::-1])"
     )
     core.create_namespaced_pod(space, pod("echo", {"containers": [{"command": ["python3", "-c", serve]}]}))
-    kubectl("wait --for=condition=Ready pod/echo")
+    eventually(lambda: kubectl("logs echo") == "up\n", "it listens")
     forward = portforward(core.connect_get_namespaced_pod_portforward, "echo", space, ports="7000")
     tunnel = forward.socket(7000)
     tunnel.setblocking(True)

@@ -89,6 +89,7 @@ def test_unready_pods_go_first(kubectl: Kubectl) -> None:
     """When there are too many: those that are not ready, then the youngest."""
     rs = keeper("ReplicaSet", 2)
     probe = {"exec": {"command": ["test", "!", "-e", "/tmp/ill"]}, "periodSeconds": 1, "failureThreshold": 1}
+    probe["timeoutSeconds"] = 30  # slow is not unready
     rs["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
     kubectl.apply(rs)
     ready(kubectl, "replicaset", 2)

@@ -140,8 +140,9 @@ def test_history_and_undo(kubectl: Kubectl) -> None:
     kubectl("set image deployment/web main=localhost/host:v2")
     kubectl("annotate deployment/web kubernetes.io/change-cause=second --overwrite")
     done(kubectl)
-    history = kubectl("rollout history deployment/web")
-    eventually(lambda: "second" in kubectl("rollout history deployment/web"))
+    history = eventually(
+        lambda: "second" in (told := kubectl("rollout history deployment/web")) and told, "the second's cause"
+    )
     assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["1", "2"]
     assert "localhost/host:v1" in kubectl("rollout history deployment/web --revision=1")
     kubectl("rollout undo deployment/web")
@@ -180,10 +181,13 @@ def test_restart(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize("image", ["localhost/missing:v3", "crash"])
 def test_a_broken_update(kubectl: Kubectl, image: str) -> None:
     """It stalls, the old pods go on, the Deployment says why; undo mends it."""
-    kubectl.apply(sleeper(replicas=4, progressDeadlineSeconds=3, minReadySeconds=1))
+    kubectl.apply(sleeper(replicas=4))
     done(kubectl)
+    deadline = 'patch deployment web -p \'{"spec":{"progressDeadlineSeconds":%d}}\''
+    kubectl(deadline % 3)
     if image == "crash":
-        command = {"name": "main", "command": ["false"]}
+        never = {"exec": {"command": ["false"]}}  # else it is ready for the moment it lives
+        command = {"name": "main", "command": ["false"], "readinessProbe": never}
         kubectl(
             f"patch deployment web -p '{json.dumps({'spec': {'template': {'spec': {'containers': [command]}}}})}'"
         )
@@ -194,6 +198,7 @@ def test_a_broken_update(kubectl: Kubectl, image: str) -> None:
     assert web["status"]["availableReplicas"] >= 3
     progressing = next(c for c in web["status"]["conditions"] if c["type"] == "Progressing")
     assert (progressing["status"], progressing["reason"]) == ("False", "ProgressDeadlineExceeded")
+    kubectl(deadline % 600)
     kubectl("rollout undo deployment/web")
     done(kubectl)
     assert images(kubectl) == {"localhost/host:v1"}
@@ -201,10 +206,11 @@ def test_a_broken_update(kubectl: Kubectl, image: str) -> None:
 
 def test_min_ready_seconds(kubectl: Kubectl) -> None:
     """Ready is not yet available."""
-    kubectl.apply(sleeper(replicas=1, minReadySeconds=3))
-    kubectl.wait("deployment/web", "jsonpath={.status.readyReplicas}=1")
-    assert kubectl.get("deployment web")["status"].get("availableReplicas", 0) == 0
-    kubectl.wait("deployment/web", "condition=Available")
+    kubectl.apply(sleeper(replicas=1, minReadySeconds=1))
+    columns = "custom-columns=READY:.status.readyReplicas,AVAILABLE:.status.availableReplicas"
+    with kubectl.stream(f"get deployment web --watch -o {columns}") as watch:
+        watch.until(r"^1 +<none>$")
+        watch.until(r"^1 +1$")
 
 
 def test_rollout_status_of_others(kubectl: Kubectl) -> None:

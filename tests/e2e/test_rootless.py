@@ -166,7 +166,7 @@ def _owner(pid: int) -> int:
 @pytest.fixture(scope="module")
 def kubectl(own: OwnCluster) -> Kubectl:
     kubectl = own.kubectl()
-    kubectl.wait("serviceaccount/default", "create", 10)
+    kubectl.wait("serviceaccount/default", "create")
     return kubectl
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import urllib.error
 import urllib.request
 from collections import Counter
 
@@ -13,11 +12,8 @@ from harness import Kubectl, deployment, eventually, pod, server, shell
 
 
 def fetch(url: str) -> str:
-    """What the URL answers from this machine; AssertionError while it does not."""
-    try:
-        return urllib.request.urlopen(url, timeout=3).read().decode().strip()
-    except (OSError, urllib.error.URLError) as error:
-        raise AssertionError(f"{url}: {error}") from None
+    """What the URL answers from this machine."""
+    return urllib.request.urlopen(url, timeout=3).read().decode().strip()
 
 
 def service(name: str, ports: list[dict] | None = None, **spec: object) -> dict:
@@ -31,8 +27,8 @@ def refused(kubectl: Kubectl, name: str) -> bool:
 
 
 def curl(kubectl: Kubectl, url: str, client: str = "client") -> str:
-    """What the URL answers in a pod; AssertionError while it does not."""
-    return kubectl(f"exec {client} -- curl -sS --max-time 5 {url}").strip()
+    """What the URL answers in a pod, as soon as it does."""
+    return eventually(lambda: kubectl(f"exec {client} -- curl -sS --max-time 5 {url}").strip(), url)
 
 
 @pytest.fixture
@@ -56,7 +52,7 @@ def test_cluster_ip(web: Kubectl) -> None:
     """From pods on every node, by address and by name; from this machine; from a pod of its own (hairpin)."""
     address = web("get service web -o jsonpath={.spec.clusterIP}")
     for client in ("client", "client-2"):
-        eventually(lambda client=client: curl(web, address, client).startswith("web-"), f"from {client}")
+        assert curl(web, address, client).startswith("web-")
         assert curl(web, "http://web", client).startswith("web-")
         assert curl(web, f"http://web.{web.namespace}.svc.cluster.local", client).startswith("web-")
     eventually(lambda: fetch(f"http://{address}").startswith("web-"), "from this machine")
@@ -67,10 +63,13 @@ def test_cluster_ip(web: Kubectl) -> None:
 def test_load_is_spread(web: Kubectl) -> None:
     """Over all ready pods, and only them."""
     loop = "for i in $(seq 60); do curl -s web; done"
-    eventually(lambda: curl(web, "web"))
-    counts = Counter(web(f"exec client -- sh -c '{loop}'").split())
-    assert len(counts) == 2 and min(counts.values()) >= 12, counts
-    sorry = next(iter(counts))
+
+    def counted() -> Counter[str]:
+        counts = Counter(web(f"exec client -- sh -c '{loop}'").split())
+        assert len(counts) == 2 and min(counts.values()) >= 12, counts
+        return counts
+
+    sorry = next(iter(eventually(counted, "both answer, about equally often")))
     web(f"label pod {sorry} app=other --overwrite")
     eventually(
         lambda: sorry not in web("get endpoints web -o jsonpath={.subsets[*].addresses[*].targetRef.name}")
@@ -81,6 +80,7 @@ def test_load_is_spread(web: Kubectl) -> None:
 def test_endpoints_follow_readiness(kubectl: Kubectl) -> None:
     """A pod that is not ready gets no requests; a Service without ready pods refuses at once."""
     probe = {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    probe["timeoutSeconds"] = 30  # slow is not unready
     kubectl.apply(
         pod("web", {"containers": [server(readinessProbe=probe)]}, labels={"app": "web"}),
         service("web"),
@@ -95,7 +95,7 @@ def test_endpoints_follow_readiness(kubectl: Kubectl) -> None:
     )
     eventually(lambda: refused(kubectl, "web"), "connection refused")
     kubectl("exec web -- touch /tmp/ready")
-    eventually(lambda: curl(kubectl, "web") == "web")
+    assert curl(kubectl, "web") == "web"
     (one,) = kubectl.items("endpointslices -l kubernetes.io/service-name=web")
     assert one["endpoints"][0]["conditions"] == {"ready": True, "serving": True, "terminating": False}
     kubectl("exec web -- rm /tmp/ready")
@@ -108,7 +108,7 @@ def test_expose(kubectl: Kubectl) -> None:
     said = kubectl("expose deployment web --port=80 --target-port=8080 --name=shop")
     assert "service/shop exposed" in said
     kubectl.wait("pod/client")
-    eventually(lambda: curl(kubectl, "shop").startswith("web-"))
+    assert curl(kubectl, "shop").startswith("web-")
     header, row = kubectl("get service shop").splitlines()
     assert header.split() == ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
     assert row.split()[1] == "ClusterIP" and row.split()[4] == "80/TCP"
@@ -121,7 +121,7 @@ def test_run_expose(kubectl: Kubectl) -> None:
     kubectl("run web --image=localhost/host --port=8000 --expose -- python3 -m http.server 8000")
     assert kubectl("get service web -o jsonpath={.spec.ports[0].port}") == "8000"
     kubectl.wait("pod/web")
-    eventually(lambda: "Directory listing" in curl(kubectl, "web:8000", "web"))
+    assert "Directory listing" in curl(kubectl, "web:8000", "web")
 
 
 def test_headless(web: Kubectl) -> None:
@@ -155,7 +155,7 @@ def test_without_selector(web: Kubectl) -> None:
             "endpoints": [{"addresses": [address]}],
         },
     )
-    eventually(lambda: curl(web, "manual").startswith("web-"))
+    assert curl(web, "manual").startswith("web-")
 
 
 def test_node_port(web: Kubectl) -> None:
@@ -184,7 +184,7 @@ def test_node_port_chosen(kubectl: Kubectl) -> None:
 def test_load_balancer(web: Kubectl) -> None:
     """It gets an address of its own at once, and answers there."""
     web("expose deployment web --name=public --port=80 --target-port=8080 --type=LoadBalancer")
-    web.wait("service/public", "jsonpath={.status.loadBalancer.ingress[0].ip}", 20)
+    web.wait("service/public", "jsonpath={.status.loadBalancer.ingress[0].ip}")
     address = web("get service public -o jsonpath={.status.loadBalancer.ingress[0].ip}")
     assert web("get service public --no-headers").split()[3] == address
     eventually(lambda: fetch(f"http://{address}").startswith("web-"), "from this machine")
@@ -240,7 +240,7 @@ def test_dns_of_named_pods(kubectl: Kubectl) -> None:
         pod("client"),
     )
     kubectl.wait("pod/client pod/web")
-    eventually(lambda: curl(kubectl, "http://one.web:8080") == "one")
+    assert curl(kubectl, "http://one.web:8080") == "one"
     assert kubectl("exec web -- hostname -f") == f"one.web.{kubectl.namespace}.svc.cluster.local\n"
 
 
@@ -274,7 +274,7 @@ def test_named_and_several_ports(kubectl: Kubectl) -> None:
     )
     kubectl("rollout status deployment/web --timeout=60s")
     kubectl.wait("pod/client")
-    eventually(lambda: curl(kubectl, "web:80").startswith("web-"))
+    assert curl(kubectl, "web:80").startswith("web-")
     assert curl(kubectl, "web:81").startswith("web-")
 
 

@@ -36,7 +36,7 @@ def test_a_claim_without_a_class_is_served(kubectl: Kubectl, cluster: Cluster) -
     kubectl.phase("writer", "Succeeded")
     kubectl.apply(pod("reader", user_of_claim("cat /data/file; sleep infinity")))
     kubectl.wait("pod/reader")
-    assert kubectl("logs reader") == "kept\n"
+    eventually(lambda: kubectl("logs reader") == "kept\n")
     volume = kubectl.get("pvc/data")["spec"]["volumeName"]
     assert (cluster.data / "volumes" / volume / "file").read_text() == "kept\n"
     assert "Bound" in kubectl("get pv") and "local-path (default)" in kubectl("get storageclass")
@@ -90,11 +90,9 @@ def test_the_host_asks_the_clusters_dns(kubectl: Kubectl) -> None:
     nodes = [n["status"]["addresses"][0]["address"] for n in kubectl.items("nodes")]
     api = kubectl.get("service/kubernetes -n default")["spec"]["clusterIP"]
     for address in (service, *nodes):
-        assert resolve(address, "kubernetes.default.svc.cluster.local") == api
-    endpoints = kubectl(
-        "get endpoints kube-dns -n kube-system -o jsonpath={.subsets[*].addresses[*].nodeName}"
-    )
-    assert endpoints.split() == ["node-1", "node-2"]
+        eventually(lambda a=address: resolve(a, "kubernetes.default.svc.cluster.local") == api, address)
+    names = "get endpoints kube-dns -n kube-system -o jsonpath={.subsets[*].addresses[*].nodeName}"
+    eventually(lambda: kubectl(names).split() == ["node-1", "node-2"], "both answer")
 
 
 @pytest.fixture
@@ -112,7 +110,7 @@ def test_pods_services_and_nodes_through_the_api(web: Kubectl) -> None:
         f"{base}/services/web/proxy/",
         f"{base}/services/http:web:80/proxy/x",
     ):
-        assert web(f"get --raw {path}") == "at \n"
+        eventually(lambda p=path: web(f"get --raw {p}") == "at \n", path)
     assert web("get --raw /api/v1/nodes/node-1/proxy/healthz") == "ok"
     assert "not found" in web.refused(f"get --raw {base}/services/none/proxy/")
 
@@ -144,10 +142,10 @@ def test_a_node_that_is_cut_off_and_comes_back(kubectl: Kubectl, cluster: Cluste
     started = kubectl.get("pod/stays")["status"]["containerStatuses"][0]["containerID"]
     cluster.sampan("node partition node-2 control-plane")
     try:
-        kubectl.wait("node/node-2", "condition=Ready=Unknown", 30)
+        kubectl.wait("node/node-2", "condition=Ready=Unknown")
     finally:
         cluster.sampan("node heal node-2 control-plane")
-    kubectl.wait("node/node-2", "condition=Ready", 30)
+    kubectl.wait("node/node-2", "condition=Ready")
     eventually(lambda: "taints" not in kubectl.get("node/node-2")["spec"], "the taints are gone")
     assert kubectl.get("pod/stays")["status"]["containerStatuses"][0]["containerID"] == started
     assert kubectl("exec stays -- echo still here") == "still here\n"

@@ -56,9 +56,7 @@ def net(inhabitants: Net) -> Iterator[Net]:
     added = set(inhabitants.kubectl(f"get {kinds} -o name").split()) - before
     if added:  # kubectl itself waits five times a second at most
         inhabitants.kubectl(f"delete --now --wait=false --ignore-not-found {' '.join(sorted(added))}")
-        eventually(
-            lambda: set(inhabitants.kubectl(f"get {kinds} -o name").split()) <= before, "all is gone", 60
-        )
+        eventually(lambda: set(inhabitants.kubectl(f"get {kinds} -o name").split()) <= before, "all is gone")
 
 
 @pytest.fixture

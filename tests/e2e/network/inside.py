@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+
+TIMEOUT = 2.8  # seconds: the kernel repeats what opens a connection after one second, and again after three
 
 
 def plain(address):
@@ -33,30 +35,32 @@ def serve(name, tcp_ports, udp_ports):
             while data := connection.recv(65536):
                 connection.sendall(data)
 
-    def listen(port):
-        listener = socket.create_server(
-            ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512
-        )
+    def listen(listener):
         while True:
             connection, peer = listener.accept()
             threading.Thread(target=quietly, args=(converse, connection, peer), daemon=True).start()
 
-    def answer(port, family, any_address):
-        channel = socket.socket(family, socket.SOCK_DGRAM)
-        if family == socket.AF_INET6:
-            channel.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        channel.bind((any_address, port))
+    def answer(channel):
         while True:
             _, peer = channel.recvfrom(65536)
             quietly(channel.sendto, f"{name} {peer[0]}\n".encode(), peer)
 
-    for port in tcp_ports:
-        threading.Thread(target=listen, args=(port,), daemon=True).start()
     for port in udp_ports:
         for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            threading.Thread(target=answer, args=(port, family, any_address), daemon=True).start()
+            channel = socket.socket(family, socket.SOCK_DGRAM)
+            if family == socket.AF_INET6:
+                channel.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            channel.bind((any_address, port))
+            threading.Thread(target=answer, args=(channel,), daemon=True).start()
+    ports = []
+    for port in tcp_ports:  # last: who is asked there whether it is ready is so for UDP as well
+        listener = socket.create_server(
+            ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512
+        )
+        ports.append(listener.getsockname()[1])
+        threading.Thread(target=listen, args=(listener,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop).start())
-    print("serving", flush=True)
+    print("serving", *ports, flush=True)
     while True:
         signal.pause()
 
@@ -89,7 +93,7 @@ def ask(order):
         return type(error).__name__
     channel = socket.socket(family_of(address), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     with channel:
-        channel.settimeout(order.get("timeout", 1.5))
+        channel.settimeout(order.get("timeout", TIMEOUT))
         try:
             if order.get("from_port"):
                 channel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -135,7 +139,7 @@ class Prober:
     def say(self, order):
         """Over a kept connection; what comes back."""
         channel = self.kept[order["key"]]
-        channel.settimeout(order.get("timeout", 1.5))
+        channel.settimeout(order.get("timeout", TIMEOUT))
         try:
             channel.send(b"hello")
             return channel.recv(4096).decode().strip()
@@ -185,18 +189,20 @@ class Prober:
         except OSError as error:
             return type(error).__name__
 
-    def later(self, order):
-        """Another order after `delay` seconds; `fetch` gives its result."""
-        done = self.kept[order["key"]] = Future()
+    def offer(self, order):
+        """Takes orders at a port too, whose number is the answer: of one connection, a line each."""
+        listener = socket.create_server(("", 0))
 
         def work():
-            time.sleep(order["delay"])
-            done.set_result(getattr(self, order["order"]["op"])(order["order"]))
+            connection, _ = listener.accept()
+            with listener, connection, connection.makefile("rw") as file:
+                for line in file:
+                    order = json.loads(line)
+                    file.write(json.dumps(getattr(self, order["op"])(order)) + "\n")
+                    file.flush()
 
         threading.Thread(target=work, daemon=True).start()
-
-    def fetch(self, order):
-        return self.kept.pop(order["key"]).result(30)
+        return listener.getsockname()[1]
 
     def resolve(self, order):
         """As a program does: through resolv.conf and its search list."""

@@ -44,11 +44,11 @@ def test_publish_not_ready_addresses(net: Net, kubectl: Kubectl, service: Make) 
 
 def test_a_terminating_pod_serves_while_it_is_the_last(net: Net, kubectl: Kubectl, service: Make) -> None:
     """KEP-1669: with no ready endpoint left, those that terminate but still serve are used."""
-    linger = {"env": [{"name": "LINGER", "value": "4"}]}
+    linger = {"env": [{"name": "LINGER", "value": "300"}]}
     kubectl.apply(
         *(
             server_pod(
-                f"last-{i}", f"node-{i}", {"app": "last"}, container=linger, terminationGracePeriodSeconds=30
+                f"last-{i}", f"node-{i}", {"app": "last"}, container=linger, terminationGracePeriodSeconds=300
             )
             for i in (1, 2)
         )
@@ -61,9 +61,10 @@ def test_a_terminating_pod_serves_while_it_is_the_last(net: Net, kubectl: Kubect
     prober.reaches(address, 80, ["last-2"])
     prober.order("load", key="last", address=address, port=80)
     kubectl("delete pod last-2 --wait=false")
-    eventually(lambda: "last-2" in prober.asks(address, 80, times=10), "still served", 5)
+    eventually(lambda: "last-2" in prober.asks(address, 80, times=10), "still served")
     result = prober.order("loaded", key="last")
     assert result["errors"] == []
+    kubectl("delete pod last-1 last-2 --now --wait=false")
     prober.settles(address, 80, REFUSED)
 
 
@@ -94,18 +95,17 @@ def test_udp_clients_are_moved_from_endpoints_that_go(net: Net, kubectl: Kubectl
     kubectl.wait("pod/udp-2")
     kubectl("delete pod udp-1 --wait=false")
     for prober in places:
-        eventually(lambda prober=prober: prober.order("say", key="udp").startswith("udp-2"), prober.name, 10)
+        eventually(lambda prober=prober: prober.order("say", key="udp").startswith("udp-2"), prober.name)
     kubectl("delete pod udp-2 --now")
     for prober in places:
         eventually(
             lambda prober=prober: not prober.order("say", key="udp", timeout=0.3).startswith("udp"),
             prober.name,
-            10,
         )
     kubectl.apply(server_pod("udp-3", "node-3", {"app": "udp"}))
     kubectl.wait("pod/udp-3")
     for prober in places:
-        eventually(lambda prober=prober: prober.order("say", key="udp").startswith("udp-3"), prober.name, 10)
+        eventually(lambda prober=prober: prober.order("say", key="udp").startswith("udp-3"), prober.name)
         prober.order("close", key="udp")
 
 

@@ -131,9 +131,7 @@ def test_a_service_of_the_second_family(net: Net, service: Any, families: tuple[
 def test_slices_of_each_family(net: Net, kubectl: Kubectl, service: Any, families: tuple[str, ...]) -> None:
     name = service(ipFamilyPolicy="PreferDualStack")["metadata"]["name"]
     query = f"endpointslices -l kubernetes.io/service-name={name}"
-    eventually(
-        lambda: sorted(s["addressType"] for s in kubectl.items(query)) == sorted(families), "slices", 10
-    )
+    eventually(lambda: sorted(s["addressType"] for s in kubectl.items(query)) == sorted(families), "slices")
     for item in kubectl.items(query):
         position = families.index(item["addressType"])
         found = sorted(endpoint["addresses"][0] for endpoint in item["endpoints"])
@@ -191,7 +189,7 @@ def test_local_policy_keeps_the_source(
         host.reaches(here, node_port(made), ["single"])
         source = host.ask(here, node_port(made)).split()[1]
         assert source not in nodes["node-1"] and source not in nodes["node-2"]
-        assert host.ask(elsewhere, node_port(made), timeout=BRIEF) == SILENT
+        host.settles(elsewhere, node_port(made), SILENT, timeout=BRIEF)
 
 
 def test_affinity_hairpin_and_refusal(
@@ -206,7 +204,7 @@ def test_affinity_hairpin_and_refusal(
         net.prober("alone").reaches(address, 80, ["alone"])
     for address in both(net.service("nobody", selector={"app": "nobody"}, **spec), families):
         for prober in net.everywhere:
-            assert prober.ask(address, 80) == REFUSED
+            prober.settles(address, 80, REFUSED)
     net.forget("alone")
 
 
@@ -223,7 +221,7 @@ def test_udp_clients_are_moved(net: Net, kubectl: Kubectl, service: Any, familie
     kubectl.wait("pod/udp-2")
     kubectl("delete pod udp-1 --wait=false")
     for address in made["spec"]["clusterIPs"]:
-        eventually(lambda a=address: prober.order("say", key=a).startswith("udp-2"), address, 10)
+        eventually(lambda a=address: prober.order("say", key=a).startswith("udp-2"), address)
         prober.order("close", key=address)
 
 
@@ -253,19 +251,17 @@ def test_names(net: Net, kubectl: Kubectl, service: Any, families: tuple[str, ..
                 own = [a for a in made["spec"]["clusterIPs"] if family(a) == version]
                 ends = sorted(ip for web in ALL for ip in net.ips[web] if family(ip) == version)
                 eventually(
-                    lambda p=prober, s=server, k=kind, o=own: found(p, s, full, k) == o, f"{full} {kind}", 10
+                    lambda p=prober, s=server, k=kind, o=own: found(p, s, full, k) == o, f"{full} {kind}"
                 )
                 name = "headless.net.svc.cluster.local"
-                eventually(
-                    lambda p=prober, s=server, n=name, k=kind, e=ends: found(p, s, n, k) == e, name, 10
-                )
+                eventually(lambda p=prober, s=server, n=name, k=kind, e=ends: found(p, s, n, k) == e, name)
             for address in made["spec"]["clusterIPs"]:
                 assert found(prober, server, str(dns.reversename.from_address(address)), "PTR") == [
                     f"{full}."
                 ]
     wanted, short = sorted(made["spec"]["clusterIPs"]), made["metadata"]["name"]
     other = net.prober("client-2")  # its node hears of the Service by itself
-    eventually(lambda: other.order("resolve", name=short) == wanted, "through resolv.conf", 10)
+    eventually(lambda: other.order("resolve", name=short) == wanted, "through resolv.conf")
 
 
 def test_policies(net: Net, kubectl: Kubectl) -> None:

@@ -1,7 +1,4 @@
-"""A cluster of two machines: the second one joins, takes its part in everything, is cut off and comes back, and leaves.
-
-Machines are network namespaces in different networks with a router between them, so that nothing works by being neighbours.
-"""
+"""A cluster of two machines: the second one joins, takes its part in everything, is cut off and comes back, and leaves."""
 
 from __future__ import annotations
 
@@ -16,22 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Cluster, Kubectl, Traces, deployment, eventually, within
+from harness import Cluster, Kubectl, Traces, deployment, eventually
+from lan import lan, on
 from test_policy import policy
 from traffic import HTTP, REFUSED, SILENT, Net, Prober, client_pod, server_pod, service_object
 
 from sampan.base import pki
-from sampan.node.network import namespace, rtnetlink
 
 FIRST, SECOND = "192.0.2.1", "198.51.100.1"
 ROUTERS = {FIRST: "192.0.2.254", SECOND: "198.51.100.254"}
 NODES = {"a": "node-1", "b": "second"}
-
-
-def on(netns: str, command: str) -> str:
-    done = subprocess.run([*within(netns), *command.split()], capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
 
 
 def asked(netns: str, address: str, port: int) -> str:
@@ -75,37 +66,22 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Namespaces of the router and both machines."""
-    directory = tmp_path_factory.mktemp("lan")
-    paths = {name: str(directory / name) for name in ("router", "first", "second")}
-    for path in paths.values():
-        namespace.create(path)
-        with rtnetlink.connect(path) as nl:
-            nl.run(rtnetlink.set_link(1))
-    namespace.set_sysctls(paths["router"], {"ipv4/ip_forward": "1"})
-    for name, address in (("first", FIRST), ("second", SECOND)):
-        with namespace.opened(paths[name]) as descriptor, rtnetlink.connect(paths["router"]) as nl:
-            nl.run(rtnetlink.add_veth(name, "lan", peer_netns=descriptor))
-        on(paths["router"], f"ip address add {ROUTERS[address]}/24 dev {name}")
-        on(paths["router"], f"ip link set {name} up")
-        on(paths[name], f"ip address add {address}/24 dev lan")
-        on(paths[name], "ip link set lan up")
-        on(paths[name], f"ip route add default via {ROUTERS[address]}")
-    yield paths
-    for path in paths.values():
-        namespace.remove(path)
+def namespaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Of the router and both machines."""
+    machines = {name: (address, ROUTERS[address]) for name, address in (("first", FIRST), ("second", SECOND))}
+    with lan(tmp_path_factory.mktemp("lan"), machines, 24) as paths:
+        yield paths
 
 
 @pytest.fixture(scope="module")
-def machines(lan: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+def machines(namespaces: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """Both, joined. At the end nothing is left on either."""
-    before = {name: state(lan[name]) for name in ("first", "second")}
+    before = {name: state(namespaces[name]) for name in ("first", "second")}
     first, second = (
-        Cluster(f"{name}-{os.getpid()}", tmp_path_factory.mktemp(name), netns=lan[name])
+        Cluster(f"{name}-{os.getpid()}", tmp_path_factory.mktemp(name), netns=namespaces[name])
         for name in ("first", "second")
     )
-    both = Machines(first, second, lan["router"])
+    both = Machines(first, second, namespaces["router"])
     try:
         first.up(f"--advertise={FIRST}", "--node-monitor-grace-period=6", "--node-status-update-frequency=1")
         done = both.join()
@@ -119,7 +95,7 @@ def machines(lan: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     assert complaints == ""
     for cluster, name in ((first, "first"), (second, "second")):
         assert Traces(cluster).found() == {}
-        assert state(lan[name]) == before[name]
+        assert state(namespaces[name]) == before[name]
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_a_host_port_is_had_by_one_pod_of_a_node(net: Net, kubectl: Kubectl) -> 
     assert sorted(placed) == ["", *NODES]
     (pending,) = [pod for pod in pods if not pod["spec"].get("nodeName")]
     eventually(
-        lambda: "free ports" in kubectl.events_of(pending["metadata"]["name"]), "the scheduler says why", 10
+        lambda: "free ports" in kubectl.events_of(pending["metadata"]["name"]), "the scheduler says why"
     )
 
 
@@ -122,7 +122,7 @@ def test_addresses_are_not_doubled_when_the_agent_is_killed(
         kubectl.apply(*(client_pod(name, "node-1") for name in names))
         (agent,) = [pid for pid in cluster.processes("sampan.cluster.agent") if is_of(pid, "node-1")]
         os.kill(agent, signal.SIGKILL)
-        kubectl.wait("pods --all", seconds=60)
+        kubectl.wait("pods --all")
     pods = kubectl.items("pods")
     after = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}
     own = [ip for pod in pods if not pod["spec"].get("hostNetwork") for ip in [pod["status"]["podIP"]]]

@@ -65,9 +65,7 @@ def test_no_request_is_lost(net: Net, kubectl: Kubectl, kind: str) -> None:
         if "address" in where:
             prober.settles(**where, answer="v1")
         else:
-            eventually(
-                lambda prober=prober: len(prober.order("resolve", name=where["name"])) == 4, "names", 10
-            )
+            eventually(lambda prober=prober: len(prober.order("resolve", name=where["name"])) == 4, "names")
         prober.order("load", key="roll", timeout=5, pause=0.01, **where)
     kubectl.apply(deployment("v2"))
     kubectl("rollout status deployment/rolled --timeout=90s")

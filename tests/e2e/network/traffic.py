@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import http.client
 import itertools
 import json
@@ -23,12 +24,11 @@ import dns.flags
 import dns.message
 import dns.rdatatype
 import yaml
-from harness import HOST, Cluster, Kubectl, eventually, within
+from harness import HOST, PATIENCE, Cluster, Kubectl, eventually, within
 
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
 NODES = ("node-1", "node-2", "node-3")
 TCP, ADMIN, UDP = 8080, 8081, 5353
-_PATIENCE = 30  # seconds: the machine may be busy
 REFUSED, SILENT = "ConnectionRefusedError", "TimeoutError"
 
 
@@ -77,7 +77,7 @@ class Prober:
             self._ended = True
             self._news.notify_all()
 
-    def order(self, op: str, patience: float = 60, **order: Any) -> Any:
+    def order(self, op: str, patience: float = PATIENCE, **order: Any) -> Any:
         """One order and its result."""
         assert self._process.stdin is not None
         with self._lock, contextlib.suppress(BrokenPipeError):
@@ -122,7 +122,7 @@ class Prober:
             assert found.split()[0] == answer, f"{self.name} -> {address}:{port}: {found}"
             return True
 
-        eventually(look, f"{self.name} -> {address}:{port} answers {answer}", _PATIENCE)
+        eventually(look, f"{self.name} -> {address}:{port} answers {answer}")
 
     def reaches(
         self, address: str, port: int, names: Sequence[str], protocol: str = "TCP", **more: Any
@@ -134,7 +134,7 @@ class Prober:
             assert found == set(names), f"{self.name} -> {address}:{port} {protocol}: {found}"
             return True
 
-        eventually(look, f"{self.name} -> {address}:{port} reaches {names}", _PATIENCE)
+        eventually(look, f"{self.name} -> {address}:{port} reaches {names}")
 
     def dns(
         self, server: str, name: str, kind: str = "A", *, tcp: bool = False, edns: int = 0
@@ -246,7 +246,7 @@ class Net:
         """Creates or changes a Service; as it then is (a load balancer: once it has its address)."""
         self.kubectl.apply(service_object(name, ports, **spec))
         if spec.get("type") == "LoadBalancer":
-            self.kubectl.wait(f"service/{name}", "jsonpath={.status.loadBalancer.ingress[0].ip}", 20)
+            self.kubectl.wait(f"service/{name}", "jsonpath={.status.loadBalancer.ingress[0].ip}")
         return self.kubectl.get(f"service/{name}")
 
     def close(self) -> None:
@@ -263,6 +263,10 @@ class Outside:
     _NAME, _LINK = "sampan-test-net", "sampantest0"
 
     def __init__(self, balancers: str) -> None:
+        self._turn = open("/run/sampan-test-net.lock", "w")  # noqa: SIM115
+        fcntl.flock(
+            self._turn, fcntl.LOCK_EX
+        )  # one at a time on a machine: the addresses are always the same
         subprocess.run(["ip", "netns", "del", self._NAME], capture_output=True)
         self._ip(f"netns add {self._NAME}")
         self._ip(f"link add {self._LINK} type veth peer name eth0 netns {self._NAME}")
@@ -280,7 +284,7 @@ class Outside:
         inside = ["ip", "netns", "exec", self._NAME, sys.executable, "-u", "-c", INSIDE]
         self._server = subprocess.Popen([*inside, "serve", "world", "8080", "8053"], stdout=subprocess.PIPE)
         self.prober = Prober(None, netns=f"/run/netns/{self._NAME}")
-        eventually(lambda: self.prober.ask(self.ip, 8080).startswith("world"), "the world's server", 10)
+        eventually(lambda: self.prober.ask(self.ip, 8080).startswith("world"), "the world's server")
 
     def _ip(self, command: str) -> None:
         subprocess.run(["ip", *command.split()], check=True, capture_output=True)
@@ -290,6 +294,7 @@ class Outside:
         self._server.kill()
         self._server.wait()
         self._ip(f"netns del {self._NAME}")
+        self._turn.close()
 
 
 class Api:
@@ -338,7 +343,7 @@ def agent_of(cluster: Cluster, node: str) -> int:
 
 def in_node(cluster: Cluster, node: str, command: str) -> str:
     """A command of the administrator's in a node's network."""
-    pid = eventually(lambda: agent_of(cluster, node), "its agent", 20)
+    pid = eventually(lambda: agent_of(cluster, node), "its agent")
     arguments = ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", command]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stderr}"

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import yaml
-from harness import Cluster, Kubectl, eventually
+from harness import PATIENCE, Cluster, Kubectl, eventually
 
 from sampan.api.resources import BUILTIN
 from sampan.base import pki
@@ -75,7 +75,7 @@ def test_a_machine_that_joins_gets_its_first_certificate(
             await transport.close()
 
     try:
-        pair = asyncio.run(asyncio.wait_for(join(), 20))
+        pair = asyncio.run(asyncio.wait_for(join(), PATIENCE))
         pair.save(tmp_path / "far.crt", tmp_path / "far.key")
         (tmp_path / "ca.crt").write_text(ca)
         far = Kubectl("/dev/null")

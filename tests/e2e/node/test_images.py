@@ -71,7 +71,9 @@ def test_a_private_image_needs_its_secret_and_then_comes(private: SimpleNamespac
     status = kubectl.get("pod/late")["status"]["containerStatuses"][0]
     assert status["imageID"].startswith(f"{private.docker.host}/team/box@sha256:")
     assert "Successfully pulled image" in kubectl.events_of("late")
-    kubectl.wait("pod/early", seconds=60)  # its back-off ends and the secret is there
+    kubectl.wait(
+        "pod/early", seconds=200
+    )  # the secret is there, and its back-off ends: it doubles up to minutes
     kubectl.apply(pod("other", named(private.image)))  # what is here is not for those without the secret
     eventually(lambda: waiting(kubectl, "other").get("reason") == "ImagePullBackOff")
     names = [n for image in kubectl.get("nodes")["items"][0]["status"]["images"] for n in image["names"]]

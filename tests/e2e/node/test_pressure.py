@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ TOLERATED = [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     directory: Path = tmp_path_factory.mktemp("tight")
     (directory / "kubelet.yaml").write_text(CONFIGURATION)
-    cluster = Cluster("e2e-tight", directory)
+    cluster = Cluster(f"tight-{os.getpid()}", directory)
     try:
         cluster.up(f"--kubelet-config={directory}/kubelet.yaml")
         kubectl = cluster.kubectl()

@@ -15,7 +15,7 @@ def test_a_file_becomes_a_pod_and_its_mirror(cluster: Cluster, kubectl: Kubectl)
     try:
         kubectl.wait("pod/agent-node-1", "create")
         kubectl.wait("pod/agent-node-1")
-        assert "from a file" in kubectl("logs agent-node-1")
+        eventually(lambda: "from a file" in kubectl("logs agent-node-1"))
         assert "agent-node-1" in kubectl("exec agent-node-1 -- hostname")
         first = kubectl.get("pod/agent-node-1")
         kubectl("delete pod agent-node-1 --grace-period=0 --force")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import Kubectl, pod, server, shell
+from harness import Kubectl, eventually, pod, server, shell
 
 
 def test_a_pod_with_users_of_its_own(kubectl: Kubectl, busybox: str) -> None:
@@ -16,7 +16,7 @@ def test_a_pod_with_users_of_its_own(kubectl: Kubectl, busybox: str) -> None:
         False  # a token lies in a tmpfs, which has other users since Linux 6.3
     )
     kubectl.run_pod("own", spec)
-    lines = kubectl("logs own").split("\n")
+    lines = eventually(lambda: len(said := kubectl("logs own").split("\n")) > 4 and said, "all it says")
     assert lines[:3] == ["0", "hello", "0"]
     inside, outside, count = lines[3].split()
     assert (inside, count) == ("0", "65536") and int(outside) >= 65536
@@ -31,4 +31,4 @@ def test_its_network_is_as_any_pods(kubectl: Kubectl) -> None:
     kubectl("expose pod web --port=80 --target-port=8080")
     kubectl.run_pod("client")
     fetch = "import urllib.request as u; print(u.urlopen('http://web', timeout=5).read().decode())"
-    assert "users" in kubectl(f'exec client -- python3 -c "{fetch}"')
+    eventually(lambda: "users" in kubectl(f'exec client -- python3 -c "{fetch}"'), "the Service answers")
