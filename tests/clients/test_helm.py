@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
+import helm_python as helm
 import pytest
-
-helm = pytest.importorskip("helm_python")
-kubernetes = pytest.importorskip("kubernetes")
-
-from kubernetes import client, config  # noqa: E402
+from kubernetes import client, config
 
 FILES = {
     "Chart.yaml": "apiVersion: v2\nname: shop\nversion: {version}\nappVersion: '1'\n",

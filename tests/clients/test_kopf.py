@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import pytest
-
-kopf = pytest.importorskip("kopf")
-kubernetes = pytest.importorskip("kubernetes")
-
-from kubernetes import client, config  # noqa: E402
+import kopf
+from kubernetes import client, config
 
 CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",

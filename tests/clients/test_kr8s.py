@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import kr8s
 import pytest
+from kr8s.asyncio.objects import ConfigMap, Deployment, Namespace, Pod
 
 pytestmark = pytest.mark.filterwarnings("ignore:Kubernetes version")  # it knows versions up to 1.35
-kr8s = pytest.importorskip("kr8s")
-
-from kr8s.asyncio.objects import ConfigMap, Deployment, Namespace, Pod  # noqa: E402
-
 _numbers = itertools.count(1)
 
 

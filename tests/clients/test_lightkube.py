@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
-lightkube = pytest.importorskip("lightkube")
-
-from lightkube import ApiError, Client, codecs  # noqa: E402
-from lightkube.generic_resource import create_namespaced_resource, load_in_cluster_generic_resources  # noqa: E402
-from lightkube.models.meta_v1 import ObjectMeta  # noqa: E402
-from lightkube.resources.apps_v1 import Deployment  # noqa: E402
-from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod  # noqa: E402
-from lightkube.types import PatchType  # noqa: E402
+from lightkube import ApiError, Client, codecs
+from lightkube.generic_resource import create_namespaced_resource, load_in_cluster_generic_resources
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
+from lightkube.types import PatchType
 
 CRD = """
 apiVersion: apiextensions.k8s.io/v1

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-kubernetes = pytest.importorskip("kubernetes")
-
-from kubernetes import client, config, dynamic, utils, watch  # noqa: E402
+from kubernetes import client, config, dynamic, utils, watch
 
 
 @pytest.fixture

@@ -45,5 +45,5 @@ def test_the_fixtures_of_another_project(tmp_path: Path):
     points = importlib.metadata.entry_points(group="pytest11", name="sampan")
     plugin = [] if points else ["-p", "sampan.testing.plugin"]
     command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "--sampan-nodes=3", *plugin]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert "5 passed" in run.stdout, run.stdout + run.stderr
