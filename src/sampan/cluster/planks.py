@@ -20,7 +20,7 @@ from sampan.client.execute import Effect
 from sampan.client.messages import User
 from sampan.client.plan import Object
 from sampan.client.runner import Runner
-from sampan.cluster import debug, dns, effects
+from sampan.cluster import debug, dns, effects, own_service
 from sampan.controllers import Rule, Timing
 from sampan.controllers.persistentvolume import LOCAL_PATH
 from sampan.scheduler import run as scheduler
@@ -36,6 +36,7 @@ from sampan.store.protocol import Store
 
 # Controllers that are a part of the API server in the original, and one that the original has not.
 _OF_THE_SERVER = (
+    "bootstrap-controller",
     "kube-aggregator",
     "api-priority-and-fairness-config-consumer-v1",
     "ipallocator-repair-controller",
@@ -125,9 +126,12 @@ class ControlPlane:
         await bootstrap.ensure(masters, [authorities, *self.options.objects])
         if self.options.volumes:
             await _create(masters, "storageclasses.storage.k8s.io", storage_class())
-        if self.options.advertise:
-            service_ip = self.server.allocators.address(1)
-            await bootstrap.ensure(masters, bootstrap.kubernetes_service(*self.options.advertise, service_ip))
+        await bootstrap.ensure(masters, self._own_service())
+
+    def _own_service(self) -> list[Object]:
+        if not self.options.advertise:
+            return []
+        return bootstrap.kubernetes_service(*self.options.advertise, self.server.allocators.address(1))
 
     async def think(self) -> None:
         """Start controllers and scheduler."""
@@ -146,6 +150,7 @@ class ControlPlane:
                 [
                     *controllers.build(config),
                     *([dns.rule()] if self.options.dns_on_nodes else []),
+                    *([own_service.rule(self._own_service())] if self.options.advertise else []),
                     *self.options.rules,
                 ],
                 clock=self.clock,
