@@ -22,11 +22,13 @@ class Hooks:
         self.facts = facts
         self.answers = {}
         self.sent = []
+        self.versions = []
         context = Context(facts.lookup, facts.clock, facts.ids, Authorizer(facts.lookup), BUILTIN, self.call)
         self.admission = Admission(context)
 
     async def call(self, config, review, seconds):
         self.sent.append(copy.deepcopy(review["request"]))
+        self.versions.append(review["apiVersion"])
         answer = self.answers.get(config["url"], {"allowed": True})
         if isinstance(answer, Exception):
             raise answer
@@ -133,6 +135,23 @@ async def test_unknown_fields_that_a_patch_adds_are_dropped(hooks):
     hooks.add(kind="Mutating", answer=patch({"op": "add", "path": "/nope", "value": {"k": "v"}}))
     obj, _ = await hooks.submit()
     assert "nope" not in obj
+
+
+@pytest.mark.parametrize(
+    ("versions", "spoken"), [(["v1", "v1beta1"], "v1"), (["v2", "v1beta1", "v1"], "v1beta1"), (None, "v1")]
+)
+async def test_reviews_are_in_the_first_version_that_both_know(hooks, versions, spoken):
+    more = {"admissionReviewVersions": versions} if versions else {}
+    hooks.add(kind="Mutating", **more)
+    await hooks.submit()
+    assert hooks.versions == [f"admission.k8s.io/{spoken}"]
+
+
+async def test_an_old_review_may_be_answered_without_uid_and_patch_type(hooks):
+    answer = {**patch({"op": "add", "path": "/data", "value": {"k": "v"}}), "uid": "", "patchType": None}
+    hooks.add(kind="Mutating", answer=answer, admissionReviewVersions=["v1beta1"])
+    obj, _ = await hooks.submit()
+    assert obj["data"] == {"k": "v"}
 
 
 async def test_reinvocation_after_a_later_change(hooks):

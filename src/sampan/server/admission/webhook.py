@@ -26,7 +26,7 @@ Object = dict[str, Any]
 _GROUP = "admissionregistration.k8s.io"
 _MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
 _VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
-_REVIEW = "admission.k8s.io/v1"
+_SPOKEN = ("v1", "v1beta1")  # versions of AdmissionReview
 _CONDITION_BUDGET = 2_500_000  # cost of all match conditions of one webhook
 
 
@@ -43,6 +43,7 @@ class Hook:
         "name",
         "quiet",
         "seconds",
+        "version",
     )
 
     def __init__(self, configuration: str, raw: Object) -> None:
@@ -55,6 +56,8 @@ class Hook:
         self.seconds = float(raw.get("timeoutSeconds") or 10)
         self.quiet = raw.get("sideEffects") in ("None", "NoneOnDryRun")
         self.again = raw.get("reinvocationPolicy") == "IfNeeded"
+        asked = raw.get("admissionReviewVersions") or ()
+        self.version: str = next((v for v in asked if v in _SPOKEN), "v1")
 
     def holds(self, attrs: Attrs, row: Resource, ctx: Context) -> bool:
         """Whether all match conditions hold. Raises 403 when that cannot be told and the webhook must not be missed."""
@@ -121,12 +124,16 @@ async def _call(hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> Object
     asked = request.request_of(uid, attrs, row)
     asked["object"] = await request.shown(attrs.obj, attrs.row, row, ctx)
     asked["oldObject"] = await request.shown(attrs.old, attrs.row, row, ctx)
-    review = {"kind": "AdmissionReview", "apiVersion": _REVIEW, "request": asked}
+    review = {
+        "kind": "AdmissionReview",
+        "apiVersion": f"admission.k8s.io/{hook.version}",
+        "request": asked,
+    }
     try:
         if ctx.call is None:
             raise CalloutError("this server cannot call webhooks")
         answer = await ctx.call(hook.config, review, hook.seconds)
-        response = _response(answer, uid)
+        response = _response(answer, uid, hook.version)
     except CalloutError as error:
         if hook.fails:
             raise internal(f'failed calling webhook "{hook.name}": failed to call webhook: {error}') from None
@@ -140,11 +147,14 @@ async def _call(hook: Hook, row: Resource, attrs: Attrs, ctx: Context) -> Object
     return response
 
 
-def _response(answer: Object, uid: str) -> Object:
+def _response(answer: Object, uid: str, version: str) -> Object:
+    """The response in a review; v1beta1 never had its kind, uid and patchType looked at. Raises CalloutError."""
     response = answer.get("response")
+    if version == "v1beta1" and isinstance(response, dict):
+        return {**response, "patchType": "JSONPatch"}
     if answer.get("kind") != "AdmissionReview" or not isinstance(response, dict):
         raise CalloutError("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview")
-    if answer.get("apiVersion") == _REVIEW and response.get("uid") != uid:
+    if response.get("uid") != uid:
         raise CalloutError(f'expected response.uid="{uid}", got "{response.get("uid", "")}"')
     return response
 
