@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.base.clock import Clock
 from sampan.node import checks
 from sampan.node.runtime import Runtime
+
+if TYPE_CHECKING:
+    from sampan.node.pods.driver import PodDriver
 
 Object = dict[str, Any]
 
@@ -19,7 +22,7 @@ class HookRunner:
         self._clock = clock
 
     async def __call__(
-        self, driver: Any, container: Object, container_id: str, handler: Object
+        self, driver: PodDriver, container: Object, container_id: str, handler: Object
     ) -> checks.Seen:
         if handler.get("sleep"):
             await self._clock.sleep(handler["sleep"].get("seconds", 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.base import hostport
 from sampan.base.clock import Clock
@@ -16,6 +16,9 @@ from sampan.node import checks
 from sampan.node.pods.kit import ProbeLooks
 from sampan.node.pods.podspec import find_container
 from sampan.node.runtime import Runtime
+
+if TYPE_CHECKING:
+    from sampan.node.pods.driver import PodDriver
 
 Object = dict[str, Any]
 _KINDS = {"startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness"}
@@ -34,7 +37,7 @@ class ProbeManager:
         ] = {}  # pod uid -> (container id, kind)
         self._looks: dict[str, ProbeLooks] = {}  # pod uid -> how often each probe said what
 
-    def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
+    def sync(self, driver: PodDriver, containers: Mapping[str, str], ending: bool) -> None:
         """Probe exactly these containers; of a pod that ends only readiness is of interest."""
         tasks = self._tasks.get(driver.uid, {})
         if not containers and not tasks:
@@ -55,7 +58,7 @@ class ProbeManager:
                 task = asyncio.get_running_loop().create_task(work)
                 self._tasks.setdefault(driver.uid, tasks)[key] = task
 
-    def stop(self, driver: Any) -> None:
+    def stop(self, driver: PodDriver) -> None:
         self._looks.pop(driver.uid, None)
         for task in self._tasks.pop(driver.uid, {}).values():
             task.cancel()
@@ -65,7 +68,7 @@ class ProbeManager:
         return list(self._looks.values())
 
     async def _run(
-        self, driver: Any, name: str, container: Object, probe: Object, container_id: str, kind: str
+        self, driver: PodDriver, name: str, container: Object, probe: Object, container_id: str, kind: str
     ) -> None:
         started_at = driver.world.containers[container_id].started_at
         first = started_at + probe.get("initialDelaySeconds", 0) - self._clock.now()
@@ -96,7 +99,9 @@ class ProbeManager:
                 driver.probed(name, container_id, kind, ok)
             await self._clock.sleep(period)
 
-    async def _look(self, driver: Any, container: Object, container_id: str, probe: Object) -> checks.Seen:
+    async def _look(
+        self, driver: PodDriver, container: Object, container_id: str, probe: Object
+    ) -> checks.Seen:
         ip = driver.world.ips[0] if driver.world.ips else "127.0.0.1"
         seconds = probe.get("timeoutSeconds", 1)
         try:

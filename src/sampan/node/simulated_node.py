@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
@@ -17,6 +17,9 @@ from sampan.node.pods.kit import ProbeLooks
 from sampan.node.pods.podspec import find_container
 from sampan.node.runtime import Image, Mount
 from sampan.node.simulated import SimulatedImages, SimulatedRuntime, behaviour, seconds
+
+if TYPE_CHECKING:
+    from sampan.node.pods.driver import PodDriver
 
 Object = dict[str, Any]
 CAPACITY = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "100Gi", "pods": "110"}
@@ -126,7 +129,7 @@ class SimulatedNode:
             if container in ("", status.config.name):
                 self.runtime.use(status.config.id, cpu=cpu, memory=memory)
 
-    def _driver(self, pod: str, namespace: str) -> Any:
+    def _driver(self, pod: str, namespace: str) -> PodDriver:
         assert self.agent is not None, "the node is stopped"
         for driver in self.agent.manager.drivers.values():
             meta = driver.pod["metadata"]
@@ -200,7 +203,7 @@ class SimulatedProber:
         self._seen: dict[str, set[str]] = {}  # pod uid -> ids of probed containers
         self._looks: dict[str, ProbeLooks] = {}  # pod uid -> what they answered
 
-    def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
+    def sync(self, driver: PodDriver, containers: Mapping[str, str], ending: bool) -> None:
         if not containers:
             return
         seen = self._seen.setdefault(driver.uid, set())
@@ -209,19 +212,19 @@ class SimulatedProber:
                 seen.add(container_id)
                 self._answer(driver, name, container_id)
 
-    def stop(self, driver: Any) -> None:
+    def stop(self, driver: PodDriver) -> None:
         self._seen.pop(driver.uid, None)
         self._looks.pop(driver.uid, None)
 
     def looks(self) -> Sequence[ProbeLooks]:
         return list(self._looks.values())
 
-    def force(self, driver: Any, container: str, kind: str, ok: bool) -> None:
+    def force(self, driver: PodDriver, container: str, kind: str, ok: bool) -> None:
         for status in driver.world.running():
             if container in ("", status.config.name):
                 driver.probed(status.config.name, status.config.id, kind, ok)
 
-    def _answer(self, driver: Any, name: str, container_id: str) -> None:
+    def _answer(self, driver: PodDriver, name: str, container_id: str) -> None:
         container = find_container(driver.pod, name) or {}
         words = behaviour(driver.world.containers[container_id].config)
         start = 0.0
@@ -239,13 +242,13 @@ class SimulatedProber:
             delay = patience if words["live"] == "false" else seconds(words["live"])
             self._later(max(delay, start), driver, name, container_id, "liveness", False)
 
-    def _later(self, delay: float, driver: Any, *answer: Any) -> None:
+    def _later(self, delay: float, driver: PodDriver, *answer: Any) -> None:
         if delay > 0:
             self._clock.call_later(delay, self._tell, driver, *answer)
         else:
             self._tell(driver, *answer)
 
-    def _tell(self, driver: Any, name: str, container_id: str, kind: str, ok: bool) -> None:
+    def _tell(self, driver: PodDriver, name: str, container_id: str, kind: str, ok: bool) -> None:
         if driver.uid in self._seen:
             looks = self._looks.setdefault(driver.uid, ProbeLooks(driver.pod["metadata"]))
             looks.add(name, kind.capitalize(), ok, 0.0)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sampan.client.view import CachedView
 from sampan.node.dns.zones import Name
 from sampan.node.network.services import service_key
 from sampan.node.network.slices import SLICES, SliceIndex
@@ -21,7 +22,7 @@ class Directory:
     `changed` is called with the topics (see `zones.Answer`) that a change concerns.
     """
 
-    def __init__(self, view: Any, changed: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, view: CachedView, changed: Callable[[Iterable[str]], None]) -> None:
         self._view = view
         self._changed = changed
         self._slices = SliceIndex(view)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.client.view import CachedView
 from sampan.node.dns import upstream as upstreams
 from sampan.node.dns import wire
 from sampan.node.dns.cache import AnswerCache
@@ -51,7 +52,7 @@ class DnsServer:
 
     def __init__(
         self,
-        view: Any,
+        view: CachedView,
         clock: Clock,
         addresses: Sequence[str],
         upstream: Upstream | None = None,

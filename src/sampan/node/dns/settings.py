@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.api import names
+from sampan.client.view import CachedView
 from sampan.node.dns.upstream import Address
 
 NAMESPACE, NAME = "kube-system", "kube-dns"
@@ -85,7 +86,7 @@ class FollowedSettings:
     last good ones stay. `view` follows the ConfigMap."""
 
     def __init__(
-        self, view: Any, apply: Callable[[Settings], None], problem: Callable[[Object, str], None]
+        self, view: CachedView, apply: Callable[[Settings], None], problem: Callable[[Object, str], None]
     ) -> None:
         self._view, self._apply, self._problem = view, apply, problem
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
-from sampan.client.plan import View
+from sampan.client.view import CachedView
 from sampan.node.network import health, routes
 from sampan.node.network.health import HealthChecks
 from sampan.node.network.proxy import ServiceProxy
@@ -42,14 +42,14 @@ class ProxyController:
 
     def __init__(
         self,
-        view: Any,
+        view: CachedView,
         proxy: ServiceProxy,
         clock: Clock,
         node_routes: routes.NodeRoutes | None = None,
         health: HealthChecks | None = None,
         problem: Callable[[Object, str, str], None] | None = None,
     ) -> None:
-        self._view: View = view
+        self._view = view
         self._proxy = proxy
         self._clock = clock
         self._routes = node_routes
@@ -75,7 +75,7 @@ class ProxyController:
     async def start(self) -> None:
         """Writes the whole table once, then follows. Raises OSError when the kernel lacks what is needed."""
         self._slices = SliceIndex(self._view)
-        self._view.subscribe(self._notice)  # type: ignore[attr-defined]
+        self._view.subscribe(self._notice)
         if self._routes and self._proxy.config.node:
             self._settle_in(self._view.get(NODES, self._proxy.config.node))
         services = [service_key(service) for service in self._view.list(SERVICES)]
@@ -92,7 +92,7 @@ class ProxyController:
 
     async def stop(self) -> None:
         """Stops following; what is programmed stays."""
-        self._view.unsubscribe(self._notice)  # type: ignore[attr-defined]
+        self._view.unsubscribe(self._notice)
         if self._timer:
             self._timer.cancel()
         if self._task:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
+from sampan.client.view import CachedView
 from sampan.node.network import namespace, nftables, policy, verdicts
 from sampan.node.network.damage import DamageWatcher
 from sampan.node.network.expressions import FAMILIES, jump
@@ -39,7 +40,9 @@ class PolicyEnforcer:
     All pods and all namespaces of the cluster are followed from the first policy on: without one that costs nothing.
     """
 
-    def __init__(self, view: Any, clock: Clock, node: str, netns: namespace.Netns | None = None) -> None:
+    def __init__(
+        self, view: CachedView, clock: Clock, node: str, netns: namespace.Netns | None = None
+    ) -> None:
         self._view = view
         self._wide = False
         self._clock = clock

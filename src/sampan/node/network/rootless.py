@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.client.view import CachedView
 from sampan.node.dns.server import DnsServer
 from sampan.node.dns.upstream import Upstream, machine_resolvers
 from sampan.node.network import expressions as x
@@ -92,7 +93,7 @@ class Inbound:
 
     def __init__(
         self,
-        view: Any,
+        view: CachedView,
         gateway: Gateway,
         *,
         problem: Callable[[Object, str], None] | None = None,
@@ -198,7 +199,7 @@ class RootlessNetwork:
     def __init__(
         self,
         gateway_fd: int,
-        view: Any,
+        view: CachedView,
         clock: Clock,
         *,
         inside: Sequence[str],

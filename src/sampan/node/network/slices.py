@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from sampan.client.view import CachedView
 from sampan.node.network.services import slice_service
 
 SLICES = "endpointslices.discovery.k8s.io"
@@ -15,7 +16,7 @@ Object = dict[str, Any]
 class SliceIndex:
     """Feed every notice about slices to `notice`; `of` then gives a Service's slices, sorted by name."""
 
-    def __init__(self, view: Any) -> None:
+    def __init__(self, view: CachedView) -> None:
         self._view = view
         self._names: dict[str, set[tuple[str, str]]] = defaultdict(set)
         for item in view.list(SLICES):

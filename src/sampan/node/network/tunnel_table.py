@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.client.view import CachedView
 from sampan.node.network import fabric, rtnetlink
 from sampan.node.network.routes import internal_ips
 from sampan.node.network.watch import LinkWatcher
@@ -53,7 +54,9 @@ def wanted(nodes: Iterable[Object], me: str, first: str, first_host: str) -> set
 class TunnelTable:
     """`path` is the fabric's namespace, `view` follows nodes; the rest as of `wanted`."""
 
-    def __init__(self, view: Any, clock: Clock, path: str, me: str, first: str, first_host: str) -> None:
+    def __init__(
+        self, view: CachedView, clock: Clock, path: str, me: str, first: str, first_host: str
+    ) -> None:
         self._view, self._clock, self._path = view, clock, path
         self._ends = me, first, first_host
         self._changed = asyncio.Event()

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
 from sampan.node.histogram import Histogram
 from sampan.node.runtime import Image, Images, Mount, Runtime
+
+if TYPE_CHECKING:
+    from sampan.node.config import AgentConfig, NodeHooks
+    from sampan.node.pods.driver import PodDriver
 
 Object = dict[str, Any]
 
@@ -87,11 +91,11 @@ class ProbeLooks:
 class Prober(Protocol):
     """Runs probes and reports to drivers: `driver.probed(name, container_id, kind, ok)`."""
 
-    def sync(self, driver: Any, containers: Mapping[str, str], ending: bool) -> None:
+    def sync(self, driver: PodDriver, containers: Mapping[str, str], ending: bool) -> None:
         """Probe exactly these containers (name -> id) of the driver's pod."""
         ...
 
-    def stop(self, driver: Any) -> None: ...
+    def stop(self, driver: PodDriver) -> None: ...
 
     def looks(self) -> Sequence[ProbeLooks]:
         """What the probes of each pod that has any have seen."""
@@ -127,8 +131,8 @@ class Kit:
     images: Images
     clock: Clock
     ids: Ids
-    config: Any
-    hooks: Any
+    config: AgentConfig
+    hooks: NodeHooks
     volumes: Volumes
     prober: Prober
     events: Recorder
