@@ -269,3 +269,14 @@ def test_an_overridden_hostname(judge, put):
     ]
     (line,) = judge.create("pods", named("Not-RFC1123"))
     assert "a lowercase RFC 1123 subdomain must consist of" in line
+
+
+def test_a_resize_of_the_whole_pod(judge, put):
+    def sized(cpu, memory="1Gi"):
+        return put(POD, "spec.resources", {"requests": {"cpu": cpu}, "limits": {"memory": memory}})
+
+    assert judge.update("pods", sized("2", "2Gi"), sized("1"), "resize") == []
+    less = put(sized("1"), "spec.resources.limits", {})
+    assert "spec.resources.limits: Forbidden: resource limits cannot be removed" in judge.update(
+        "pods", less, sized("1"), "resize"
+    )

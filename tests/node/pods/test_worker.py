@@ -11,6 +11,7 @@ from sampan.node.pods.actions import (
     MountVolumes,
     RemoveContainer,
     ResizeContainer,
+    ResizePod,
     RunSandbox,
     StartContainer,
     StopContainer,
@@ -278,6 +279,26 @@ def test_an_init_container_is_resized_while_it_runs():
     [action] = found.actions
     assert isinstance(action, ResizeContainer) and action.id == "i-0"
     assert "PodResizeInProgress" in {c["type"] for c in found.status["conditions"]}
+
+
+def test_the_resources_of_the_whole_pod_are_applied_when_its_containers_have_theirs():
+    whole = {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}
+    own = {"name": "c", "image": "nginx:1", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}
+    running = container("c")
+    first = step(make_pod(main=(own,), resources=whole), make_world(running), NOW)
+    assert [type(a) for a in first.actions] == [ResizeContainer]
+    done = dataclasses.replace(running.config, limits=first.actions[0].limits)
+    world = make_world(dataclasses.replace(running, config=done))
+    found = step(make_pod(main=(own,), resources=whole), world, NOW)
+    assert found.actions == [ResizePod()]
+    assert "PodResizeInProgress" in {c["type"] for c in found.status["conditions"]}
+    config = dataclasses.replace(
+        world.sandbox.config, limits=Limits(cpu_shares=1024, cpu_quota=200_000, memory=1 << 30)
+    )
+    world.sandbox = dataclasses.replace(world.sandbox, config=config)
+    found = step(make_pod(main=(own,), resources=whole), world, NOW)
+    assert not found.actions and found.status["resources"] == whole
+    assert found.status["allocatedResources"] == whole["requests"]
 
 
 def test_old_attempts_are_removed_but_the_last_two():

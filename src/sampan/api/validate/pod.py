@@ -472,6 +472,9 @@ def resize(errors: Errors, new: Object, old: Object) -> None:
         errors.append(invalid_value("metadata", qos_class(after), text))
     if _other_containers(errors, after, before):
         return
+    whole, had = after.get("resources") or NONE, before.get("resources") or NONE
+    resources(errors, whole, "spec.resources")
+    _resized(errors, whole, had, "spec.resources")
     for field in ("containers", "initContainers"):
         pairs = zip(after.get(field) or (), before.get(field) or (), strict=False)
         for index, (container, was) in enumerate(pairs):

@@ -59,6 +59,13 @@ class ResizeContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizePod:
+    """Apply changed resources of the pod as a whole (KEP-5419)."""
+
+    key: str = "resize-pod"
+
+
+@dataclass(frozen=True, slots=True)
 class RestartAll:
     """Kill what runs, then let the pod begin again (KEP-5532)."""
 
@@ -88,6 +95,7 @@ Action = (
     | StopContainer
     | RemoveContainer
     | ResizeContainer
+    | ResizePod
     | RestartAll
     | Withdraw
     | Cleanup

@@ -21,6 +21,7 @@ from sampan.node.pods.actions import (
     MountVolumes,
     RemoveContainer,
     ResizeContainer,
+    ResizePod,
     RestartAll,
     RunSandbox,
     StartContainer,
@@ -334,17 +335,28 @@ class PodDriver:
         self.world.containers.pop(action.id, None)
         self.world.before.discard(action.id)
 
+    async def _resize_pod(self, action: ResizePod) -> None:
+        try:
+            await starting.resize_sandbox(self)
+        except RuntimeFailure as error:
+            await self._not_resized(error)
+        else:
+            self.world.resize_error = ""
+
+    async def _not_resized(self, error: RuntimeFailure) -> None:
+        if self.world.resize_error != str(error):
+            self.world.resize_error = str(error)
+            self.record("Warning", "ResizeError", resize.message("error", self.pod, str(error)))
+            self._report(worker.step(self.pod, self.world, self.kit.clock.now()).status)
+        await self.kit.clock.sleep(_RETRY)
+
     async def _resize(self, action: ResizeContainer) -> None:
         try:
             await starting.resize_sandbox(self, before=True)
             await self.kit.runtime.update_limits(action.id, action.limits)
             await starting.resize_sandbox(self)
         except RuntimeFailure as error:
-            if self.world.resize_error != str(error):
-                self.world.resize_error = str(error)
-                self.record("Warning", "ResizeError", resize.message("error", self.pod, str(error)))
-                self._report(worker.step(self.pod, self.world, self.kit.clock.now()).status)
-            await self.kit.clock.sleep(_RETRY)
+            await self._not_resized(error)
             return
         self.world.resize_error = ""
         status = self.world.containers.get(action.id)
@@ -436,6 +448,7 @@ _HANDLERS: dict[type, Any] = {
     StopContainer: PodDriver._stop,
     RemoveContainer: PodDriver._remove,
     ResizeContainer: PodDriver._resize,
+    ResizePod: PodDriver._resize_pod,
     RestartAll: PodDriver._restart_all,
     Withdraw: PodDriver._withdraw,
     Cleanup: PodDriver._cleanup,

@@ -103,9 +103,18 @@ def pod_status(pod: Object, world: World, now: float) -> tuple[Object, bool]:
         status["podIP"] = world.ips[0]
         status["podIPs"] = [{"ip": ip} for ip in world.ips]
     status["startTime"] = rfc3339(start_time(pod, world))
+    if pod["spec"].get("resources"):
+        status |= _whole(pod, world)
     if "qosClass" in pod.get("status", {}):
         status["qosClass"] = pod["status"]["qosClass"]
     return status, over
+
+
+def _whole(pod: Object, world: World) -> Object:
+    """What the pod has as a whole, and what it was granted."""
+    granted, had = pod["spec"]["resources"], pod.get("status", {}).get("resources")
+    now = had if had and resize.whole_changed(pod, world.sandbox) else granted
+    return {"resources": now, "allocatedResources": granted.get("requests") or {}}
 
 
 def _rejected(pod: Object, why: tuple[str, str], now: float) -> Object:
@@ -197,7 +206,7 @@ def _resizing(pod: Object, world: World) -> list[tuple[str, bool, str, str]]:
     found = []
     if world.resize_pending:
         found.append((resize.PENDING, True, *world.resize_pending))
-    if any(resize.changed(pod, c, s) for c, s in _resizable(pod, world)):
+    if resizes_containers(pod, world) or resize.whole_changed(pod, world.sandbox):
         found.append((resize.IN_PROGRESS, True, "Error" if world.resize_error else "", world.resize_error))
     return found
 
@@ -208,7 +217,13 @@ def resized(pod: Object, world: World) -> bool:
     names = {c["name"] for c, _ in running}
     initializing = any(c["name"] in names for c in inits(pod) if not is_sidecar(c))
     whole = initializing or all(c["name"] in names for c in (*mains(pod), *sidecars(pod)))
-    return whole and not any(resize.changed(pod, c, s) for c, s in running)
+    done = not any(resize.changed(pod, c, s) for c, s in running)
+    return whole and done and not resize.whole_changed(pod, world.sandbox)
+
+
+def resizes_containers(pod: Object, world: World) -> bool:
+    """Whether some container does not have its resources yet."""
+    return any(resize.changed(pod, c, s) for c, s in _resizable(pod, world))
 
 
 def _resizable(pod: Object, world: World) -> Iterator[tuple[Object, ContainerStatus]]:

@@ -15,22 +15,26 @@ from sampan.api import pod_resources
 from sampan.node import qos
 from sampan.node.pods import admission
 from sampan.node.pods.podspec import inits, mains
-from sampan.node.runtime import ContainerStatus, Limits
+from sampan.node.runtime import ContainerStatus, Limits, SandboxStatus
 
 Object = dict[str, Any]
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 CONDITIONS = (PENDING, IN_PROGRESS)
+_WHOLE = ""
 _CLASSES = ("Guaranteed", "Burstable", "BestEffort")
 
 
 def resources(pod: Object) -> dict[str, Object]:
-    """Container name -> its resources."""
-    return {c["name"]: c.get("resources") or {} for c in (*inits(pod), *mains(pod))}
+    """Container name -> its resources; "" -> those of the pod as a whole."""
+    found = {c["name"]: c.get("resources") or {} for c in (*inits(pod), *mains(pod))}
+    return found | {_WHOLE: pod["spec"].get("resources") or {}}
 
 
 def with_resources(pod: Object, granted: Mapping[str, Object]) -> Object:
-    """The pod with other resources of its containers."""
+    """The pod with other resources of its containers, and of the whole."""
     spec = dict(pod["spec"])
+    if granted.get(_WHOLE):
+        spec["resources"] = granted[_WHOLE]
     for part in ("containers", "initContainers"):
         if spec.get(part):
             spec[part] = [{**c, "resources": granted.get(c["name"], c.get("resources"))} for c in spec[part]]
@@ -45,7 +49,7 @@ def as_reported(pod: Object) -> Object:
         for part in ("initContainerStatuses", "containerStatuses")
         for entry in status.get(part) or ()
         if entry.get("resources")
-    }
+    } | ({_WHOLE: status["resources"]} if status.get("resources") else {})
     return with_resources(pod, known) if known else pod
 
 
@@ -106,6 +110,14 @@ def changed(pod: Object, container: Object, status: ContainerStatus) -> list[str
     if (wanted.memory, wanted.memory_request) != (has.memory, has.memory_request):
         found.append("memory")
     return found
+
+
+def whole_changed(pod: Object, sandbox: SandboxStatus | None) -> bool:
+    """Whether a pod that has resources as a whole (KEP-5419) does not have them as its spec says yet."""
+    if sandbox is None or not pod["spec"].get("resources"):
+        return False
+    wanted, has = qos.pod_limits(pod), sandbox.config.limits
+    return (wanted.cpu_shares, wanted.cpu_quota, wanted.memory) != (has.cpu_shares, has.cpu_quota, has.memory)
 
 
 def wider(a: Limits, b: Limits) -> Limits:

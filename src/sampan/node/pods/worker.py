@@ -18,6 +18,7 @@ from sampan.node.pods.actions import (
     Note,
     RemoveContainer,
     ResizeContainer,
+    ResizePod,
     RestartAll,
     RunSandbox,
     StartContainer,
@@ -84,6 +85,8 @@ def _advance(pod: Object, world: World, now: float, out: Step) -> None:
         if not world.running():  # what ran in a lost sandbox is being reported as exited
             out.actions.append(RunSandbox(world.sandbox_attempt))
         return
+    if resize.whole_changed(pod, world.sandbox) and not phase.resizes_containers(pod, world):
+        out.actions.append(ResizePod())
     if _initialize(pod, world, now, out):
         starting = False
         for container in mains(pod):

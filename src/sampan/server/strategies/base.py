@@ -151,7 +151,10 @@ def _ephemeral(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None
 
 
 def _resize(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
-    """Only the resources of containers (KEP-1287). Containers that are not the same ones are left to validation."""
+    """Only the resources of containers and of the pod as a whole (KEP-1287, KEP-5419).
+
+    Containers that are not the same ones are left to validation.
+    """
     spec, version = new.get("spec") or {}, new["metadata"].get("resourceVersion", "")
     new.clear()
     new.update(copied(old))
@@ -163,6 +166,8 @@ def _resize(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
             continue
         for container, wanted in zip(kept, asked, strict=True):
             container.update({part: wanted[part] for part in ("resources", "resizePolicy") if part in wanted})
+    if spec.get("resources"):
+        new["spec"]["resources"] = spec["resources"]
     _count_change(new, old)
 
 
