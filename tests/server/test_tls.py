@@ -12,7 +12,7 @@ from sampan.base import pki
 from sampan.base.clock import RealClock
 from sampan.client.https import HttpsTransport
 from sampan.client.messages import Request, Response
-from sampan.server.http import serve
+from sampan.server import http
 
 CA = pki.CA.create("test-ca")
 
@@ -23,15 +23,22 @@ async def _who(request: Request) -> Response:
 
 
 @pytest.fixture
-async def serving(tmp_path):
+def handshake():
+    """Seconds that TLS may take to begin."""
+    return 10.0
+
+
+@pytest.fixture
+async def serving(tmp_path, handshake, monkeypatch):
     """(listener, its TLS context, directory of its certificate)."""
     CA.issue("first", dns=["localhost"], ips=["127.0.0.1"], server=True).save(
         tmp_path / "crt", tmp_path / "key"
     )
     context = pki.server_context(tmp_path / "crt", tmp_path / "key", CA.cert)
+    monkeypatch.setattr(http, "_HANDSHAKE_TIMEOUT", handshake)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    listener = await serve(_who, [sock], context, RealClock())
+    listener = await http.serve(_who, [sock], context, RealClock())
     yield listener, context, tmp_path
     await listener.close(0.1)
 
@@ -74,8 +81,9 @@ async def test_a_renewed_certificate_is_shown_to_new_connections(serving):
     writer.close()
 
 
+@pytest.mark.parametrize("handshake", [1.0])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_plain_http_is_told_that_this_is_tls(serving, method):
+async def test_plain_http_is_told_that_this_is_tls(serving, handshake, method):
     reader, writer = await asyncio.open_connection("127.0.0.1", serving[0].addresses[0][1])
     writer.write(f"{method} / HTTP/1.1\r\nhost: x\r\n\r\n".encode())
     assert await reader.readline() == b"HTTP/1.0 400 Bad Request\r\n"

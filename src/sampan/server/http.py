@@ -32,6 +32,7 @@ CONNECTION_LIMIT = 16_384  # more are closed as they come
 _PIPELINED = 16  # requests read ahead; then the socket is no longer read
 _HIGH_WATER = 16 * 1024  # unsent bytes above which a stream waits; below TLS there may be 64 KB more
 _SEND_BUFFER = 256 * 1024  # bytes the kernel keeps for a slow reader
+_HANDSHAKE_TIMEOUT = 10.0  # seconds that TLS may take to begin
 _REQUEST_TIMEOUT = 30.0  # seconds from the first byte of a request to its last
 _IDLE_TIMEOUT = 300.0  # seconds a kept connection may be silent
 _STALL_TIMEOUT = 60.0  # seconds a reader may take nothing
@@ -461,7 +462,9 @@ async def serve(
     listener = Listener(handle, clock, at_once, audit)
     loop = asyncio.get_running_loop()
     for sock in sockets:
-        more: dict[str, Any] = {"ssl_handshake_timeout": 10.0} if ssl_context is not None else {}
+        more: dict[str, Any] = (
+            {"ssl_handshake_timeout": _HANDSHAKE_TIMEOUT} if ssl_context is not None else {}
+        )
         server = await loop.create_server(
             lambda: _Connection(listener), sock=sock, ssl=ssl_context, backlog=1024, **more
         )
