@@ -12,16 +12,15 @@ from harness import Kubectl, pod
 @pytest.fixture
 def fruit(kubectl: Kubectl) -> Kubectl:
     """Four ConfigMaps with labels."""
-    for name, labels in (
-        ("apple", "colour=red,size=big"),
-        ("berry", "colour=red,size=small"),
-        ("lime", "colour=green,size=small"),
-        ("plain", ""),
-    ):
-        kubectl(f"create configmap {name}")
-        if labels:
-            kubectl(f"label configmap {name} {labels.replace(',', ' ')}")
-    kubectl("wait --for=create configmap/kube-root-ca.crt --timeout=30s")
+    labels = {
+        "apple": {"colour": "red", "size": "big"},
+        "berry": {"colour": "red", "size": "small"},
+        "lime": {"colour": "green", "size": "small"},
+        "plain": {},
+    }
+    made = {"apiVersion": "v1", "kind": "ConfigMap"}
+    kubectl.apply(*({**made, "metadata": {"name": name, "labels": own}} for name, own in labels.items()))
+    kubectl.wait("configmap/kube-root-ca.crt", "create")
     kubectl("label configmap kube-root-ca.crt colour=none")
     return kubectl
 
