@@ -103,6 +103,7 @@ def net(machines: Machines) -> Iterator[Net]:
     """Servers web-a, web-b (app=web) and clients client-a, client-b on the two machines."""
     net = Net(machines.first.kubectl("net"))
     net.kubectl("create namespace net")
+    net.kubectl.wait("serviceaccount/default", "create")
     for name, node in NODES.items():
         net.kubectl.apply(server_pod(f"web-{name}", node, {"app": "web"}))
         net.kubectl.apply(client_pod(f"client-{name}", node, {"app": "client"}))

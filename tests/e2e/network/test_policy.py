@@ -86,6 +86,7 @@ class World:
                     "metadata": {"name": space, "labels": {"ns": space}},
                 }
             )
+            self.admin.wait(f"serviceaccount/default -n {space}", "create")
         for number, (space, name) in enumerate(self.labels):
             node = f"node-{(number + number // 3) % 3 + 1}"
             self.admin.apply(pod(space, name, node))

@@ -207,6 +207,7 @@ class Net:
 
     def build(self) -> None:
         self.kubectl("create namespace net")
+        self.kubectl.wait("serviceaccount/default", "create")
         pods = []
         for number, node in enumerate(NODES, 1):
             pods.append(server_pod(f"web-{number}", node, {"app": "web", "number": str(number)}))

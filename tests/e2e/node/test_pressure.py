@@ -112,7 +112,7 @@ kind: KubeletConfiguration
 evictionHard: {{nodefs.available: 96Mi, pid.available: "{disk.processes().available - 2000}"}}
 evictionPressureTransitionPeriod: 1s
 """)
-    cluster = Cluster("e2e-small", directory)
+    cluster = Cluster(f"small-{os.getpid()}", directory)
     try:
         cluster.up(f"--kubelet-config={directory}/kubelet.yaml")
         kubectl = cluster.kubectl()
