@@ -180,3 +180,46 @@ def test_custom_resources_without_columns_show_their_age() -> None:
     resource = Resource("g", "v1", "K", "ks", True, custom=True, definition={"spec": {"versions": []}})
     obj = {"metadata": {"name": "x", "creationTimestamp": rfc3339(NOW - 5)}}
     assert render(resource, [obj], NOW)["rows"][0]["cells"] == ["x", "5s"]
+
+
+@pytest.mark.parametrize(
+    ("status", "gone", "state"),
+    [
+        ({}, False, "pending"),
+        ({}, True, "deleted"),
+        ({"allocation": {"devices": {}}}, False, "allocated"),
+        ({"allocation": {"devices": {}}, "reservedFor": [{"uid": "u"}]}, False, "allocated,reserved"),
+        ({"allocation": {"devices": {}}}, True, "deleted,allocated"),
+    ],
+)
+def test_states_of_resource_claims(status: Object, gone: bool, state: str) -> None:
+    meta = {"deletionTimestamp": rfc3339(NOW)} if gone else {}
+    cells = row("resourceclaims.resource.k8s.io", "ResourceClaim", metadata=meta, spec={}, status=status)
+    assert cells == {"Name": "x", "State": state, "Age": "90s"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "parts", "cells"),
+    [
+        ("deviceclasses.resource.k8s.io", {"spec": {}}, {}),
+        ("resourceclaimtemplates.resource.k8s.io", {"spec": {}}, {}),
+        (
+            "resourceslices.resource.k8s.io",
+            {"spec": {"nodeName": "n", "driver": "d.x", "pool": {"name": "p"}}},
+            {"Node": "n", "Driver": "d.x", "Pool": "p"},
+        ),
+        ("volumeattributesclasses.storage.k8s.io", {"driverName": "d.x"}, {"DriverName": "d.x"}),
+        (
+            "mutatingadmissionpolicies.admissionregistration.k8s.io",
+            {"spec": {"mutations": [{}, {}]}},
+            {"Mutations": 2, "ParamKind": "<unset>"},
+        ),
+        (
+            "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
+            {"spec": {"policyName": "p", "paramRef": {"name": "c", "namespace": "d"}}},
+            {"PolicyName": "p", "ParamRef": "d/c"},
+        ),
+    ],
+)
+def test_kinds_of_which_there_is_little_to_tell(resource: str, parts: Object, cells: Object) -> None:
+    assert row(resource, "", **parts) == {"Name": "x", **cells, "Age": "90s"}

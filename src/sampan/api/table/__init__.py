@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sampan.api.registry import Resource
-from sampan.api.table import cluster, custom, network, policy, storage, usage, workloads
+from sampan.api.table import cluster, custom, devices, network, policy, storage, usage, workloads
 from sampan.api.table.cells import Cells, Object
 
 _KINDS: dict[str, tuple[str, Cells]] = {}
-for _family in (workloads, network, storage, policy, cluster, usage):
+for _family in (workloads, network, storage, policy, cluster, devices, usage):
     _KINDS |= _family.COLUMNS
 
 _FALLBACK = "Name|Created At:date"

@@ -79,7 +79,8 @@ def _admission_policy(obj: Object, now: float) -> list[Any]:
     spec = obj.get("spec", {})
     kind = spec.get("paramKind")
     shown = f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}" if kind else "<unset>"
-    return [name(obj), len(spec.get("validations") or []), shown, created(obj, now)]
+    rules = spec.get("validations") or spec.get("mutations") or []
+    return [name(obj), len(rules), shown, created(obj, now)]
 
 
 def _admission_binding(obj: Object, now: float) -> list[Any]:
@@ -156,6 +157,14 @@ COLUMNS = {
         _admission_policy,
     ),
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": (
+        "Name|PolicyName|ParamRef|Age",
+        _admission_binding,
+    ),
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": (
+        "Name|Mutations:integer|ParamKind|Age",
+        _admission_policy,
+    ),
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": (
         "Name|PolicyName|ParamRef|Age",
         _admission_binding,
     ),

@@ -107,7 +107,12 @@ def _capacity(obj: Object, now: float) -> list[Any]:
     return [name(obj), obj.get("storageClassName", ""), obj.get("capacity") or UNKNOWN, created(obj, now)]
 
 
+def _attributes(obj: Object, now: float) -> list[Any]:
+    return [name(obj), obj.get("driverName", ""), created(obj, now)]
+
+
 COLUMNS = {
+    "volumeattributesclasses.storage.k8s.io": ("Name|DriverName|Age", _attributes),
     "persistentvolumes": (
         "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age"
         "|VolumeMode*",
