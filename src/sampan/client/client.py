@@ -98,11 +98,14 @@ class Client:
         fields: str = "",
         limit: int = 0,
     ) -> Object:
-        """The List object; its `metadata.resourceVersion` is where a watch may start."""
+        """The List object; its `metadata.resourceVersion` is where a watch may start. Each item says what kind it is."""
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(limit) if limit else ""}
-        return await self._call(
-            "GET", self.row(resource).path(namespace), {k: v for k, v in query.items() if v}
-        )
+        row = self.row(resource)
+        found = await self._call("GET", row.path(namespace), {k: v for k, v in query.items() if v})
+        for item in found.get("items") or ():  # the server leaves it out for built-in kinds
+            item.setdefault("apiVersion", row.api_version)
+            item.setdefault("kind", row.kind)
+        return found
 
     async def create(
         self,

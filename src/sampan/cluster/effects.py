@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sampan.api import meta
+from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock
+from sampan.client.client import Client
 from sampan.client.execute import Effect
 from sampan.server.lookup import Lookup
 from sampan.server.tokens import TokenIssuer
@@ -32,6 +34,7 @@ _USAGES = {  # signer -> usages a request must ask for; beyond those and _BOTH i
     "kubernetes.io/kube-apiserver-client-kubelet": {"client auth", "digital signature"},
     "kubernetes.io/kubelet-serving": {"server auth", "digital signature"},
 }
+_SOME = 500  # objects looked at at a time
 _YEAR, _LEAST = 365 * pki.DAY, 600.0
 
 
@@ -86,6 +89,18 @@ def account_tokens(issuer: TokenIssuer, lookup: Lookup) -> Effect:
         return {"token": base64.b64encode(issuer.legacy(account, name).encode()).decode()}
 
     return make
+
+
+def contents(client: Client) -> Effect:
+    """`contents`: what a namespace holds of a resource (in the place of the name) that no view can follow."""
+
+    async def look(namespace: str, resource: str) -> Object:
+        try:
+            return {"items": (await client.list(resource, namespace, limit=_SOME)).get("items") or []}
+        except ApiError as error:
+            return {"error": error.message}
+
+    return look
 
 
 def volumes(directory: Path) -> dict[str, Effect]:

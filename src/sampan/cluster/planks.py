@@ -174,6 +174,7 @@ class ControlPlane:
     def _effects(self) -> dict[str, Effect]:
         found = {**self.options.volume_effects, "apiservice": self.server.aggregator.check}
         found["aggregated"] = self.server.aggregator.empty
+        found["contents"] = effects.contents(self.client())
         lookup = self.server.lookup
         found["token"] = effects.account_tokens(self.server.tokens, lookup)
         if self.options.signer:

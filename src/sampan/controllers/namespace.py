@@ -7,7 +7,7 @@ Namespace v1 (status.conditions), "Automatic deletion": conditions say what stil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from sampan.api import meta
 from sampan.client.plan import Delete, Key, Object, Plan, Update, View, by_metadata
@@ -61,8 +61,14 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
         return plan
     name = meta.name(namespace)
     everything = view.contents(name)
-    contents = [(r, o) for r, o in everything if r == "pods"] or everything
-    unseen = view.unseen()
+    contents = [(r, o) for r, o in everything if r == "pods"] or list(everything)
+    unseen = [] if everything else [("effect:contents", name, r) for r in view.unseen()]
+    plan.reads = [read for read in unseen if read not in view.fetched]
+    if plan.reads:
+        return plan
+    answers = {read[2]: view.fetched[read] or {} for read in unseen}
+    unread = {resource: answer["error"] for resource, answer in answers.items() if "error" in answer}
+    contents += [(resource, o) for resource, answer in answers.items() for o in answer.get("items", ())]
     elsewhere: Object = {}
     if not everything and _others(view):
         read = ("effect:aggregated", name, "")
@@ -70,7 +76,7 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
             plan.reads = [read]
             return plan
         elsewhere = view.fetched[read] or {}
-    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, elsewhere, unseen, now)))
+    plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, elsewhere, unread, now)))
     doomed = [
         Delete(r, meta.name(o), name, uid=meta.uid(o), propagation="Background")
         for r, o in contents
@@ -83,12 +89,12 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
         return plan
     if contents:
         plan.why = f"waits for {len(contents)} objects"
-        return plan
+        return plan.requeue(_AGAIN) if unseen else plan
     if elsewhere.get("remaining") or elsewhere.get("failed"):
         plan.why = "waits for what other servers have in it"
         return plan.requeue(_AGAIN)
-    if unseen:
-        plan.why = f"cannot tell whether there are {', '.join(unseen)} in it"
+    if unread:
+        plan.why = f"cannot tell whether there are {', '.join(unread)} in it"
         return plan.requeue(_AGAIN)
     left = [f for f in finalizers if f != "kubernetes"]
     plan.why = "is empty"
@@ -107,7 +113,7 @@ def _status(
     namespace: Object,
     remaining: list[tuple[str, Object]],
     elsewhere: Object,
-    unseen: Sequence[str],
+    unread: Mapping[str, str],
     now: float,
 ) -> Object:
     counted = Counter(r for r, _ in remaining) + Counter(elsewhere.get("remaining"))
@@ -122,10 +128,8 @@ def _status(
             f"Discovery failed for some groups, {len(failed)} failing: {text}",
         )
         state[_DISCOVERY[0]] = "True"
-    if unseen:
-        text = (
-            f"Failed to delete all resource types, {len(unseen)} remaining: cannot list {', '.join(unseen)}"
-        )
+    if unread:
+        text = f"Failed to delete all resource types, {len(unread)} remaining: {', '.join(unread.values())}"
         deleting = (_DELETING[0], "ContentDeletionFailed", text)
         state[_DELETING[0]] = "True"
     if counted:
