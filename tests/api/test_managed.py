@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.api import managed, schema
+from sampan.base.objects import Object
 
 NODE = schema.root("", "v1", "ConfigMap")
 POD = schema.root("", "v1", "Pod")
-Object = dict[str, Any]
 
 
 def configmap(**data: str) -> Object:

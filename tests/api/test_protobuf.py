@@ -17,9 +17,9 @@ from sampan.api import protobuf, schema
 from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
+from sampan.base.objects import Object
 
 TABLE = protobuf._table()
-Object = dict[str, Any]
 
 
 def _varint(number: int) -> bytes:

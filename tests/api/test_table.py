@@ -11,9 +11,9 @@ from sampan.api.resources import BUILTIN
 from sampan.api.table import columns_of, render
 from sampan.api.table.cells import duration
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 
 NOW = 1_800_000_000.0
-Object = dict[str, Any]
 
 
 def row(name: str, kind: str, **parts: Any) -> dict[str, Any]:

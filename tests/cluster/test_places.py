@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sampan.api.status import ApiError
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 from sampan.cluster import places
 from sampan.cluster.config import ClusterConfig
 from sampan.testing import Cluster

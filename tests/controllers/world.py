@@ -14,7 +14,8 @@ from sampan.api import meta, selectors
 from sampan.api.mergepatch import merge_patch
 from sampan.api.resources import BUILTIN
 from sampan.base.clock import rfc3339
-from sampan.client.plan import Create, Delete, Event, Key, Object, Patch, Plan, Subresource, Update
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Key, Patch, Plan, Subresource, Update
 
 START = 1_700_000_000.0
 

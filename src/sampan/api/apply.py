@@ -14,8 +14,7 @@ from sampan.api.fieldset import Trie, element, is_atomic
 from sampan.api.managed import Manager, Managers
 from sampan.api.schema import Node, child_of
 from sampan.api.status import ApiError
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 
 def apply(

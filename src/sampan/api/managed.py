@@ -6,13 +6,12 @@ changed from everyone else; nothing changes hands when a value stays the same.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sampan.api import fieldset
 from sampan.api.fieldset import Trie
 from sampan.api.schema import Node
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 MAX_UPDATERS = 10
 ANCIENT = "ancient-changes"

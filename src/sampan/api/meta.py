@@ -8,50 +8,50 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import rfc3339
+from sampan.base.objects import ReadOnlyObject
 
-Object = Mapping[str, Any]
 _NONE: dict[str, Any] = {}
 
 
-def metadata(obj: Object) -> dict[str, Any]:
+def metadata(obj: ReadOnlyObject) -> dict[str, Any]:
     return obj.get("metadata") or _NONE
 
 
-def name(obj: Object) -> str:
+def name(obj: ReadOnlyObject) -> str:
     return (obj.get("metadata") or _NONE).get("name") or ""
 
 
-def namespace(obj: Object) -> str:
+def namespace(obj: ReadOnlyObject) -> str:
     return (obj.get("metadata") or _NONE).get("namespace") or ""
 
 
-def uid(obj: Object) -> str:
+def uid(obj: ReadOnlyObject) -> str:
     return (obj.get("metadata") or _NONE).get("uid") or ""
 
 
-def resource_version(obj: Object) -> str:
+def resource_version(obj: ReadOnlyObject) -> str:
     return (obj.get("metadata") or _NONE).get("resourceVersion") or ""
 
 
-def generation(obj: Object) -> int:
+def generation(obj: ReadOnlyObject) -> int:
     return (obj.get("metadata") or _NONE).get("generation") or 0
 
 
-def labels(obj: Object) -> dict[str, str]:
+def labels(obj: ReadOnlyObject) -> dict[str, str]:
     """The labels; treat as read-only, it may be a shared empty dict."""
     return (obj.get("metadata") or _NONE).get("labels") or _NONE
 
 
-def annotations(obj: Object) -> dict[str, str]:
+def annotations(obj: ReadOnlyObject) -> dict[str, str]:
     """The annotations; treat as read-only, it may be a shared empty dict."""
     return (obj.get("metadata") or _NONE).get("annotations") or _NONE
 
 
-def finalizers(obj: Object) -> list[str]:
+def finalizers(obj: ReadOnlyObject) -> list[str]:
     return (obj.get("metadata") or _NONE).get("finalizers") or []
 
 
-def key(obj: Object) -> str:
+def key(obj: ReadOnlyObject) -> str:
     """The store's key: `namespace/name`, or `name` when cluster-scoped."""
     meta = obj.get("metadata") or _NONE
     space = meta.get("namespace")
@@ -65,16 +65,16 @@ def split_key(text: str) -> tuple[str, str]:
     return space, own
 
 
-def deleted(obj: Object) -> bool:
+def deleted(obj: ReadOnlyObject) -> bool:
     """Whether deletion has begun; finalizers or a grace period may still hold the object."""
     return bool((obj.get("metadata") or _NONE).get("deletionTimestamp"))
 
 
-def owners(obj: Object) -> list[dict[str, Any]]:
+def owners(obj: ReadOnlyObject) -> list[dict[str, Any]]:
     return (obj.get("metadata") or _NONE).get("ownerReferences") or []
 
 
-def owner(obj: Object) -> dict[str, Any] | None:
+def owner(obj: ReadOnlyObject) -> dict[str, Any] | None:
     """The ownerReference of the managing controller, if any. At most one has `controller: true`."""
     for reference in (obj.get("metadata") or _NONE).get("ownerReferences") or ():
         if reference.get("controller"):
@@ -82,7 +82,7 @@ def owner(obj: Object) -> dict[str, Any] | None:
     return None
 
 
-def owner_ref(obj: Object, controller: bool = True) -> dict[str, Any]:
+def owner_ref(obj: ReadOnlyObject, controller: bool = True) -> dict[str, Any]:
     """An ownerReference to `obj`; a controller's also blocks the owner's foreground deletion."""
     reference = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "name": name(obj), "uid": uid(obj)}
     if controller:
@@ -91,11 +91,11 @@ def owner_ref(obj: Object, controller: bool = True) -> dict[str, Any]:
     return reference
 
 
-def owned_by(obj: Object, owner_uid: str) -> bool:
+def owned_by(obj: ReadOnlyObject, owner_uid: str) -> bool:
     return any(r.get("uid") == owner_uid for r in owners(obj))
 
 
-def object_ref(obj: Object) -> dict[str, Any]:
+def object_ref(obj: ReadOnlyObject) -> dict[str, Any]:
     """A core/v1 ObjectReference to `obj`, as events carry it."""
     reference = {"kind": obj.get("kind", ""), "apiVersion": obj.get("apiVersion", ""), "name": name(obj)}
     for field in ("namespace", "uid", "resourceVersion"):
@@ -105,11 +105,11 @@ def object_ref(obj: Object) -> dict[str, Any]:
     return reference
 
 
-def conditions(obj: Object) -> list[dict[str, Any]]:
+def conditions(obj: ReadOnlyObject) -> list[dict[str, Any]]:
     return (obj.get("status") or _NONE).get("conditions") or []
 
 
-def condition(obj: Object, type: str) -> dict[str, Any] | None:
+def condition(obj: ReadOnlyObject, type: str) -> dict[str, Any] | None:
     """The status condition of that type, if the object has it."""
     for found in (obj.get("status") or _NONE).get("conditions") or ():
         if found.get("type") == type:
@@ -117,7 +117,7 @@ def condition(obj: Object, type: str) -> dict[str, Any] | None:
     return None
 
 
-def is_true(obj: Object, type: str) -> bool:
+def is_true(obj: ReadOnlyObject, type: str) -> bool:
     """Whether the condition of that type has status "True"."""
     found = condition(obj, type)
     return found is not None and found.get("status") == "True"

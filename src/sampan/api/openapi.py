@@ -14,8 +14,7 @@ from typing import Any
 
 from sampan.api import openapi_custom, openapi_paths, schema
 from sampan.api.registry import Resource
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 V3_REF = "#/components/schemas/"
 V2_REF = "#/definitions/"

@@ -9,8 +9,7 @@ from typing import Any
 
 from sampan.api import schema
 from sampan.api.registry import Resource
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 _REF = "#/components/schemas/"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."

@@ -13,8 +13,7 @@ from typing import Any
 from sampan.api import openapi_custom, schema
 from sampan.api.registry import Resource
 from sampan.api.resources import Subresource, subresource
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 _REF = "#/components/schemas/"
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."

@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 
-Object = dict[str, Any]
+from sampan.base.objects import Object
+
 Encoder = Callable[[Any], bytes]
 
 MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"

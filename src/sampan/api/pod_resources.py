@@ -6,12 +6,12 @@ Sources: KEP-753 (sidecars), KEP-688 (overhead), KEP-2837 (resources of the pod,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api import quantity
+from sampan.base.objects import ReadOnlyObject
 
-Object = Mapping[str, Any]
 Amounts = dict[str, Any]  # name -> int or Quantity
 Read = Callable[[str, Any], Any]
 
@@ -21,12 +21,12 @@ def count(name: str, text: Any) -> int:
     return quantity.milli(text) if name == "cpu" else quantity.value(text)
 
 
-def requests(spec: Object) -> dict[str, int]:
+def requests(spec: ReadOnlyObject) -> dict[str, int]:
     """What the scheduler and the node count for the pod of this PodSpec."""
     return total(spec, "requests", count)
 
 
-def limits(spec: Object) -> dict[str, int]:
+def limits(spec: ReadOnlyObject) -> dict[str, int]:
     """What the pod may use: only resources that every container has a limit for, or that the pod itself has."""
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     bounded = set.intersection(*(set(_listed(c, "limits")) for c in containers))
@@ -34,7 +34,7 @@ def limits(spec: Object) -> dict[str, int]:
     return {name: amount for name, amount in total(spec, "limits", count).items() if name in bounded}
 
 
-def total(spec: Object, side: str, read: Read) -> Amounts:
+def total(spec: ReadOnlyObject, side: str, read: Read) -> Amounts:
     """`side` is requests or limits, `read(name, text)` makes numbers of quantities."""
     found: Amounts = {}
     for container in spec.get("containers") or ():
@@ -58,12 +58,12 @@ def total(spec: Object, side: str, read: Read) -> Amounts:
     return found
 
 
-def of(holder: Object, side: str, read: Read) -> Amounts:
+def of(holder: ReadOnlyObject, side: str, read: Read) -> Amounts:
     """What a container, or the spec for the whole pod, says itself."""
     return {name: read(name, text) for name, text in _listed(holder, side).items()}
 
 
-def _listed(holder: Object, side: str) -> Object:
+def _listed(holder: ReadOnlyObject, side: str) -> ReadOnlyObject:
     return (holder.get("resources") or {}).get(side) or {}
 
 

@@ -12,8 +12,8 @@ from sampan.api import meta, pod_resources, quantity
 from sampan.api.qos import qos_class
 from sampan.api.quantity import Quantity
 from sampan.base.clock import rfc3339_parse
+from sampan.base.objects import ReadOnlyObject
 
-Object = Mapping[str, Any]
 Amounts = dict[str, Quantity]
 ONE = quantity.parse("1")
 # Kinds that may also be limited by their bare name, not only as count/NAME.
@@ -34,7 +34,7 @@ _MUST_SPECIFY = frozenset(("cpu", "memory", "requests.cpu", "requests.memory", "
 _STORAGE_CLASS = ".storageclass.storage.k8s.io/"
 
 
-def usage(resource: str, obj: Object, now: float) -> Amounts:
+def usage(resource: str, obj: ReadOnlyObject, now: float) -> Amounts:
     """What an object of a resource (GroupResource text) uses, by quota name. Finished pods use only count/pods."""
     used = {f"count/{resource}": ONE}
     if resource in _BARE and (resource != "pods" or _counts(obj, now)):
@@ -60,7 +60,7 @@ def bucket_of(name: str) -> str | None:
     return None
 
 
-def _counts(pod: Object, now: float) -> bool:
+def _counts(pod: ReadOnlyObject, now: float) -> bool:
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return False
     deleted = meta.metadata(pod).get("deletionTimestamp")
@@ -71,12 +71,12 @@ def _counts(pod: Object, now: float) -> bool:
 # Pods
 
 
-def pod_total(spec: Object, side: str) -> Amounts:
+def pod_total(spec: ReadOnlyObject, side: str) -> Amounts:
     """The `requests` or `limits` of a whole pod."""
     return pod_resources.total(spec, side, _read)
 
 
-def _of(holder: Object, side: str) -> Amounts:
+def _of(holder: ReadOnlyObject, side: str) -> Amounts:
     return pod_resources.of(holder, side, _read)
 
 
@@ -98,12 +98,12 @@ def compute_names(requests: Amounts, limits: Amounts) -> Amounts:
     return used
 
 
-def _pod(pod: Object) -> Amounts:
+def _pod(pod: ReadOnlyObject) -> Amounts:
     spec = pod.get("spec") or {}
     return compute_names(pod_total(spec, "requests"), pod_total(spec, "limits"))
 
 
-def unspecified(pod: Object, hard: Iterable[str]) -> dict[str, list[str]]:
+def unspecified(pod: ReadOnlyObject, hard: Iterable[str]) -> dict[str, list[str]]:
     """Quota names that a container must say something about and does not: name -> containers, sorted."""
     required = _MUST_SPECIFY & set(hard)
     spec = pod.get("spec") or {}
@@ -119,7 +119,7 @@ def unspecified(pod: Object, hard: Iterable[str]) -> dict[str, list[str]]:
 # Services and claims
 
 
-def _service(service: Object) -> Amounts:
+def _service(service: ReadOnlyObject) -> Amounts:
     spec = service.get("spec") or {}
     kind, ports = spec.get("type", "ClusterIP"), spec.get("ports") or []
     used: Amounts = {}
@@ -133,7 +133,7 @@ def _service(service: Object) -> Amounts:
     return used
 
 
-def _claim(claim: Object) -> Amounts:
+def _claim(claim: ReadOnlyObject) -> Amounts:
     spec = claim.get("spec") or {}
     wanted = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
     storage_class = spec.get("storageClassName") or ""
@@ -153,7 +153,7 @@ _EXTRA = {"pods": _pod, "services": _service, "persistentvolumeclaims": _claim}
 # Scopes
 
 
-def in_scope(quota: Object, resource: str, obj: Object) -> bool:
+def in_scope(quota: ReadOnlyObject, resource: str, obj: ReadOnlyObject) -> bool:
     """Whether a quota speaks of this object at all: every scope of it must match."""
     spec = quota.get("spec") or {}
     terms = [{"scopeName": s, "operator": "Exists"} for s in spec.get("scopes") or ()]
@@ -161,7 +161,7 @@ def in_scope(quota: Object, resource: str, obj: Object) -> bool:
     return all(_matches(term, resource, obj) for term in terms)
 
 
-def _matches(term: Mapping[str, Any], resource: str, obj: Object) -> bool:
+def _matches(term: Mapping[str, Any], resource: str, obj: ReadOnlyObject) -> bool:
     spec, scope = obj.get("spec") or {}, term.get("scopeName", "")
     if resource == "persistentvolumeclaims" and scope == "VolumeAttributesClass":
         return _selects(term, spec.get("volumeAttributesClassName") or "")
@@ -188,7 +188,7 @@ def _selects(term: Mapping[str, Any], value: str) -> bool:
     return bool(value) == (operator == "Exists")
 
 
-def _crosses(spec: Object) -> bool:
+def _crosses(spec: ReadOnlyObject) -> bool:
     affinity = spec.get("affinity") or {}
     for kind in ("podAffinity", "podAntiAffinity"):
         rules = affinity.get(kind) or {}

@@ -5,13 +5,11 @@ So what is kept decoded of pods, by writers and in views, is small and stays in 
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from sampan.base.memo import Memo
+from sampan.base.objects import Object
 
-Object = dict[str, Any]
 _specs: Memo[Object] = Memo(1 << 17)
 
 

@@ -10,16 +10,15 @@ import asyncio
 import os
 import sys
 import webbrowser
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from sampan.api.status import ApiError
 from sampan.base import hostport
 from sampan.base.errors import SampanError
+from sampan.base.objects import ReadOnlyObject
 from sampan.cli import target
 from sampan.client.client import Client
 
-Object = Mapping[str, Any]
 _SLICES = "endpointslices.discovery.k8s.io"
 _LOOPBACK = "127.0.0.1"
 _OWNER = "kubernetes.io/service-name"
@@ -43,7 +42,7 @@ def service(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def urls(obj: Object, nodes: Sequence[Object], *, rootless: bool) -> list[str]:
+def urls(obj: ReadOnlyObject, nodes: Sequence[ReadOnlyObject], *, rootless: bool) -> list[str]:
     """Where a program of this machine reaches each port, the best first. Raises SampanError when it does not at all."""
     spec, name = obj["spec"], obj["metadata"]["name"]
     if spec.get("type") == "ExternalName":
@@ -66,7 +65,7 @@ def urls(obj: Object, nodes: Sequence[Object], *, rootless: bool) -> list[str]:
     return [_url(port, address, port["port"]) for address in addresses for port in ports]
 
 
-def _url(port: Object, address: str, number: int) -> str:
+def _url(port: ReadOnlyObject, address: str, number: int) -> str:
     kind = port.get("protocol", "TCP")
     scheme = "http" if kind == "TCP" else kind.lower()
     if kind == "TCP" and (port["port"] == 443 or "https" in (port.get("appProtocol"), port.get("name"))):
@@ -74,13 +73,13 @@ def _url(port: Object, address: str, number: int) -> str:
     return f"{scheme}://{hostport.join(address, number)}"
 
 
-def _internal_ips(nodes: Sequence[Object]) -> list[str]:
+def _internal_ips(nodes: Sequence[ReadOnlyObject]) -> list[str]:
     found = [entry for node in nodes for entry in (node.get("status") or {}).get("addresses") or ()]
     return [entry["address"] for entry in found if entry.get("type") == "InternalIP"]
 
 
-def _serves(item: Object) -> bool:
-    endpoints: Iterable[Object] = item.get("endpoints") or ()
+def _serves(item: ReadOnlyObject) -> bool:
+    endpoints: Iterable[ReadOnlyObject] = item.get("endpoints") or ()
     return any((end.get("conditions") or {}).get("ready") is not False for end in endpoints)
 
 
@@ -89,7 +88,9 @@ def _desktop() -> bool:
     return sys.stdout.isatty() and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-async def _look(client: Client, name: str, namespace: str) -> tuple[Object, list[Object], list[Object]]:
+async def _look(
+    client: Client, name: str, namespace: str
+) -> tuple[ReadOnlyObject, list[ReadOnlyObject], list[ReadOnlyObject]]:
     obj = await client.get("services", name, namespace)
     nodes = (await client.list("nodes"))["items"]
     slices = await client.list(_SLICES, namespace, labels=f"{_OWNER}={name}")

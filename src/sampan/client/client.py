@@ -15,6 +15,7 @@ import orjson
 
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, Transport, User, WatchEvent
 
 _PATCH_TYPES = {
@@ -23,8 +24,6 @@ _PATCH_TYPES = {
     "strategic": "application/strategic-merge-patch+json",
     "apply": "application/apply-patch+yaml",
 }
-
-Object = dict[str, Any]
 
 
 class Client:

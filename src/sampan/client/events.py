@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339
 from sampan.base.ids import Ids
-from sampan.client.client import Client, Object
+from sampan.base.objects import Object
+from sampan.client.client import Client
 from sampan.client.plan import Event
 
 _KEPT = 4096  # aggregation states remembered

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from sampan.api.status import ApiError
-from sampan.client.client import Client, Object
+from sampan.base.objects import Object
+from sampan.client.client import Client
 from sampan.client.plan import Create, Delete, Event, Patch, Plan, Step, Subresource, Update
 from sampan.client.story import Action
 from sampan.client.view import CachedView

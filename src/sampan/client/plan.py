@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-Object = dict[str, Any]
+from sampan.base.objects import Object
+
 Objects = list[Object]
 Pairs = list[tuple[str, Object]]  # with their GroupResource
 

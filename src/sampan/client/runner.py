@@ -14,7 +14,8 @@ from typing import Any
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
-from sampan.client.client import Client, Object
+from sampan.base.objects import Object
+from sampan.client.client import Client
 from sampan.client.events import EventRecorder
 from sampan.client.execute import Effect, Executor
 from sampan.client.metrics import Figures

@@ -15,8 +15,8 @@ import orjson
 
 from sampan.api.shared_specs import shared_spec
 from sampan.base.interning import shared
+from sampan.base.objects import Object
 
-Object = dict[str, Any]
 Index = Callable[[Object], "str | Iterable[str] | None"]
 Sign = Callable[[Object], object]
 ObjectKey = tuple[str, str]  # (namespace, name)

@@ -19,8 +19,9 @@ import orjson
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
-from sampan.client.table import Decoder, Entry, Index, MetadataEntry, Object, Sign, Table
+from sampan.client.table import Decoder, Entry, Index, MetadataEntry, Sign, Table
 
 Listener = Callable[[str, Object | None, Object | None], None]
 Objects = list[Object]

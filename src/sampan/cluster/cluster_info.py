@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import yaml
 
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 from sampan.cluster.config import ClusterConfig
 from sampan.controllers.bootstrap_signer import NAME as INFO
 from sampan.controllers.bootstrap_signer import NAMESPACE as PUBLIC

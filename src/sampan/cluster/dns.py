@@ -6,7 +6,8 @@ Pods never go that way: their node takes the Service's address itself. The host 
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Key, Object, Plan, Update, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Key, Plan, Update, View
 from sampan.controllers import Rule
 
 NAMESPACE, NAME = "kube-system", "kube-dns"

@@ -13,18 +13,17 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sampan.api import meta
 from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.execute import Effect
 from sampan.server.lookup import Lookup
 from sampan.server.tokens import TokenIssuer
 
-Object = dict[str, Any]
 CSRS = "certificatesigningrequests.certificates.k8s.io"
 _BOTH = frozenset(
     {"key encipherment", "digital signature"}

@@ -27,6 +27,7 @@ from sampan.api.status import ApiError
 from sampan.base import jws, pki
 from sampan.base.clock import Clock, RealClock, rfc3339
 from sampan.base.errors import SampanError
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.cluster import cluster_info, credentials, supervision, underlay
@@ -46,7 +47,6 @@ _TOO_EARLY, _TOO_LATE = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_
 _PATIENCE = 15.0  # seconds for each answer of the first machine
 _PROBE = 5.0  # seconds for a way through the tunnel
 
-Object = dict[str, Any]
 Progress = Callable[[str], None]
 
 

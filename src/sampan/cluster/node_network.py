@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from sampan.base import logging
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import ReadOnlyObject
 from sampan.client.client import Client
 from sampan.client.events import EventRecorder
 from sampan.client.plan import Event
@@ -33,7 +32,6 @@ from sampan.node.network.watch import LinkWatcher
 
 log = logging.logger("network")
 
-Object = Mapping[str, Any]
 _RESOURCES = ("services", "endpointslices.discovery.k8s.io", "nodes", "namespaces", dns_settings.CONFIGMAPS)
 _SCOPES = {
     "namespaces": Scope(metadata_only=True),
@@ -124,18 +122,18 @@ class NodeNetwork:
         for sandbox in await self.pods.repair():
             log.warning("a pod's interface was gone; it has a new one", sandbox=sandbox)
 
-    def _node(self) -> Object:
+    def _node(self) -> ReadOnlyObject:
         """This node's object, or what is known of it before it is registered."""
-        known: Object | None = self.view.get("nodes", self.name)
+        known: ReadOnlyObject | None = self.view.get("nodes", self.name)
         return known or {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}}
 
     def _configure_dns(self, settings: Settings) -> None:
         self.dns.configure(settings.stubs, settings.upstream)
 
-    def _wrong_dns_settings(self, configmap: Object, text: str) -> None:
+    def _wrong_dns_settings(self, configmap: ReadOnlyObject, text: str) -> None:
         self._problem(configmap, "InvalidDNSConfiguration", text)
 
-    def _problem(self, regarding: Object, reason: str, text: str) -> None:
+    def _problem(self, regarding: ReadOnlyObject, reason: str, text: str) -> None:
         """`regarding`: an object of the API, whose events tell what is wrong with it."""
         log.warning(text, reason=reason, object=regarding["metadata"]["name"])
         self._events.record(Event(dict(regarding), "Warning", reason, text))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sampan.api import meta
-from sampan.client.plan import Create, Key, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Key, Plan, View
 from sampan.controllers import Rule
 from sampan.server.bootstrap import RESOURCES
 

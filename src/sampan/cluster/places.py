@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Patch, Plan, View
 from sampan.controllers import Rule
 from sampan.node.network.tunnel_table import ADDRESS
 

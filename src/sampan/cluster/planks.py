@@ -15,10 +15,10 @@ from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.execute import Effect
 from sampan.client.messages import User
-from sampan.client.plan import Object
 from sampan.client.runner import Runner
 from sampan.cluster import debug, dns, effects, own_service
 from sampan.controllers import Rule, Timing

@@ -10,7 +10,8 @@ import base64
 from collections.abc import Iterable
 
 from sampan.api import meta
-from sampan.client.plan import Delete, Key, Object, Plan, Update, View
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Key, Plan, Update, View
 
 from .base import Rule
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sampan.api import meta
-from sampan.client.plan import Object, Patch, Step, View
+from sampan.base.objects import Object
+from sampan.client.plan import Patch, Step, View
 
 
 class Claim:

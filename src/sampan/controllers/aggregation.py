@@ -6,7 +6,8 @@ Source: "Using RBAC Authorization" (aggregated ClusterRoles). Rules come in the 
 from __future__ import annotations
 
 from sampan.api import meta, selectors
-from sampan.client.plan import Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Patch, Plan, View
 
 from .base import Rule
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Key, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Key, Plan, View
 
 from .base import Rule, stamp, status_patch
 

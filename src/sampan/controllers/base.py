@@ -16,7 +16,8 @@ import orjson
 from sampan.api import meta, selectors
 from sampan.base.clock import rfc3339 as stamp
 from sampan.base.clock import rfc3339_parse
-from sampan.client.plan import Key, Object, Patch, Plan, View, by_metadata
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Patch, Plan, View, by_metadata
 
 __all__ = [
     "Mapper",

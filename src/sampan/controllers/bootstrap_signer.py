@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from sampan.api import meta
 from sampan.base import jws
-from sampan.client.plan import Key, Object, Plan, Update, View
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Plan, Update, View
 
 from .base import Rule, seconds
 

@@ -13,7 +13,8 @@ from cryptography.x509.oid import NameOID
 
 from sampan.api import meta
 from sampan.base import pki
-from sampan.client.plan import Delete, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Patch, Plan, View
 
 from .base import Rule, seconds, stamp
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from cronsim import CronSim, CronSimError
 
 from sampan.api import duration, meta
-from sampan.client.plan import Create, Delete, Event, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Plan, View
 
 from . import job as jobs
 from .base import Rule, owner_of, seconds, stamp, status_patch

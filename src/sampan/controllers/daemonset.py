@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from sampan.api import meta, placement
-from sampan.client.plan import Create, Delete, Event, Key, Object, Patch, Plan, Step, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Key, Patch, Plan, Step, View
 
 from . import history, pods
 from .adoption import claim

@@ -8,7 +8,8 @@ new one, its hash and number), `rolling` (how many pods each set may have), `pro
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan, View, by_metadata
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Patch, Plan, View, by_metadata
 
 from . import pods, progress, revisions, rolling
 from .adoption import claim

@@ -9,7 +9,8 @@ import functools
 
 from sampan.api import meta, selectors
 from sampan.api.registry import Registry
-from sampan.client.plan import Event, Key, Object, Plan, View, by_metadata
+from sampan.base.objects import Object
+from sampan.client.plan import Event, Key, Plan, View, by_metadata
 
 from . import pods
 from .base import Rule, seconds, status_patch

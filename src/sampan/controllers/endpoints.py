@@ -9,7 +9,8 @@ import ipaddress
 from typing import Any
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Key, Object, Plan, Update, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Key, Plan, Update, View
 
 from . import endpointslice, pods
 from .base import Rule, same_name

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sampan.api import meta
-from sampan.client.plan import Key, Object, Plan, View, by_metadata
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Plan, View, by_metadata
 
 from . import pods
 from .base import Rule, selector_of

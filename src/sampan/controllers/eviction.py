@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from sampan.api import meta
 from sampan.api.placement import tolerates
-from sampan.client.plan import Delete, Event, Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Event, Key, Patch, Plan, View
 
 from .base import Rule, seconds
 

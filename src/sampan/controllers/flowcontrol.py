@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sampan.api import meta
-from sampan.client.plan import Key, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Plan, View
 
 from .base import Rule, status_patch
 

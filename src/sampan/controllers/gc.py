@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from sampan.api import meta
 from sampan.api.registry import Registry, Resource
-from sampan.client.plan import Delete, Event, Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Event, Key, Patch, Plan, View
 
 from .base import Rule
 

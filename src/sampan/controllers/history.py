@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Object, Patch, Step, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Patch, Step, View
 
 from .base import selector_of
 from .revisions import template_hash

@@ -10,7 +10,8 @@ from collections import defaultdict
 
 from sampan.api import meta, selectors
 from sampan.api.registry import Registry
-from sampan.client.plan import Event, Key, Object, Plan, Update, View
+from sampan.base.objects import Object
+from sampan.client.plan import Event, Key, Plan, Update, View
 
 from . import hpa_metrics
 from .base import Rule, stamp, status_patch

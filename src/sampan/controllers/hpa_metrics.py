@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 
 from sampan.api import meta, quantity
-from sampan.client.plan import Object, View
+from sampan.base.objects import Object
+from sampan.client.plan import View
 
 from . import pods
 from .base import seconds

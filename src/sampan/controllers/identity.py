@@ -6,7 +6,8 @@ Source: "Service Accounts", "Certificate signing" (kube-root-ca.crt); both come 
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Key, Patch, Plan, View
 
 from .base import Mapper, Rule
 

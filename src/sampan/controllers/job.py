@@ -8,7 +8,8 @@ API reference Job v1, "Jobs".
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Key, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Plan, View
 
 from . import job_pods, job_verdict
 from .adoption import claim

@@ -6,7 +6,8 @@ Source: API reference Job v1 (parallelism, completions, completionMode, podRepla
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Patch, Plan
 
 from . import job_policy, pods
 from .job_policy import INDEX, index_of

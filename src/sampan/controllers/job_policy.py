@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sampan.api import meta
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 _FIRST, _LAST = 10.0, 600.0  # seconds of back-off after the first failure, and at most

@@ -7,7 +7,7 @@ uncounted, then the finalizer goes, then the counter rises. Source: API referenc
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 
 from . import job_policy, pods
 from .base import seconds, stamp

@@ -6,7 +6,8 @@ Source: API reference Job v1 (backoffLimit, activeDeadlineSeconds, maxFailedInde
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Event, Object, Plan
+from sampan.base.objects import Object
+from sampan.client.plan import Event, Plan
 
 from . import job_policy, pods
 from .base import seconds, stamp

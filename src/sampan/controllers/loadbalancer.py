@@ -11,7 +11,8 @@ import ipaddress
 from collections.abc import Iterator
 
 from sampan.api import meta
-from sampan.client.plan import Event, Key, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Event, Key, Plan, View
 
 from .base import Rule, status_patch
 

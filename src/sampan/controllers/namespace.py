@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sampan.api import meta
-from sampan.client.plan import Delete, Key, Object, Plan, Update, View, by_metadata
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Key, Plan, Update, View, by_metadata
 
 from .base import Rule, stamp, status_patch
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.api import meta
-from sampan.client.plan import Event, Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Event, Key, Patch, Plan, View
 
 from . import pods
 from .base import Rule, merge_diff, seconds, stamp

@@ -6,7 +6,8 @@ Source: API reference PersistentVolume and PersistentVolumeClaim v1, "Persistent
 from __future__ import annotations
 
 from sampan.api import meta, placement, quantity, selectors
-from sampan.client.plan import Create, Delete, Event, Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Key, Patch, Plan, View
 
 from . import pods
 from .base import Rule, status_patch

@@ -6,7 +6,8 @@ Source: "Pod Lifecycle" (garbage collection of Pods), "Non-graceful node shutdow
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Delete, Key, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Key, Plan, View
 
 from . import pods
 from .base import Rule, seconds

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sampan.api import meta
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 
 from .base import seconds
 

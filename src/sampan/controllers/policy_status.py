@@ -9,7 +9,8 @@ from functools import partial
 
 from sampan.api import meta
 from sampan.api.registry import Registry
-from sampan.client.plan import Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Plan, View
 
 from .base import Rule, status_patch
 

@@ -7,7 +7,7 @@ ReplicaFailure repeats what a ReplicaSet could not do.
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 
 from . import rolling
 from .base import counts, seconds, stamp

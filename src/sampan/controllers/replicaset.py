@@ -6,7 +6,8 @@ Source: API reference ReplicaSet v1 and ReplicationController v1. Finished pods 
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Event, Object, Plan, Step, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Plan, Step, View
 
 from . import pods
 from .adoption import Claim, claim

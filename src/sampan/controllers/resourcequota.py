@@ -6,7 +6,8 @@ What counts how much is `api.quota`, which admission uses as well. Source: "Reso
 from __future__ import annotations
 
 from sampan.api import meta, quantity, quota
-from sampan.client.plan import Key, Object, Plan, View, by_metadata
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Plan, View, by_metadata
 
 from .base import Rule, status_patch
 

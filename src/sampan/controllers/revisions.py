@@ -12,7 +12,7 @@ import orjson
 
 from sampan.api import meta
 from sampan.base.ids import SUFFIX_ALPHABET
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 
 from . import rolling
 from .base import seconds

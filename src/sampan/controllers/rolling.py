@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from sampan.api import meta
-from sampan.client.plan import Object
+from sampan.base.objects import Object
 
 from .base import seconds
 

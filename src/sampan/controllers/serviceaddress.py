@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Key, Object, Plan, Step, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Key, Plan, Step, View
 
 from .base import Rule
 

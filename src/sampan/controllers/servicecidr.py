@@ -9,7 +9,8 @@ import ipaddress
 from collections.abc import Iterable
 
 from sampan.api import meta
-from sampan.client.plan import Key, Object, Patch, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Key, Patch, Plan, View
 
 from .base import Rule, status_patch
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Object, Step, Update
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Step, Update
 
 RESOURCE = "endpointslices.discovery.k8s.io"
 SERVICE = "kubernetes.io/service-name"

@@ -6,7 +6,8 @@ Source: API reference StatefulSet v1, "StatefulSets" (deployment and scaling gua
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Create, Delete, Event, Object, Patch, Plan, Step, View
+from sampan.base.objects import Object
+from sampan.client.plan import Create, Delete, Event, Patch, Plan, Step, View
 
 from . import history, pods
 from .adoption import claim

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sampan.api import meta
-from sampan.client.plan import Delete, Object, Plan, View
+from sampan.base.objects import Object
+from sampan.client.plan import Delete, Plan, View
 
 from .base import Rule, seconds
 

@@ -14,6 +14,7 @@ from typing import Any
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node import machine, shutdown
 from sampan.node.config import AgentConfig, NodeHooks
@@ -34,7 +35,6 @@ from sampan.node.static import StaticPods
 from sampan.node.statuses import StatusWriter
 from sampan.node.volumes.manager import VolumeManager
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 

@@ -19,9 +19,9 @@ from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 CLIENT, SERVING = "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"
 _USAGES = {CLIENT: ["digital signature", "client auth"], SERVING: ["digital signature", "server auth"]}

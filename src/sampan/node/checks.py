@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from sampan.base import hostport, tls
+from sampan.base.objects import Object
 from sampan.node.pods.podspec import mains
 from sampan.node.runtime import Runtime, RuntimeFailure
 
-Object = dict[str, Any]
 Seen = tuple[bool, str]
 _BODY = 10 * 1024
 _AGENT = "kube-probe/1.37"

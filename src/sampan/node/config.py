@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sampan.base.objects import Object
 from sampan.node.pods.addresses import AddressPool
 
-Object = dict[str, Any]
 KUBELET_VERSION = "v1.37.0"
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.events import EventRecorder, reference_to
 from sampan.client.plan import Event
 from sampan.node.pods.podspec import field_path
-
-Object = dict[str, Any]
 
 
 class NodeEvents:

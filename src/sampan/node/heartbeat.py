@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.config import AgentConfig
 from sampan.node.registration import conditions
 from sampan.node.runtime import Image
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 NAMESPACE = "kube-node-lease"
 _FACTS = ("nodeInfo", "daemonEndpoints")

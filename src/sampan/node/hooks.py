@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.node import checks
 from sampan.node.runtime import Runtime
 
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
-
-Object = dict[str, Any]
 
 
 class HookRunner:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sampan.api import quantity
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.node import disk, imagegc, machine, pressure
 from sampan.node.config import AgentConfig
 from sampan.node.heartbeat import Heartbeat
@@ -23,7 +23,6 @@ from sampan.node.pods.manager import PodManager
 from sampan.node.pods.podspec import all_containers, mains, sidecars
 from sampan.node.pressure import Observation, Subject, Threshold
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 _ENDS = 30.0  # seconds an evicted pod may take before the next look
 _IMMEDIATE = 1.0  # grace of a hard threshold

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.api import duration, quantity
+from sampan.base.objects import Object
 from sampan.node.meter import Measured
 from sampan.node.pods.podspec import mains, sidecars
 
-Object = dict[str, Any]
 CRITICAL = 2_000_000_000  # priority of system-cluster-critical
 # signal -> (condition, resource that is short)
 SIGNALS = {

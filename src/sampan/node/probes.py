@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan.base import hostport
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.node import checks
 from sampan.node.pods.kit import ProbeLooks
 from sampan.node.pods.podspec import find_container
@@ -20,7 +21,6 @@ from sampan.node.runtime import Runtime
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
 
-Object = dict[str, Any]
 _KINDS = {"startupProbe": "startup", "livenessProbe": "liveness", "readinessProbe": "readiness"}
 _TITLES = {"startup": "Startup", "liveness": "Liveness", "readiness": "Readiness"}
 Check = Callable[[Object, Object, str, Object, str], Awaitable[checks.Seen]]

@@ -9,10 +9,10 @@ from typing import Any
 
 from sampan.api import pod_resources, quantity
 from sampan.api import qos as api_qos
+from sampan.base.objects import Object
 from sampan.node.pods.podspec import mains, sidecars
 from sampan.node.runtime import Limits
 
-Object = dict[str, Any]
 _SHARES_PER_CPU = 1024
 _PERIOD = 100_000  # microseconds
 

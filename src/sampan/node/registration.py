@@ -6,14 +6,12 @@ Labels, conditions and their texts are those kubelet writes ("Nodes" of the Kube
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sampan.api import quantity
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.node import pressure
 from sampan.node.config import KUBELET_VERSION, AgentConfig
-
-Object = dict[str, Any]
 
 
 def node_object(

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sampan.api import duration, quantity
+from sampan.base.objects import Object
 from sampan.node import pressure
 from sampan.node.config import AgentConfig
 
-Object = dict[str, Any]
 API_VERSION, KIND = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.agent import Agent
 from sampan.node.api.server import KubeletApi
@@ -21,7 +22,6 @@ from sampan.node.simulated import SimulatedImages, SimulatedRuntime, behaviour, 
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
 
-Object = dict[str, Any]
 CAPACITY = {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 _INFO = {
     "kernelVersion": "simulated",

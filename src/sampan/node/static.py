@@ -7,11 +7,11 @@ import logging
 import os
 from typing import Any
 
+from sampan.base.objects import Object
 from sampan.node.api.inotify import DirectoryWatch
 from sampan.node.pods.manager import PodManager
 from sampan.node.pods.mirror import static_pod
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, Timer
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.pods import resize
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 _ON_THE_WAY = ("ContainerCreating", "PodInitializing")
 _WRITERS = 8

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sampan.base.objects import Object
 
 if TYPE_CHECKING:
     from .filters import Refusals
     from .preempt import Victims
 
-Object = dict[str, Any]
 NO_NODES = "no nodes available to schedule pods"
 
 

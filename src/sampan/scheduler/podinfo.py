@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from sampan.api import meta, pod_resources, selectors
+from sampan.base.objects import Object
 
-Object = dict[str, Any]
 Labels = Mapping[str, str]
 
 HOSTNAME = "kubernetes.io/hostname"

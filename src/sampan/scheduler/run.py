@@ -17,7 +17,8 @@ from sampan.api import meta
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
-from sampan.client.client import Client, Object
+from sampan.base.objects import Object
+from sampan.client.client import Client
 from sampan.client.events import EventRecorder
 from sampan.client.plan import Event
 from sampan.client.view import CachedView

@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import orjson
 
 from sampan.api import openapi
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
 from sampan.server import respond, usage
 from sampan.server.backends import NoBackend, endpoint
@@ -25,7 +26,6 @@ from sampan.server.route import RequestInfo
 if TYPE_CHECKING:
     from sampan.server.app import Server
 
-Object = dict[str, Any]
 BUCKET = "apiservices.apiregistration.k8s.io"
 _OWN = User("system:kube-aggregator", ("system:masters",))
 _OPENAPI = User("system:aggregator", ("system:masters",))

@@ -14,9 +14,9 @@ from typing import Any
 
 from sampan.api.status import ApiError, FieldError, invalid, show
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.server.lookup import Lookup
 
-Object = dict[str, Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _EXTERNAL, _NODE_PORT, _BALANCER = "ExternalName", "NodePort", "LoadBalancer"
 _REQUIRE_DUAL = "RequireDualStack"

@@ -28,6 +28,7 @@ from sampan.api.status import (
 )
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
     aggregator,
@@ -68,7 +69,6 @@ from sampan.store.protocol import Item, Store, Watch
 if TYPE_CHECKING:
     from sampan.server.audit import Audit
 
-Object = dict[str, Any]
 log = logging.getLogger("sampan.server")
 
 _BY_WHAT_IS_THERE = (404, 409)  # refusals of a write that another one, maybe not durable yet, has caused

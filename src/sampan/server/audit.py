@@ -18,11 +18,11 @@ import yaml
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
 from sampan.server.rbac import Asked
 from sampan.server.reviews import user_info
 
-Object = dict[str, Any]
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
 

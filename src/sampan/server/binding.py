@@ -8,12 +8,11 @@ from sampan.api import meta
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, conflict, invalid, required
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import decode, respond, write
 from sampan.server.call import Call
 from sampan.server.options import write_options
-
-Object = dict[str, Any]
 
 BINDING = Resource("", "v1", "Binding", "bindings", True)
 

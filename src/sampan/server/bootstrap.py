@@ -13,10 +13,10 @@ from typing import Any
 
 from sampan.api.registry import Registry
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.server import default_roles as roles
 
-Object = dict[str, Any]
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 SERVICE_CIDR = "10.96.0.0/16"
 AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"

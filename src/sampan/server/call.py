@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan.api.registry import Resource
 from sampan.client.messages import Request, User
@@ -45,6 +45,3 @@ def warning_headers(warnings: list[str]) -> dict[str, str]:
         return {}
     quoted = (w.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for w in warnings)
     return {"warning": ", ".join(f'299 - "{w}"' for w in quoted)}
-
-
-Object = dict[str, Any]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
@@ -18,10 +17,10 @@ import orjson
 from sampan.base import hostport, pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.server.backends import NoBackend, endpoint
 from sampan.server.lookup import Lookup
 
-Object = dict[str, Any]
 _LIMIT = 10 << 20  # bytes of an answer
 
 

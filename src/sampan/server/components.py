@@ -6,9 +6,8 @@ the checks of /readyz say more. Source: core/v1 ComponentStatus, deprecated sinc
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api.status import not_found
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import respond
 from sampan.server.call import Call
@@ -18,8 +17,6 @@ from sampan.store.protocol import Item
 
 PLURAL = "componentstatuses"
 _NAMES = ("controller-manager", "etcd-0", "scheduler")
-
-Object = dict[str, Any]
 
 
 def serve(call: Call) -> Response:

@@ -5,7 +5,6 @@ Source: API reference, "Pod: misc operations"; the kubelet's paths and parameter
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -14,13 +13,12 @@ from sampan.api.registry import Resource
 from sampan.api.resources import subresource
 from sampan.api.status import ApiError, FieldError, bad_request, internal, invalid, invalid_value, not_found
 from sampan.base import hostport
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
 from sampan.server import proxied
 from sampan.server.call import Call
 from sampan.server.options import integer
 from sampan.server.route import is_true
-
-Object = dict[str, Any]
 
 _HOP = {"authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "expect"}
 _PATH = "/:@!$&'()*+,;=-._~%"  # what need not be escaped in a path

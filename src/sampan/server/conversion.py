@@ -17,6 +17,7 @@ from sampan.api import fields, wire
 from sampan.api.copying import copied
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.server import objects, selectable
 from sampan.server.callout import CalloutError
 from sampan.store.protocol import Draft, Item
@@ -24,7 +25,6 @@ from sampan.store.protocol import Draft, Item
 if TYPE_CHECKING:
     from sampan.server.app import Server
 
-Object = dict[str, Any]
 Post = Callable[..., Awaitable[Object]]  # see `server.callout`
 
 _SECONDS = 30.0

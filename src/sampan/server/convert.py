@@ -12,8 +12,7 @@ from typing import Any
 import orjson
 
 from sampan.api.registry import Resource
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 # core v1 name <-> events.k8s.io/v1 name
 _EVENT_NAMES = {

@@ -13,8 +13,7 @@ from sampan.api.registry import Resource
 from sampan.api.schema import Node
 from sampan.api.status import FieldError
 from sampan.api.validate import custom as rules
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 # (resource, version) -> (its definition, schema, revision before which objects may lack defaults)
 _nodes: dict[tuple[str, str], tuple[Any, Node, int]] = {}

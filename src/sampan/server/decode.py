@@ -5,8 +5,6 @@ Every way a body can be wrong has its answer here. Source: API concepts, "Field 
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from sampan.api import fields, jsontext, schema, wire
@@ -14,10 +12,9 @@ from sampan.api.defaults import apply_defaults
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, FieldError, bad_request, invalid
 from sampan.base.memo import Memo
+from sampan.base.objects import Object
 from sampan.server import negotiate
 from sampan.server.call import Call
-
-Object = dict[str, Any]
 
 
 def body(call: Call, row: Resource, validation: str = "Warn", *, kinds: tuple[str, ...] = ()) -> Object:

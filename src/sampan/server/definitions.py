@@ -14,13 +14,13 @@ import orjson
 from sampan.api import meta
 from sampan.api.registry import Resource
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.server import objects
 from sampan.store.protocol import Compacted, Conflict
 
 if TYPE_CHECKING:
     from sampan.server.app import Server
 
-Object = dict[str, Any]
 
 BUCKET = "customresourcedefinitions.apiextensions.k8s.io"
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"

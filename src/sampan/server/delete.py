@@ -5,11 +5,10 @@ Source: API concepts, "Resource deletion"; "Garbage collection"; the reference o
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, conflict, not_found
 from sampan.base.clock import rfc3339, rfc3339_parse
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import conversion, decode, negotiate, objects, read, respond
 from sampan.server.call import Call
@@ -18,8 +17,6 @@ from sampan.server.selectable import compile_match
 from sampan.server.strategies import Strategy, strategy_of
 from sampan.server.strategies.pods import grace_of
 from sampan.store.protocol import Conflict, Item
-
-Object = dict[str, Any]
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"

@@ -15,6 +15,7 @@ import orjson
 from sampan.api.registry import Registry, Resource
 from sampan.api.resources import subresource
 from sampan.api.status import method_not_allowed, no_such_path
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
 from sampan.server import openapi, respond, usage
 from sampan.server.negotiate import form_of
@@ -23,7 +24,6 @@ from sampan.server.route import RequestInfo
 if TYPE_CHECKING:
     from sampan.server.app import Server
 
-Object = dict[str, Any]
 
 GIT_VERSION = "v1.37.0+sampan"
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"

@@ -6,16 +6,16 @@ Source: Kubernetes documentation, "Using RBAC Authorization", "Privilege escalat
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, forbidden, not_found
+from sampan.base.objects import ReadOnlyObject
 from sampan.client.messages import User
 from sampan.server.authorize import MASTERS, Authorizer
 from sampan.server.rbac import GROUP, Rule
 
-Object = Mapping[str, Any]
 _EVERYTHING = (
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
     {"nonResourceURLs": ["*"], "verbs": ["*"]},
@@ -23,7 +23,7 @@ _EVERYTHING = (
 
 
 def check_escalation(
-    authorizer: Authorizer, user: User, row: Resource, new: Object, old: Object | None
+    authorizer: Authorizer, user: User, row: Resource, new: ReadOnlyObject, old: ReadOnlyObject | None
 ) -> None:
     """Raises 403 when the write of a role or binding would grant what `user` does not hold; 404 of a missing role.
 
@@ -37,14 +37,16 @@ def check_escalation(
         _check_binding(authorizer, user, row, new)
 
 
-def _same(new: Object, old: Object | None) -> bool:
+def _same(new: ReadOnlyObject, old: ReadOnlyObject | None) -> bool:
     """Whether the write leaves what is granted alone (only metadata changed)."""
     return old is not None and all(
         new.get(k) == old.get(k) for k in ("rules", "subjects", "roleRef", "aggregationRule")
     )
 
 
-def _check_role(authorizer: Authorizer, user: User, row: Resource, new: Object, old: Object | None) -> None:
+def _check_role(
+    authorizer: Authorizer, user: User, row: Resource, new: ReadOnlyObject, old: ReadOnlyObject | None
+) -> None:
     meta = new.get("metadata") or {}
     name, namespace = meta.get("name", ""), meta.get("namespace", "")
     if authorizer.allowed(user, "escalate", GROUP, row.plural, namespace, name):
@@ -58,7 +60,7 @@ def _check_role(authorizer: Authorizer, user: User, row: Resource, new: Object, 
     _confirm(authorizer, user, row, name, namespace, new.get("rules") or ())
 
 
-def _check_binding(authorizer: Authorizer, user: User, row: Resource, new: Object) -> None:
+def _check_binding(authorizer: Authorizer, user: User, row: Resource, new: ReadOnlyObject) -> None:
     meta, ref = new.get("metadata") or {}, new.get("roleRef") or {}
     name, namespace = meta.get("name", ""), meta.get("namespace", "")
     plural = "clusterroles" if ref.get("kind") == "ClusterRole" else "roles"
@@ -75,7 +77,12 @@ def _no_role(plural: str, name: str) -> ApiError:
 
 
 def _confirm(
-    authorizer: Authorizer, user: User, row: Resource, name: str, namespace: str, rules: Iterable[Object]
+    authorizer: Authorizer,
+    user: User,
+    row: Resource,
+    name: str,
+    namespace: str,
+    rules: Iterable[ReadOnlyObject],
 ) -> None:
     lacking = missing(authorizer, user, namespace, rules)
     if not lacking:
@@ -89,7 +96,9 @@ def _confirm(
     raise forbidden(GROUP, row.plural, name, why)
 
 
-def missing(authorizer: Authorizer, user: User, namespace: str, rules: Iterable[Object]) -> list[Object]:
+def missing(
+    authorizer: Authorizer, user: User, namespace: str, rules: Iterable[ReadOnlyObject]
+) -> list[ReadOnlyObject]:
     """The single rights among `rules` that the user does not hold in the namespace."""
     if MASTERS in user.groups:
         return []
@@ -99,7 +108,7 @@ def missing(authorizer: Authorizer, user: User, namespace: str, rules: Iterable[
     ]
 
 
-def _singles(rule: Object) -> Iterable[Object]:
+def _singles(rule: ReadOnlyObject) -> Iterable[ReadOnlyObject]:
     """A rule taken apart: one verb, and one group, resource and name or one path each."""
     verbs = rule.get("verbs") or ()
     for group, resource, verb in itertools.product(
@@ -115,7 +124,7 @@ def _singles(rule: Object) -> Iterable[Object]:
         yield {"nonResourceURLs": [path], "verbs": [verb]}
 
 
-def _covers(held: Rule, single: Object) -> bool:
+def _covers(held: Rule, single: ReadOnlyObject) -> bool:
     verb = single["verbs"][0]
     if verb not in held.verbs and "*" not in held.verbs:
         return False
@@ -132,9 +141,9 @@ def _covers(held: Rule, single: Object) -> bool:
     return not held.names or single.get("resourceNames", [None])[0] in held.names
 
 
-def _compact(singles: Sequence[Object]) -> list[Object]:
+def _compact(singles: Sequence[ReadOnlyObject]) -> list[ReadOnlyObject]:
     """Rights of the same group and resource as one rule with several verbs."""
-    merged: dict[tuple[Any, ...], Object] = {}
+    merged: dict[tuple[Any, ...], ReadOnlyObject] = {}
     for single in singles:
         key = tuple((k, tuple(v)) for k, v in single.items() if k != "verbs")
         known = merged.get(key)
@@ -145,7 +154,7 @@ def _compact(singles: Sequence[Object]) -> list[Object]:
     return list(merged.values())
 
 
-def describe(rule: Object) -> str:
+def describe(rule: ReadOnlyObject) -> str:
     """A rule in the original's short form: `{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}`."""
     parts = []
     for label, field in (

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from sampan.api import meta, selectors
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, internal, not_found
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import decode, delete, negotiate, objects, respond
 from sampan.server.call import Call
 from sampan.server.options import DeleteOptions, delete_options, write_options
 from sampan.store.protocol import Conflict, Item
-
-Object = dict[str, Any]
 
 EVICTION = Resource("policy", "v1", "Eviction", "evictions", True)
 _BUDGETS = "poddisruptionbudgets.policy"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.messages import Response, User
 from sampan.server import fairness_metrics, respond
 from sampan.server.fairness_level import Level, Waiter
@@ -25,7 +26,6 @@ from sampan.server.lookup import Derived, Lookup
 if TYPE_CHECKING:
     from sampan.server.route import RequestInfo
 
-Object = dict[str, Any]
 GROUP = "flowcontrol.apiserver.k8s.io"
 _SCHEMAS, _LEVELS = f"flowschemas.{GROUP}", f"prioritylevelconfigurations.{GROUP}"
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from sampan.base.objects import Object
 from sampan.client.messages import User
 
 if TYPE_CHECKING:
     from sampan.server.fairness import Flow
     from sampan.server.route import RequestInfo
 
-Object = dict[str, Any]
 
 _WIDEST = 10  # seats of one request
 _SHARE = 15  # percent of a level's seats that one request may take

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sampan.base.objects import Object
 from sampan.client.messages import User
 
 if TYPE_CHECKING:
     from sampan.server.route import RequestInfo
-
-Object = dict[str, Any]
 
 
 def matches(rule: Object, user: User, info: RequestInfo) -> bool:

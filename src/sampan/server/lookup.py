@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sampan.base.objects import Object
 from sampan.store.protocol import Item, Store
 
-Object = dict[str, Any]
 T = TypeVar("T")
 _LIMIT = 20_000  # decoded objects kept; all are dropped when there are more
 _FEW = 1000  # and so many, beyond twice what is current, before those of the past are dropped

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import orjson
 
 from sampan.api import wire
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.server import convert, custom, selectable
 from sampan.store.protocol import Draft, Item, Store
 
-Object = dict[str, Any]
 _NONE: dict[str, str] = {}
 
 

@@ -14,13 +14,12 @@ from sampan.api import jsontext, wire
 from sampan.api.copying import copied
 from sampan.api.status import ApiError, FieldError, bad_request, conflict, invalid, unsupported_media_type
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import decode, objects, write
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
 from sampan.server.write import check_names
-
-Object = dict[str, Any]
 
 JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"

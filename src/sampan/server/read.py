@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
 
 import orjson
 
 from sampan.api import jsontext, wire
 from sampan.api.status import ApiError, bad_request, gone, not_found
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import conversion, objects, respond
 from sampan.server.call import Call
@@ -20,8 +20,6 @@ from sampan.server.negotiate import JSON
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
 from sampan.server.selectable import Match, compile_match, only_name
 from sampan.store.protocol import Compacted, Item, Page
-
-Object = dict[str, Any]
 
 _CHUNK = 256 * 1024  # bytes of a list sent at once
 _ROWS = 100  # of a Table made at once: 3 ms

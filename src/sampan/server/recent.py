@@ -5,13 +5,12 @@ started), and whoever does needs not decode what was there.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 from sampan.api.registry import Resource
+from sampan.base.objects import Object
 from sampan.server import objects
 from sampan.store.protocol import Draft, Item
 
-Object = dict[str, Any]
 _KEPT = 512  # objects; views keep more of them decoded, so these cost little beside
 
 

@@ -13,13 +13,12 @@ import orjson
 
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
 from sampan.server import objects
 from sampan.server.call import Call, warning_headers
 from sampan.server.negotiate import JSON, YAML, Form
 from sampan.store.protocol import Item
-
-Object = dict[str, Any]
 
 
 class Headers(dict[str, str]):

@@ -8,12 +8,11 @@ from typing import Any
 from sampan.api import selectors
 from sampan.api.registry import Resource
 from sampan.api.status import FieldError, bad_request, internal, invalid, invalid_value, not_found
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import decode, objects, patch, respond, write
 from sampan.server.call import Call
 from sampan.server.options import write_options
-
-Object = dict[str, Any]
 
 SCALE = Resource("autoscaling", "v1", "Scale", "scales", True)
 _PATHS = (".spec.replicas", ".status.replicas", "")

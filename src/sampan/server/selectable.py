@@ -11,10 +11,10 @@ from typing import Any
 
 from sampan.api.registry import Resource
 from sampan.api.status import bad_request
+from sampan.base.objects import Object
 from sampan.server.options import ListOptions
 from sampan.store.protocol import KEY, Item, Route
 
-Object = dict[str, Any]
 Match = Callable[[Item], bool]
 
 

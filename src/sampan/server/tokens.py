@@ -18,10 +18,10 @@ from sampan.api.status import bad_request, conflict, invalid, invalid_value, not
 from sampan.base import pki
 from sampan.base.clock import Clock, rfc3339, rfc3339_parse
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.messages import User
 from sampan.server.lookup import Lookup
 
-Object = dict[str, Any]
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
 LEGACY_ISSUER = "kubernetes/serviceaccount"
 _DEFAULT_SECONDS, _LEAST_SECONDS, _MOST_SECONDS = 3600, 600, 1 << 32

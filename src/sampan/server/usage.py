@@ -15,6 +15,7 @@ import orjson
 
 from sampan.api.status import ApiError, not_found
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.client.client import read_body
 from sampan.client.messages import Request, Response
 from sampan.server import respond
@@ -26,7 +27,6 @@ from sampan.store.protocol import Item
 if TYPE_CHECKING:
     from sampan.server.app import Server
 
-Object = dict[str, Any]
 GROUP = "metrics.k8s.io"
 _KEPT = 2.0  # seconds a node's answer is used again
 _PATIENCE = 5.0  # seconds a node may take; one that does not answer is left out

@@ -15,6 +15,7 @@ import orjson
 
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, gone
+from sampan.base.objects import Object
 from sampan.client.messages import Response, WatchEvent
 from sampan.server import conversion, objects, respond
 from sampan.server.call import Call
@@ -22,8 +23,6 @@ from sampan.server.negotiate import JSON, Form
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
 from sampan.server.selectable import Match, compile_match, only_name, route
 from sampan.store.protocol import Change, Compacted, Item, Watch
-
-Object = dict[str, Any]
 
 _CHUNK = 16 * 1024  # bytes handed to the connection at once, as many as TLS puts into a record
 _BOOKMARK = 60.0  # seconds between bookmarks

@@ -29,6 +29,7 @@ from sampan.api.status import (
     not_found,
 )
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import conversion, decode, definitions, objects, respond
 from sampan.server.call import Call
@@ -37,7 +38,6 @@ from sampan.server.strategies import Prep, Strategy, strategy_of
 from sampan.server.strategies.base import has_status, prepare_create, prepare_part
 from sampan.store.protocol import Conflict, Item
 
-Object = dict[str, Any]
 # (the old object, which is shared, what gives a copy of it) -> the object that is wanted
 Transform = Callable[[Object, Callable[[], Object]], Object]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import yaml
 
@@ -23,6 +23,7 @@ import sampan.scheduler.schedule  # noqa: F401  NumPy with it, so that no virtua
 from sampan.base import pki
 from sampan.base.clock import VirtualClock, rfc3339_micro
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.execute import Effect
 from sampan.client.messages import User
@@ -37,7 +38,6 @@ from sampan.store.protocol import Change
 from sampan.testing import console
 from sampan.testing.connector import SimulatedConnector
 
-Object = dict[str, Any]
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 
 

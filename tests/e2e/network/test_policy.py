@@ -18,7 +18,8 @@ import pytest
 from harness import HOST, PATIENCE, Cluster, Kubectl, eventually
 from traffic import INSIDE, NODES, SILENT, Net, Prober, Silent, agent_of, client_pod, service_object
 
-Object = dict[str, Any]
+from sampan.base.objects import Object
+
 SPACES, NAMES = ("px", "py", "pz"), ("a", "b", "c")
 PORTS = (("TCP", 80, "serve-80-tcp"), ("TCP", 81, "serve-81-tcp"), ("UDP", 80, "serve-80-udp"))
 BRIEF = 0.5  # seconds after which silence is taken for an answer

@@ -15,8 +15,7 @@ from sampan.api.cel.program import CompileError, Program
 from sampan.api.cel.types import BOOL, DYN, STRING, Type, declared, list_of, map_of, object_of, read
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import FieldError, invalid_value
-
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 _KIND = object_of("kubernetes.GroupVersionKind", dict.fromkeys(("group", "version", "kind"), STRING))
 _RESOURCE = object_of(

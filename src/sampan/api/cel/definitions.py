@@ -5,8 +5,6 @@ Source: apiextensions.k8s.io/v1 ValidationRule; wording of the original's valida
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api import schema
 from sampan.api.cel import estimate
 from sampan.api.cel.parser import parse
@@ -15,8 +13,8 @@ from sampan.api.cel.rules import Rule, message_program, path_names
 from sampan.api.cel.types import Type, declared, optional_of
 from sampan.api.schema import Node
 from sampan.api.status import FieldError, forbidden_field, invalid_value, required
+from sampan.base.objects import Object
 
-Object = dict[str, Any]
 _KEY = "x-kubernetes-validations"
 _TOO_DEAR = (
     "{} exceeds budget by factor of {} (try simplifying the rule, or "

@@ -12,7 +12,8 @@ from typing import Any
 
 from sampan.api.registry import Resource
 from sampan.api.table import cluster, custom, devices, network, policy, storage, usage, workloads
-from sampan.api.table.cells import Cells, Object
+from sampan.api.table.cells import Cells
+from sampan.base.objects import Object
 
 _KINDS: dict[str, tuple[str, Cells]] = {}
 for _family in (workloads, network, storage, policy, cluster, devices, usage):

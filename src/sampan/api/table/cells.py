@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sampan.base.clock import rfc3339_parse
+from sampan.base.objects import Object
 
-Object = dict[str, Any]
 Cells = Callable[[Object, float], list[Any]]
 
 _parse = functools.lru_cache(4096)(rfc3339_parse)  # what was made together has the same time

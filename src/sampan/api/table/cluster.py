@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import NONE, UNKNOWN, Object, age, created, name
+from sampan.api.table.cells import NONE, UNKNOWN, age, created, name
+from sampan.base.objects import Object
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
 _ROLE_LABEL = "kubernetes.io/role"

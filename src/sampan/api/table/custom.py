@@ -13,7 +13,8 @@ import orjson
 
 from sampan.api import jsonpath
 from sampan.api.registry import Resource
-from sampan.api.table.cells import UNKNOWN, Cells, Object, age, created, name
+from sampan.api.table.cells import UNKNOWN, Cells, age, created, name
+from sampan.base.objects import Object
 
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}
 _AGE = {"name": "Age", "type": "date", "format": "", "description": "", "priority": 0}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import Object, created, name
+from sampan.api.table.cells import created, name
+from sampan.base.objects import Object
 
 
 def _plain(obj: Object, now: float) -> list[Any]:

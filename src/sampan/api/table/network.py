@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import NONE, Object, created, labels, name, selector, some
+from sampan.api.table.cells import NONE, created, labels, name, selector, some
+from sampan.base.objects import Object
 
 
 def _service(obj: Object, now: float) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import NONE, Object, age, created, name
+from sampan.api.table.cells import NONE, age, created, name
+from sampan.base.objects import Object
 
 
 def _binding(obj: Object, now: float) -> list[Any]:

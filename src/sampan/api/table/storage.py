@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import UNKNOWN, Object, created, name
+from sampan.api.table.cells import UNKNOWN, created, name
+from sampan.base.objects import Object
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.api import quantity
-from sampan.api.table.cells import Object, name
+from sampan.api.table.cells import name
+from sampan.base.objects import Object
 
 
 def _cells(obj: Object, now: float) -> list[Any]:

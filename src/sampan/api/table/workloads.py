@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.api.table.cells import (
-    NONE,
-    UNKNOWN,
-    Object,
-    age,
-    containers,
-    created,
-    duration,
-    labels,
-    name,
-    selector,
-)
+from sampan.api.table.cells import NONE, UNKNOWN, age, containers, created, duration, labels, name, selector
 from sampan.base.clock import rfc3339_parse
+from sampan.base.objects import Object
 
 
 def _pod(pod: Object, now: float) -> list[Any]:

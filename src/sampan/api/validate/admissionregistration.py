@@ -9,7 +9,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     dns_subdomain,
     duplicate,
     forbidden_field,
@@ -22,6 +21,7 @@ from sampan.api.validate.base import (
     subdomain_problems,
     too_many,
 )
+from sampan.base.objects import Object
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _SCOPES = ("*", "Cluster", "Namespaced")

@@ -9,7 +9,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     duplicate,
     forbidden_field,
     invalid_value,
@@ -23,6 +22,7 @@ from sampan.api.validate.base import (
     subdomain_problems,
     texts,
 )
+from sampan.base.objects import Object
 
 _is_integer = re.compile(r"[+-]?[0-9]+").fullmatch
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"

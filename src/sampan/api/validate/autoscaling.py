@@ -6,7 +6,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     amount,
     forbidden_field,
     invalid_value,
@@ -17,6 +16,7 @@ from sampan.api.validate.base import (
     required,
     texts,
 )
+from sampan.base.objects import Object
 
 _LONGEST_WINDOW, _LONGEST_PERIOD = 3600, 1800
 # kind of metric -> the field that describes it

@@ -27,6 +27,7 @@ from sampan.api.status import (
     too_long,
     too_many,
 )
+from sampan.base.objects import Object
 
 __all__ = [
     "Errors",
@@ -44,7 +45,6 @@ __all__ = [
     "too_many",
 ]
 
-Object = dict[str, Any]
 Errors = list[FieldError]
 Check = Callable[[str], Sequence[str]]
 

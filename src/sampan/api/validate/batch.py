@@ -11,7 +11,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     duplicate,
     invalid_value,
     invalid_whole,
@@ -25,6 +24,7 @@ from sampan.api.validate.base import (
     too_many,
 )
 from sampan.api.validate.meta import template_meta
+from sampan.base.objects import Object
 
 _MISMATCH = "`selector` does not match template `labels`"
 _COUNTS = (

@@ -11,7 +11,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     duplicate,
     forbidden_field,
     invalid_value,
@@ -21,6 +20,7 @@ from sampan.api.validate.base import (
     subdomain_problems,
     too_long,
 )
+from sampan.base.objects import Object
 
 _USAGES = frozenset(
     (

@@ -8,7 +8,6 @@ from typing import Any
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     amount,
     dns_subdomain,
     forbidden_field,
@@ -17,6 +16,7 @@ from sampan.api.validate.base import (
     one_of,
     required,
 )
+from sampan.base.objects import Object
 
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 

@@ -8,7 +8,6 @@ from sampan.api.validate.affinity import EFFECTS
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     amount,
     dns_subdomain,
     duplicate,
@@ -23,6 +22,7 @@ from sampan.api.validate.base import (
     texts,
     value_problems,
 )
+from sampan.base.objects import Object
 
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 

@@ -12,12 +12,12 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     forbidden_field,
     invalid_value,
     required,
     too_long,
 )
+from sampan.base.objects import Object
 
 _LIMIT = 1024 * 1024
 _SEALED = "field is immutable when `immutable` is set"

@@ -8,7 +8,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     dns_label,
     dns_subdomain,
     duplicate,
@@ -28,6 +27,7 @@ from sampan.api.validate.probes import lifecycle, liveness, readiness
 from sampan.api.validate.resources import resize_policy, resources
 from sampan.api.validate.security import container_context
 from sampan.api.validate.volumes import local_path, no_back_steps
+from sampan.base.objects import Object
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 _MOST_RULES, _MOST_CODES = 20, 255

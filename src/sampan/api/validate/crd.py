@@ -16,7 +16,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     duplicate,
     forbidden_field,
     invalid_value,
@@ -24,6 +23,7 @@ from sampan.api.validate.base import (
     required,
     subdomain_problems,
 )
+from sampan.base.objects import Object
 
 _PRESERVE = "cannot set to true, set x-preserve-unknown-fields to true in spec.versions[*].schema instead"
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")

@@ -12,7 +12,6 @@ from sampan.api.validate import custom, formats
 from sampan.api.validate.base import (
     Errors,
     FieldError,
-    Object,
     as_json,
     duplicate,
     forbidden_field,
@@ -20,6 +19,7 @@ from sampan.api.validate.base import (
     not_supported,
     required,
 )
+from sampan.base.objects import Object
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _EMPTY = {

@@ -17,7 +17,6 @@ from sampan.api.validate import formats
 from sampan.api.validate.base import (
     Errors,
     FieldError,
-    Object,
     as_json,
     duplicate,
     invalid_value,
@@ -29,6 +28,7 @@ from sampan.api.validate.base import (
     too_long,
     too_many,
 )
+from sampan.base.objects import Object
 
 _IDENTITY = ("apiVersion", "kind", "metadata")
 

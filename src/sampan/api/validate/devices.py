@@ -8,7 +8,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     dns_label,
     dns_subdomain,
     duplicate,
@@ -19,6 +18,7 @@ from sampan.api.validate.base import (
     too_many,
 )
 from sampan.api.validate.meta import template_meta
+from sampan.base.objects import Object
 
 _MOST_REQUESTS = 32
 _MOST_SELECTORS = 32

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from sampan.api.validate.base import (
     Errors,
-    Object,
     amount,
     invalid_value,
     key_problems,
@@ -14,6 +13,7 @@ from sampan.api.validate.base import (
     required,
     texts,
 )
+from sampan.base.objects import Object
 
 FILE_FIELDS = (
     "metadata.annotations",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     dns_subdomain,
     forbidden_field,
     invalid_value,
@@ -13,6 +12,7 @@ from sampan.api.validate.base import (
     one_of,
     required,
 )
+from sampan.base.objects import Object
 
 _VERBS = (
     "create",

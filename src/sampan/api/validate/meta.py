@@ -10,7 +10,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NOT_NEGATIVE,
     Errors,
-    Object,
     forbidden_field,
     invalid_value,
     key_problems,
@@ -20,6 +19,7 @@ from sampan.api.validate.base import (
     subdomain_problems,
     too_long,
 )
+from sampan.base.objects import Object
 
 NameCheck = Callable[[str], list[str]]
 

@@ -10,7 +10,6 @@ from sampan.api.validate.base import (
     NONE,
     VALID_ADDRESS,
     Errors,
-    Object,
     address,
     dns_label,
     dns_subdomain,
@@ -33,6 +32,7 @@ from sampan.api.validate.base import (
     too_many,
 )
 from sampan.api.validate.service import balancer_status
+from sampan.base.objects import Object
 
 _PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 _BAD_PATHS = ("//", "/./", "/../", "%2f", "%2F")

@@ -16,7 +16,6 @@ from sampan.api.validate.base import (
     RANGE_31,
     VALID_ADDRESS,
     Errors,
-    Object,
     address,
     dns_label,
     dns_subdomain,
@@ -36,6 +35,7 @@ from sampan.api.validate.meta import template_meta
 from sampan.api.validate.resources import resources
 from sampan.api.validate.volumes import pod_volumes
 from sampan.base.memo import Memo
+from sampan.base.objects import Object
 
 _LONGEST_HOSTNAME = 64  # sethostname(2)
 _RESTART = ("Always", "OnFailure", "Never")

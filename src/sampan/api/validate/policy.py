@@ -11,7 +11,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     amount,
     dns_label,
     duplicate,
@@ -27,6 +26,7 @@ from sampan.api.validate.base import (
     required,
 )
 from sampan.api.validate.resources import is_standard, resource_name, resources
+from sampan.base.objects import Object
 
 # PodDisruptionBudget
 

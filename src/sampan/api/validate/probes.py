@@ -9,7 +9,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     forbidden_field,
     invalid_value,
     nonnegative,
@@ -19,6 +18,7 @@ from sampan.api.validate.base import (
     required,
     texts,
 )
+from sampan.base.objects import Object
 
 Handler = Callable[[Errors, Object, str], None]
 _SECONDS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")

@@ -8,7 +8,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     dns_subdomain,
     invalid_value,
     label_selector,
@@ -16,6 +15,7 @@ from sampan.api.validate.base import (
     required,
     texts,
 )
+from sampan.base.objects import Object
 
 _GROUP = "rbac.authorization.k8s.io"
 

@@ -8,7 +8,6 @@ from sampan.api import quantity
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     amount,
     duplicate,
     forbidden_field,
@@ -18,6 +17,7 @@ from sampan.api.validate.base import (
     not_supported,
     required,
 )
+from sampan.base.objects import Object
 
 _CONTAINER = ("cpu", "memory", "ephemeral-storage")
 _COUNTED = ("pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps")

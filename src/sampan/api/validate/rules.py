@@ -25,8 +25,9 @@ from sampan.api.validate import (
     storage,
     workloads,
 )
-from sampan.api.validate.base import Errors, Object, label_problems, subdomain_problems
+from sampan.api.validate.base import Errors, label_problems, subdomain_problems
 from sampan.api.validate.meta import NameCheck
+from sampan.base.objects import Object
 
 Create = Callable[[Errors, Object], None]
 Update = Callable[[Errors, Object, Object], None]

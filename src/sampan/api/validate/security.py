@@ -7,7 +7,6 @@ import re
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     duplicate,
     forbidden_field,
     id_range,
@@ -17,6 +16,7 @@ from sampan.api.validate.base import (
     required,
 )
 from sampan.api.validate.volumes import local_path
+from sampan.base.objects import Object
 
 _SYSCTL = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?([\\./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)*"
 _is_sysctl = re.compile(_SYSCTL).fullmatch

@@ -8,7 +8,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     address,
     dns_label,
     dns_subdomain,
@@ -29,6 +28,7 @@ from sampan.api.validate.base import (
     too_many,
 )
 from sampan.api.validate.containers import PROTOCOLS
+from sampan.base.objects import Object
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _FAMILIES = ("IPv4", "IPv6")

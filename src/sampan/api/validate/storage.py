@@ -9,7 +9,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     amount,
     dns_subdomain,
     duplicate,
@@ -27,6 +26,7 @@ from sampan.api.validate.base import (
 from sampan.api.validate.claims import access_modes, claim_spec
 from sampan.api.validate.pod import difference
 from sampan.api.validate.volumes import csi_driver_name, persistent_sources
+from sampan.base.objects import Object
 
 _RECLAIM = ("Delete", "Recycle", "Retain")
 _MOST_PARAMETERS, _PARAMETERS_SIZE = 512, 256 * 1024  # of a class

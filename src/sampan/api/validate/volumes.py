@@ -8,7 +8,6 @@ from sampan.api import names
 from sampan.api.validate.base import (
     NONE,
     Errors,
-    Object,
     amount,
     dns_label,
     duplicate,
@@ -23,6 +22,7 @@ from sampan.api.validate.base import (
 from sampan.api.validate.claims import claim_spec
 from sampan.api.validate.downward import FILE_FIELDS, field_ref, resource_ref
 from sampan.api.validate.meta import template_meta
+from sampan.base.objects import Object
 
 Source = Callable[[Errors, Object, str], None]
 

@@ -10,7 +10,6 @@ from sampan.api.validate.base import (
     IMMUTABLE,
     NONE,
     Errors,
-    Object,
     forbidden_field,
     immutable,
     int_or_percent,
@@ -23,6 +22,7 @@ from sampan.api.validate.base import (
     percentage,
     required,
 )
+from sampan.base.objects import Object
 
 _MISMATCH = "`selector` does not match template `labels`"
 

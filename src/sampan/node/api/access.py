@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.messages import Request
 
-Object = dict[str, Any]
 T = TypeVar("T")
 # Of the control plane: let in without a question, so that logs and exec need no second way through the server.
 CLIENT_NAMES = ("kube-apiserver-kubelet-client",)

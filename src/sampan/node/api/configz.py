@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api import duration
+from sampan.base.objects import Object
 from sampan.node import pressure
 from sampan.node.config import AgentConfig
-
-Object = dict[str, Any]
 
 
 def kubelet_configuration(config: AgentConfig) -> Object:

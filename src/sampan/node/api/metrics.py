@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from sampan.api import quantity
+from sampan.base.objects import Object
 from sampan.node.agent import Agent
 from sampan.node.api.stats import measured, summary
 from sampan.node.meter import Measured
 
 _STATES = ("created", "exited", "running")
-Object = dict[str, Any]
 
 
 def _page(families: Iterable[tuple[str, str, Iterable[str]]]) -> bytes:

@@ -20,6 +20,7 @@ import orjson
 from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
 from sampan.node.agent import Agent
 from sampan.node.api import access, configz, logs, metrics, nodelogs, portforward, remote, stats, websocket
@@ -29,7 +30,6 @@ from sampan.node.pods.driver import PodDriver
 from sampan.node.pods.podspec import find_container, mains
 from sampan.node.runtime import ContainerStatus, RuntimeFailure
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.node import disk
 from sampan.node.agent import Agent
 from sampan.node.housekeeping import file_system
 from sampan.node.meter import Measured
 from sampan.node.pods.driver import PodDriver
 
-Object = dict[str, Any]
 Counters = tuple[int, int, int, int]
 
 

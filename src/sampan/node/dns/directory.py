@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from sampan.base.objects import Object
 from sampan.client.view import CachedView
 from sampan.node.dns.zones import Name
 from sampan.node.network.services import service_key
 from sampan.node.network.slices import SLICES, SliceIndex
 
 SERVICES, NAMESPACES = "services", "namespaces"
-
-Object = dict[str, Any]
 
 
 class Directory:

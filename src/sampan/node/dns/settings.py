@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.api import names
+from sampan.base.objects import ReadOnlyObject
 from sampan.client.view import CachedView
 from sampan.node.dns.upstream import Address
 
 NAMESPACE, NAME = "kube-system", "kube-dns"
 CONFIGMAPS = "configmaps"
 _MOST = 3  # upstream resolvers, as kube-dns has it
-
-Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Settings:
     upstream: tuple[Address, ...] = ()
 
 
-def read(configmap: Object | None) -> Settings:
+def read(configmap: ReadOnlyObject | None) -> Settings:
     """Raises ValueError with what is wrong in it."""
     data = (configmap or {}).get("data") or {}
     stubs = _json(data, "stubDomains", dict)
@@ -86,7 +85,10 @@ class FollowedSettings:
     last good ones stay. `view` follows the ConfigMap."""
 
     def __init__(
-        self, view: CachedView, apply: Callable[[Settings], None], problem: Callable[[Object, str], None]
+        self,
+        view: CachedView,
+        apply: Callable[[Settings], None],
+        problem: Callable[[ReadOnlyObject, str], None],
     ) -> None:
         self._view, self._apply, self._problem = view, apply, problem
 
@@ -97,12 +99,12 @@ class FollowedSettings:
     def stop(self) -> None:
         self._view.unsubscribe(self._notice)
 
-    def _notice(self, resource: str, old: Object | None, new: Object | None) -> None:
+    def _notice(self, resource: str, old: ReadOnlyObject | None, new: ReadOnlyObject | None) -> None:
         meta = (new or old or {}).get("metadata") or {}
         if resource == CONFIGMAPS and (meta.get("namespace"), meta.get("name")) == (NAMESPACE, NAME):
             self._take(new)
 
-    def _take(self, configmap: Object | None) -> None:
+    def _take(self, configmap: ReadOnlyObject | None) -> None:
         try:
             self._apply(read(configmap))
         except ValueError as error:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+from sampan.base.objects import ReadOnlyObject
 
 A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, ANY = 1, 2, 5, 6, 12, 16, 28, 33, 255
 NOERROR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 2, 3, 4, 5
 
-Object = Mapping[str, Any]
 Name = tuple[str, ...]
 
 
@@ -41,9 +42,9 @@ class Answer:
 class Services(Protocol):
     """The part of a view that zones are built from."""
 
-    def service(self, namespace: str, name: str) -> Object | None: ...
+    def service(self, namespace: str, name: str) -> ReadOnlyObject | None: ...
 
-    def slices(self, namespace: str, name: str) -> Iterable[Object]: ...
+    def slices(self, namespace: str, name: str) -> Iterable[ReadOnlyObject]: ...
 
     def has_namespace(self, namespace: str) -> bool: ...
 
@@ -104,13 +105,15 @@ class Zones:
             return self._headless(name, rest, kind, base, service, topic)
         return _cluster_ip(name, rest, kind, base, spec, topic)
 
-    def _external_name(self, name: Name, rest: Name, spec: Object, topic: str) -> Answer:
+    def _external_name(self, name: Name, rest: Name, spec: ReadOnlyObject, topic: str) -> Answer:
         target = tuple((spec.get("externalName") or "").lower().strip(".").split("."))
         if rest or not target[0]:
             return Answer(NXDOMAIN, topic=topic)
         return Answer(records=[Record(name, CNAME, target)], topic=topic, forward=target)
 
-    def _headless(self, name: Name, rest: Name, kind: int, base: Name, service: Object, topic: str) -> Answer:
+    def _headless(
+        self, name: Name, rest: Name, kind: int, base: Name, service: ReadOnlyObject, topic: str
+    ) -> Answer:
         namespace, service_name = base[1], base[0]
         publish = bool((service.get("spec") or {}).get("publishNotReadyAddresses"))
         found = _headless_endpoints(self._services.slices(namespace, service_name), publish)
@@ -166,7 +169,7 @@ class Zones:
         return Answer(records=records if kind in (PTR, ANY) else [], topic="reverse")
 
 
-def _cluster_ip(name: Name, rest: Name, kind: int, base: Name, spec: Object, topic: str) -> Answer:
+def _cluster_ip(name: Name, rest: Name, kind: int, base: Name, spec: ReadOnlyObject, topic: str) -> Answer:
     addresses = spec.get("clusterIPs") or [spec["clusterIP"]]
     ports = spec.get("ports") or []
     answer = Answer(topic=topic)
@@ -184,14 +187,14 @@ def _cluster_ip(name: Name, rest: Name, kind: int, base: Name, spec: Object, top
     return answer
 
 
-def _protocol(port: Object) -> str:
+def _protocol(port: ReadOnlyObject) -> str:
     return port.get("protocol", "TCP").lower()
 
 
 Found = tuple[str, list[str], list[tuple[str, str, int]]]
 
 
-def _headless_endpoints(slices: Iterable[Object], publish: bool) -> list[Found]:
+def _headless_endpoints(slices: Iterable[ReadOnlyObject], publish: bool) -> list[Found]:
     """(host label, addresses, (port name, protocol, number)...) of each endpoint that is published.
 
     Ready ones; with publishNotReadyAddresses all. An endpoint of two IP families is in two slices: same host, merged

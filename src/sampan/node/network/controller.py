@@ -11,9 +11,9 @@ import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from sampan.base.clock import Clock, Timer
+from sampan.base.objects import Object
 from sampan.client.view import CachedView
 from sampan.node.network import health, routes
 from sampan.node.network.health import HealthChecks
@@ -29,8 +29,6 @@ _ZONE = "topology.kubernetes.io/zone"
 _GATHER = 0.002  # seconds the first change waits for others
 _RETRY = 5.0
 _SLICE = 50  # services decided upon before other tasks get their turn
-
-Object = dict[str, Any]
 
 
 class ProxyController:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
+from sampan.base.objects import Object
 from sampan.client.view import CachedView
 from sampan.node.network import namespace, nftables, policy, verdicts
 from sampan.node.network.damage import DamageWatcher
@@ -30,7 +31,6 @@ _RETRY = 5.0
 _PATIENCE = 10.0
 _SLICE = 100  # pods decided upon before other tasks get their turn
 
-Object = dict[str, Any]
 Chains = dict[str, tuple[str, list[Policy]]]
 
 

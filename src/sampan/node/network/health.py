@@ -11,15 +11,14 @@ import errno
 import json
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.base.objects import ReadOnlyObject
 
 _PATIENCE = 5.0  # seconds a caller may take for its request
-Object = Mapping[str, Any]
 
 
-def port_of(service: Object) -> int:
+def port_of(service: ReadOnlyObject) -> int:
     """The port on which the health of a Service is told, 0 when it has none."""
     spec = service.get("spec") or {}
     if spec.get("type") != "LoadBalancer" or spec.get("externalTrafficPolicy") != "Local":
@@ -27,7 +26,7 @@ def port_of(service: Object) -> int:
     return spec.get("healthCheckNodePort") or 0
 
 
-def local_endpoints(slices: Iterable[Object], node: str) -> int:
+def local_endpoints(slices: Iterable[ReadOnlyObject], node: str) -> int:
     """How many ready endpoints a node has: addresses, whatever number of ports and slices they are in."""
     found = set()
     for item in slices:

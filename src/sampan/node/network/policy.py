@@ -13,16 +13,15 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sampan.api import selectors
 from sampan.api.selectors import LabelSelector
+from sampan.base.objects import ReadOnlyObject
 from sampan.node.network import expressions as x
 from sampan.node.network.expressions import Family
 from sampan.node.network.nftables import FORWARD, PROTO, SERVICE, Chain, Set
 from sampan.node.network.services import Element, pack_address, pack_port
-
-Object = Mapping[str, Any]
 
 INGRESS, EGRESS, SELF = "ingress", "egress", "self"
 ENDED = 0x1  # bit of `ct mark`
@@ -53,7 +52,7 @@ class Selection:
         digest = hashlib.sha256(repr([str(part) for part in parts]).encode()).hexdigest()[:16]
         return f"{'ports' if self.port else 'pods'}-{digest}"
 
-    def has(self, pod: Object, namespace_labels: Mapping[str, str]) -> bool:
+    def has(self, pod: ReadOnlyObject, namespace_labels: Mapping[str, str]) -> bool:
         meta = pod["metadata"]
         if self.namespaces is not None:
             if not self.namespaces.matches(namespace_labels):
@@ -105,7 +104,7 @@ class Policy:
                 yield match.port.named
 
 
-def read(policy: Object) -> Policy:
+def read(policy: ReadOnlyObject) -> Policy:
     """Raises ValueError for a selector that is none (the API server does not let such a policy in)."""
     spec = policy.get("spec") or {}
     namespace = policy["metadata"]["namespace"]
@@ -123,14 +122,14 @@ def read(policy: Object) -> Policy:
     return Policy(f"{namespace}/{policy['metadata']['name']}", target, matches(INGRESS), matches(EGRESS))
 
 
-def _rule(rule: Object, direction: str, namespace: str, target: Selection) -> Iterable[Match]:
+def _rule(rule: ReadOnlyObject, direction: str, namespace: str, target: Selection) -> Iterable[Match]:
     peers = [_peer(p, namespace) for p in rule.get("from" if direction == INGRESS else "to") or ()] or [None]
     for peer in peers:
         for port in rule.get("ports") or [None]:
             yield Match(peer, _port(port, peer, target if direction == INGRESS else None))
 
 
-def _peer(peer: Object, namespace: str) -> Selection | Block:
+def _peer(peer: ReadOnlyObject, namespace: str) -> Selection | Block:
     if peer.get("ipBlock"):
         return Block(peer["ipBlock"]["cidr"], tuple(peer["ipBlock"].get("except") or ()))
     pods = selectors.from_object(peer.get("podSelector") or {})
@@ -139,7 +138,9 @@ def _peer(peer: Object, namespace: str) -> Selection | Block:
     return Selection(pods, "", selectors.from_object(peer["namespaceSelector"]))
 
 
-def _port(port: Object | None, peer: Selection | Block | None, target: Selection | None) -> Port | None:
+def _port(
+    port: ReadOnlyObject | None, peer: Selection | Block | None, target: Selection | None
+) -> Port | None:
     """A name is that of a port of the pod that is called: the policy's own (`target`), or going out the peer's."""
     if port is None:
         return None
@@ -156,7 +157,7 @@ def _port(port: Object | None, peer: Selection | Block | None, target: Selection
 # From pods to elements
 
 
-def addresses(pod: Object) -> list[str]:
+def addresses(pod: ReadOnlyObject) -> list[str]:
     """A pod's own addresses; none for one in the host's network, or that has ended."""
     status = pod.get("status") or {}
     if (pod.get("spec") or {}).get("hostNetwork") or status.get("phase") in ("Succeeded", "Failed"):
@@ -171,14 +172,14 @@ def chain_name(direction: str, policies: Sequence[Policy]) -> str:
     return f"{direction}-{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
 
 
-def applying(pod: Object, policies: Iterable[Policy], direction: str) -> list[Policy]:
+def applying(pod: ReadOnlyObject, policies: Iterable[Policy], direction: str) -> list[Policy]:
     """The policies that isolate a pod in a direction, by key."""
     found = [p for p in policies if p.matches(direction) is not None and p.target.has(pod, {})]
     return sorted(found, key=lambda policy: policy.key)
 
 
 def pod_elements(
-    pod: Object,
+    pod: ReadOnlyObject,
     selections: Iterable[Selection],
     policies: Iterable[Policy],
     namespace_labels: Mapping[str, str],
@@ -213,7 +214,7 @@ def pod_elements(
     return elements, chains
 
 
-def _port_keys(pod: Object, selection: Selection, packed: bytes) -> Iterable[bytes]:
+def _port_keys(pod: ReadOnlyObject, selection: Selection, packed: bytes) -> Iterable[bytes]:
     spec = pod.get("spec") or {}
     for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         for port in container.get("ports") or ():

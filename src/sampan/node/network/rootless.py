@@ -12,10 +12,11 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.base.objects import ReadOnlyObject
 from sampan.client.view import CachedView
 from sampan.node.dns.server import DnsServer
 from sampan.node.dns.upstream import Upstream, machine_resolvers
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 _TABLE = "sampan-uplink"
 _SO_ORIGINAL_DST = 80
 _AT_ONCE = 64
-
-Object = Mapping[str, Any]
 
 
 class Uplink:
@@ -96,7 +95,7 @@ class Inbound:
         view: CachedView,
         gateway: Gateway,
         *,
-        problem: Callable[[Object, str], None] | None = None,
+        problem: Callable[[ReadOnlyObject, str], None] | None = None,
         netns: namespace.Netns | None = None,
     ) -> None:
         self._view = view
@@ -128,7 +127,7 @@ class Inbound:
         """Port on 127.0.0.1 -> the cluster's address and port behind it."""
         return {port: target for port, (target, _) in sorted(self._open.items())}
 
-    def _notice(self, resource: str, old: Object | None, new: Object | None) -> None:
+    def _notice(self, resource: str, old: ReadOnlyObject | None, new: ReadOnlyObject | None) -> None:
         if resource == "services":
             self._changed.set()
 
@@ -148,7 +147,7 @@ class Inbound:
             if port not in self._open:
                 await self._listen(port, target, service)
 
-    async def _listen(self, port: int, target: tuple[str, int], service: Object) -> None:
+    async def _listen(self, port: int, target: tuple[str, int], service: ReadOnlyObject) -> None:
         try:
             listener = await self._gateway.listen(port)
         except OSError as error:
@@ -172,9 +171,9 @@ class Inbound:
         self._open[port] = (target, _Acceptor(listener, carry))
 
 
-def inbound_ports(services: Sequence[Object]) -> dict[int, tuple[tuple[str, int], Object]]:
+def inbound_ports(services: Sequence[ReadOnlyObject]) -> dict[int, tuple[tuple[str, int], ReadOnlyObject]]:
     """Port of 127.0.0.1 -> ((cluster address, port), service). Node ports come first, then load balancers by name."""
-    result: dict[int, tuple[tuple[str, int], Object]] = {}
+    result: dict[int, tuple[tuple[str, int], ReadOnlyObject]] = {}
     exposed = [s for s in services if (s.get("spec") or {}).get("type") in ("NodePort", "LoadBalancer")]
     for field in ("nodePort", "port"):
         for service in exposed:

@@ -15,10 +15,9 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sampan.base.objects import ReadOnlyObject
 from sampan.node.network import namespace, rtnetlink
 from sampan.node.network.netlink import NetlinkSocket
-
-Object = Mapping[str, Any]
 
 AUTO, HOST_GW, VXLAN = "auto", "host-gw", "vxlan"
 TUNNEL = "vxlan"
@@ -33,17 +32,17 @@ class Way(NamedTuple):
     machine: str
 
 
-def pod_cidrs(node: Object) -> list[str]:
+def pod_cidrs(node: ReadOnlyObject) -> list[str]:
     spec = node.get("spec", {})
     return spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
 
 
-def internal_ips(node: Object) -> list[str]:
+def internal_ips(node: ReadOnlyObject) -> list[str]:
     addresses = node.get("status", {}).get("addresses") or []
     return [entry["address"] for entry in addresses if entry.get("type") == "InternalIP"]
 
 
-def wanted(nodes: Iterable[Object], me: str = "") -> dict[str, Way]:
+def wanted(nodes: Iterable[ReadOnlyObject], me: str = "") -> dict[str, Way]:
     """pod CIDR -> way to its node, for every node but `me`. Of two nodes that claim a range the first by name has it."""
     result: dict[str, Way] = {}
     for node in sorted(nodes, key=lambda node: node["metadata"]["name"]):
@@ -58,7 +57,7 @@ def wanted(nodes: Iterable[Object], me: str = "") -> dict[str, Way]:
     return result
 
 
-def overlaps(nodes: Iterable[Object]) -> dict[str, str]:
+def overlaps(nodes: Iterable[ReadOnlyObject]) -> dict[str, str]:
     """For every node: which of its pod ranges another node has too, or a part of it; "" when none."""
     ranges = [
         (n["metadata"]["name"], ipaddress.ip_network(c, strict=False)) for n in nodes for c in pod_cidrs(n)

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sampan.base.objects import ReadOnlyObject
 from sampan.node.network import ruleset
 from sampan.node.network.ruleset import LOCAL_OFFSET, Balance, Config
-
-Object = Mapping[str, Any]
 
 _PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
 _FAMILY = {"IPv4": 4, "IPv6": 6}
@@ -62,13 +61,13 @@ def pack_key(address: bytes, protocol: str, port: int) -> bytes:
 
 
 def desired(
-    services: Iterable[Object],
-    slices: Iterable[Object],
+    services: Iterable[ReadOnlyObject],
+    slices: Iterable[ReadOnlyObject],
     config: Config,
     previous: Mapping[str, Entries] | None = None,
 ) -> dict[str, Entries]:
     """The elements of every Service, by "namespace/name"; `previous` are those there are now."""
-    by_service: dict[str, list[Object]] = {}
+    by_service: dict[str, list[ReadOnlyObject]] = {}
     for item in slices:
         by_service.setdefault(slice_service(item), []).append(item)
     result = {}
@@ -78,18 +77,20 @@ def desired(
     return result
 
 
-def service_key(service: Object) -> str:
+def service_key(service: ReadOnlyObject) -> str:
     meta = service["metadata"]
     return f"{meta.get('namespace', '')}/{meta['name']}"
 
 
-def slice_service(item: Object) -> str:
+def slice_service(item: ReadOnlyObject) -> str:
     """The Service an EndpointSlice belongs to, by its label."""
     meta = item["metadata"]
     return f"{meta.get('namespace', '')}/{(meta.get('labels') or {}).get(SERVICE_NAME, '')}"
 
 
-def entries(service: Object, slices: Sequence[Object], config: Config, old: Mapping[Element, Any]) -> Entries:
+def entries(
+    service: ReadOnlyObject, slices: Sequence[ReadOnlyObject], config: Config, old: Mapping[Element, Any]
+) -> Entries:
     """The elements of one Service; none for a headless one, an ExternalName, or one with a label that says: not you."""
     spec = service.get("spec") or {}
     result: Entries = {}
@@ -106,7 +107,9 @@ def entries(service: Object, slices: Sequence[Object], config: Config, old: Mapp
     return result
 
 
-def _endpoints(slices: Sequence[Object], port_name: str, version: int, config: Config) -> list[Endpoint]:
+def _endpoints(
+    slices: Sequence[ReadOnlyObject], port_name: str, version: int, config: Config
+) -> list[Endpoint]:
     """All endpoints of a named port, whatever their condition; of duplicates in several slices the last."""
     found: dict[bytes, Endpoint] = {}
     for item in slices:
@@ -168,8 +171,8 @@ class _Port:
 
     def __init__(
         self,
-        service: Object,
-        port: Object,
+        service: ReadOnlyObject,
+        port: ReadOnlyObject,
         version: int,
         endpoints: Sequence[Endpoint],
         config: Config,

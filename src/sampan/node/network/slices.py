@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
+from sampan.base.objects import Object
 from sampan.client.view import CachedView
 from sampan.node.network.services import slice_service
 
 SLICES = "endpointslices.discovery.k8s.io"
-
-Object = dict[str, Any]
 
 
 class SliceIndex:

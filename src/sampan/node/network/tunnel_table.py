@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from sampan.base.clock import Clock
+from sampan.base.objects import ReadOnlyObject
 from sampan.client.view import CachedView
 from sampan.node.network import fabric, rtnetlink
 from sampan.node.network.routes import internal_ips
@@ -22,7 +22,6 @@ HOST = "sampan.dev/machine-host"  # the fabric address of the machine's host
 _ALL = "00:00:00:00:00:00"  # stands for every MAC address the table does not name
 _RETRY = 5.0
 
-Object = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +30,7 @@ def notes(machine: str, host: str) -> dict[str, str]:
     return {ADDRESS: machine, HOST: host}
 
 
-def wanted(nodes: Iterable[Object], me: str, first: str, first_host: str) -> set[tuple[str, str]]:
+def wanted(nodes: Iterable[ReadOnlyObject], me: str, first: str, first_host: str) -> set[tuple[str, str]]:
     """(MAC address, machine's address) for all that is elsewhere than at the machine `me`.
 
     `first` is the address of the first machine, on which all nodes are that do not say otherwise; `first_host` is the
@@ -82,7 +81,7 @@ class TunnelTable:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _notice(self, resource: str, old: Object | None, new: Object | None) -> None:
+    def _notice(self, resource: str, old: ReadOnlyObject | None, new: ReadOnlyObject | None) -> None:
         if resource == "nodes":
             self._changed.set()
 

@@ -7,13 +7,12 @@ texts are kubelet's. Sources: "Node-pressure Eviction", "Using sysctls", "Schedu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sampan.api import placement, pod_resources, quantity
+from sampan.base.objects import Object
 from sampan.node import pressure, qos
 from sampan.node.pods.podspec import all_containers
 
-Object = dict[str, Any]
 SAFE_SYSCTLS = frozenset(
     (
         "kernel.shm_rmid_forced",

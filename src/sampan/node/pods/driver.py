@@ -14,6 +14,7 @@ from typing import Any
 from sampan.api import pod_resources
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339_parse
+from sampan.base.objects import Object
 from sampan.node.pods import phase, resize, restart_all, starting, worker
 from sampan.node.pods.actions import (
     Action,
@@ -34,7 +35,6 @@ from sampan.node.pods.problems import NotStarted, VolumeError
 from sampan.node.pods.world import World, fail, fail_pod
 from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, RuntimeFailure, SandboxStatus
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 _RETRY = 5.0  # seconds after a failure that nobody foresaw
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from sampan.base import hostport
+from sampan.base.objects import Object
 from sampan.node.pods import fields
 from sampan.node.pods.problems import ConfigProblem
 
-Object = dict[str, Any]
 Found = Mapping[tuple[str, str], Object | None]  # (resource, name) -> object
 Files = Mapping[tuple[str, str], Mapping[str, str] | None]  # (volume, path) -> variables; None: no such file
 _NO_FILES: Files = {}

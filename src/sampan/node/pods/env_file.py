@@ -6,9 +6,9 @@ Source: KEP-3721; "Define Environment Variable Values Using An Init Container" (
 from __future__ import annotations
 
 import re
-from typing import Any
 
-Object = dict[str, Any]
+from sampan.base.objects import Object
+
 LARGEST = 64 << 10  # bytes
 _SKIPPED = re.compile(r"(?:\s+|#[^\n]*(?:\n|$))*")
 _VARIABLE = re.compile(r"([^\s=#'\"]+)[ \t]*=[ \t]*'([^']*)'[ \t]*(?:\n|$)")

@@ -6,13 +6,12 @@ Rules: "Downward API" of the Kubernetes documentation; labels and annotations as
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from sampan.api import quantity
+from sampan.base.objects import Object
 from sampan.node.pods.podspec import find_container
 from sampan.node.pods.problems import ConfigProblem
 
-Object = dict[str, Any]
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
 
 

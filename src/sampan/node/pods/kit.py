@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.histogram import Histogram
 from sampan.node.runtime import Image, Images, Mount, Runtime
@@ -16,8 +17,6 @@ from sampan.node.runtime import Image, Images, Mount, Runtime
 if TYPE_CHECKING:
     from sampan.node.config import AgentConfig, NodeHooks
     from sampan.node.pods.driver import PodDriver
-
-Object = dict[str, Any]
 
 
 class Volumes(Protocol):

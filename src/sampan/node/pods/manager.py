@@ -11,6 +11,7 @@ import orjson
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.pods import resize
 from sampan.node.pods.admission import Holder
@@ -20,7 +21,6 @@ from sampan.node.pods.mirror import StaticDriver, is_mirror, remove_mirror
 from sampan.node.pods.podspec import deleting
 from sampan.node.runtime import ContainerStatus, SandboxStatus
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 INITIAL_END = "k8s.io/initial-events-end"
 

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import orjson
 
@@ -19,10 +18,10 @@ from sampan.api.defaults import apply_defaults
 from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.base.clock import rfc3339
+from sampan.base.objects import Object
 from sampan.node.pods.driver import PodDriver
 from sampan.node.pods.kit import Kit
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 MIRROR = "kubernetes.io/config.mirror"
 SOURCE, HASH, SEEN = "kubernetes.io/config.source", "kubernetes.io/config.hash", "kubernetes.io/config.seen"

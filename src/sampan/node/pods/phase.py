@@ -11,6 +11,7 @@ from typing import Any
 
 from sampan.api import duration
 from sampan.base.clock import rfc3339, rfc3339_parse
+from sampan.base.objects import Object
 from sampan.node.pods import resize, restart_all
 from sampan.node.pods.podspec import (
     deleting,
@@ -25,7 +26,6 @@ from sampan.node.pods.podspec import (
 from sampan.node.pods.world import RESTART_RESET, Facts, World
 from sampan.node.runtime import ContainerConfig, ContainerStatus
 
-Object = dict[str, Any]
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 _SETTLES = 1.0
 _KILLED = 137

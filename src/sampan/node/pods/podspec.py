@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from sampan.base.objects import Object
 from sampan.node.pods import restart_all
 from sampan.node.runtime import ContainerStatus
-
-Object = dict[str, Any]
 
 
 def pod_text(pod: Object) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
+from sampan.base.objects import Object
 from sampan.node.pods.problems import NotStarted
 from sampan.node.runtime import Image, ImageError
 
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
 
-Object = dict[str, Any]
 # The reference grammar of the distribution project: [host[:port]/]path[:tag][@digest]
 _REFERENCE = re.compile(
     r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]+)?/)?"

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 
 from sampan.api import pod_resources
+from sampan.base.objects import Object
 from sampan.node import qos
 from sampan.node.pods import admission
 from sampan.node.pods.podspec import inits, mains
 from sampan.node.runtime import ContainerStatus, Limits, SandboxStatus
 
-Object = dict[str, Any]
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 CONDITIONS = (PENDING, IN_PROGRESS)
 _WHOLE = ""

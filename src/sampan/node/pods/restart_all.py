@@ -7,14 +7,14 @@ volumes it has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sampan.base.objects import Object
 from sampan.node.runtime import ContainerStatus
 
 if TYPE_CHECKING:
     from sampan.node.pods.world import World
 
-Object = dict[str, Any]
 ACTION = "RestartAllContainers"
 CONDITION = "AllContainersRestarting"
 REASON = "RestartingAllContainers"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sampan.base.objects import Object
 from sampan.node.pods.podspec import pod_text
 from sampan.node.pods.problems import ConfigProblem
 from sampan.node.pods.users import Identity
 
-Object = dict[str, Any]
 DEFAULT_CAPABILITIES = (
     "AUDIT_WRITE",
     "CHOWN",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sampan.api import quantity
+from sampan.base.objects import Object
 from sampan.node import qos
 from sampan.node.pods import env, env_file, security, users
 from sampan.node.pods.kit import Kit
@@ -14,7 +14,6 @@ from sampan.node.pods.podspec import all_containers
 from sampan.node.pods.problems import ConfigProblem
 from sampan.node.runtime import ContainerConfig, Image, PortMapping, SandboxStatus
 
-Object = dict[str, Any]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LONGEST_HOSTNAME = 64
 SIMULATE = "sampan.dev/simulate"

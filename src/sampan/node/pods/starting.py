@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.node import qos
 from sampan.node.native import users
 from sampan.node.pods import pulling, resize, spec
@@ -19,8 +20,6 @@ from sampan.node.runtime import ContainerStatus, Limits, RuntimeFailure, Sandbox
 
 if TYPE_CHECKING:
     from sampan.node.pods.driver import PodDriver
-
-Object = dict[str, Any]
 
 
 async def run_sandbox(driver: PodDriver, attempt: int) -> None:

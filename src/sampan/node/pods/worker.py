@@ -8,8 +8,8 @@ that are under way are in `world.busy` and are not asked for again. Rules: Kuber
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
+from sampan.base.objects import Object
 from sampan.node import qos
 from sampan.node.pods import phase, resize, restart_all
 from sampan.node.pods.actions import (
@@ -42,7 +42,6 @@ from sampan.node.pods.podspec import (
 from sampan.node.pods.world import RESTART_RESET, World
 from sampan.node.runtime import ContainerStatus
 
-Object = dict[str, Any]
 MINIMUM_GRACE = 2.0  # a container always gets this long once its turn to stop came
 KEPT_ATTEMPTS = 2  # of each container: the latest, and the one before for `logs --previous`
 PULL_SETTLES = 1.0  # seconds until ErrImagePull turns into ImagePullBackOff

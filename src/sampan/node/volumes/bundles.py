@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.pods.manager import follow
 
-Object = dict[str, Any]
 _BUNDLES = "clustertrustbundles.certificates.k8s.io"
 
 

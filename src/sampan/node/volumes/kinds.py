@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Any
 
 from sampan.api import quantity
+from sampan.base.objects import Object
 from sampan.node.pods.problems import VolumeError
 from sampan.node.volumes import mounting
 from sampan.node.volumes.atomic import give
 
-Object = dict[str, Any]
 _CHECKS = {
     "Directory": (stat.S_ISDIR, "directory"),
     "File": (stat.S_ISREG, "file"),

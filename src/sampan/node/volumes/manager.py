@@ -12,6 +12,7 @@ from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.config import AgentConfig
 from sampan.node.pods import env as environment
@@ -23,7 +24,6 @@ from sampan.node.volumes.bundles import Bundles
 from sampan.node.volumes.sources import Sources
 from sampan.node.volumes.tokens import Tokens
 
-Object = dict[str, Any]
 log = logging.getLogger(__name__)
 _MESSAGE_BYTES, _FALLBACK_BYTES, _FALLBACK_LINES = 4096, 2048, 80
 _MESSAGE_PATH = "/dev/termination-log"

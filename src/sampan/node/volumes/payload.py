@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from sampan.base.objects import Object
 from sampan.node.pods import fields
 from sampan.node.pods.problems import VolumeError
 from sampan.node.volumes import trust
 from sampan.node.volumes.atomic import File
 
-Object = dict[str, Any]
 Payload = dict[str, File]
 _MODE = 0o644
 

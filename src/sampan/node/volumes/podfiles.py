@@ -6,11 +6,10 @@ Rules: "DNS for Services and Pods", "Adding entries to Pod /etc/hosts with HostA
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from sampan.base.objects import Object
 from sampan.node.pods.spec import full_name, hostname
 
-Object = dict[str, Any]
 _LOCAL = """# Kubernetes-managed hosts file.
 127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.pods.manager import follow
 
-Object = dict[str, Any]
 Key = tuple[str, str, str]  # resource, namespace, name
 
 

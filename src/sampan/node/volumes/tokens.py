@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_parse
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.pods.problems import VolumeError
 
-Object = dict[str, Any]
 _LONGEST = 24 * 3600.0  # a token is renewed at least daily
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from sampan.api import selectors
+from sampan.base.objects import Object
 from sampan.node.pods.problems import VolumeError
 
-Object = dict[str, Any]
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
 _COLUMNS = 64
 

@@ -10,11 +10,11 @@ from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError, forbidden
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.messages import User
 from sampan.server.authorize import Authorizer
 from sampan.server.lookup import Lookup
 
-Object = dict[str, Any]
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
 
 

@@ -5,11 +5,8 @@ DefaultStorageClass, DefaultIngressClass, StorageObjectInUseProtection, TaintNod
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.server.admission.attrs import CREATE, Attrs, Context, Plugin, only
 
-Object = dict[str, Any]
 _STORAGE_CLASSES = "storageclasses.storage.k8s.io"
 _INGRESS_CLASSES = "ingressclasses.networking.k8s.io"
 _STORAGE_DEFAULT = "storageclass.kubernetes.io/is-default-class"

@@ -11,10 +11,10 @@ from typing import Any
 from sampan.api import quantity
 from sampan.api.quantity import Quantity
 from sampan.api.quota import Amounts, pod_total
+from sampan.base.objects import Object
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
 from sampan.server.rbac import aggregate
 
-Object = dict[str, Any]
 _NOTE = "kubernetes.io/limit-ranger"
 _CONTAINERS = (("containers", "container"), ("initContainers", "init container"))
 

@@ -6,13 +6,12 @@ Source: admissionregistration.k8s.io/v1 RuleWithOperations, MatchResources.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sampan.api.registry import Resource
 from sampan.api.selectors import from_object
+from sampan.base.objects import Object
 from sampan.server.admission.attrs import DELETE, Attrs, Context
 
-Object = dict[str, Any]
 _ALL = "*"
 
 

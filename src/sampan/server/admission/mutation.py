@@ -5,20 +5,18 @@ Loaded when there is a binding (`expressions`). Source: Kubernetes documentation
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from sampan.api import jsonpatch, schema
 from sampan.api.cel import CelError, CostExceeded, Program
 from sampan.api.cel import mutation as cel
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.server.admission import request
 from sampan.server.admission.asking import Asking
 from sampan.server.admission.attrs import Attrs, Context
 from sampan.server.admission.policy import Bound, bound, exempt, params_of, values_for
 
-Object = dict[str, Any]
 _GROUP = "admissionregistration.k8s.io"
 _POLICIES = f"mutatingadmissionpolicies.{_GROUP}"
 _BINDINGS = f"mutatingadmissionpolicybindings.{_GROUP}"

@@ -5,15 +5,13 @@ What fits the node but not beside the pods it has now is the node's affair: the 
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api import quantity
 from sampan.api.quantity import Quantity
 from sampan.api.quota import pod_total
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.server.admission.attrs import UPDATE, Attrs, Context, Plugin, only
 
-Object = dict[str, Any]
 _COUNTED = {"cpu": Quantity.milli, "memory": Quantity.value}  # as the message does
 
 

@@ -9,10 +9,10 @@ import re
 from typing import Any
 
 from sampan.api.status import invalid, invalid_value
+from sampan.base.objects import Object
 from sampan.server.admission import pod_standards
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
 
-Object = dict[str, Any]
 _LABEL = "pod-security.kubernetes.io/"
 _VERSION = re.compile(r"^v1\.(0|[1-9][0-9]*)$")
 # Where the pod template of each kind is.

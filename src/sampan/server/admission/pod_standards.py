@@ -6,9 +6,9 @@ Source: Kubernetes documentation, "Pod Security Standards".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Object = dict[str, Any]
+from sampan.base.objects import Object
 
 
 class Violation(NamedTuple):

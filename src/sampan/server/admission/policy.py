@@ -15,13 +15,13 @@ from sampan.api.cel.admission import Policy, Variables
 from sampan.api.registry import Resource
 from sampan.api.selectors import from_object
 from sampan.api.status import ApiError
+from sampan.base.objects import Object
 from sampan.server import convert
 from sampan.server.admission.asking import Asking
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context
 from sampan.server.admission.matching import Criteria
 from sampan.server.lookup import Derived, Lookup
 
-Object = dict[str, Any]
 _GROUP = "admissionregistration.k8s.io"
 _POLICIES = f"validatingadmissionpolicies.{_GROUP}"
 _BINDINGS = f"validatingadmissionpolicybindings.{_GROUP}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.base.objects import Object
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
 
-Object = dict[str, Any]
 _CLASSES = "priorityclasses.scheduling.k8s.io"
 _LOWER = "PreemptLowerPriority"
 # Known even before they are stored.

@@ -7,13 +7,12 @@ Source: Kubernetes documentation, "Resource Quotas".
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sampan.api import quantity, quota
 from sampan.api.quantity import Quantity
+from sampan.base.objects import Object
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
 
-Object = dict[str, Any]
 _ZERO = quantity.parse("0")
 
 

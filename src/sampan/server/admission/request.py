@@ -6,17 +6,15 @@ Source: API reference, admission.k8s.io/v1 AdmissionRequest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
 from sampan.api import fields
 from sampan.api.registry import Resource
+from sampan.base.objects import Object
 from sampan.server import conversion, convert, decode
 from sampan.server.admission.attrs import CONNECT, Attrs, Context
 from sampan.server.reviews import user_info
-
-Object = dict[str, Any]
 
 
 def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:

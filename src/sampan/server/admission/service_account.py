@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any
 
 from sampan.base.ids import SUFFIX_ALPHABET
+from sampan.base.objects import Object
 from sampan.server.admission.attrs import CREATE, Attrs, Context, Plugin, only
 
-Object = dict[str, Any]
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _VOLUME = "kube-api-access"
 _MIRROR = "kubernetes.io/config.mirror"

@@ -16,13 +16,13 @@ import orjson
 from sampan.api import jsonpatch
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, bad_request, internal
+from sampan.base.objects import Object
 from sampan.server.admission import request
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
 from sampan.server.admission.matching import Criteria
 from sampan.server.callout import CalloutError
 from sampan.server.lookup import Derived, Lookup
 
-Object = dict[str, Any]
 _GROUP = "admissionregistration.k8s.io"
 _MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
 _VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 from sampan.api.copying import copied
 from sampan.api.registry import Resource
+from sampan.base.objects import Object
 from sampan.client.messages import User
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

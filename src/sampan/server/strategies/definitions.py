@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sampan.base.objects import Object
 from sampan.server.strategies.base import Prep, Strategy
-
-Object = dict[str, Any]
 
 
 def _create(obj: Object, prep: Prep) -> None:

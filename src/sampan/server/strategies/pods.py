@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api.qos import qos_class
+from sampan.base.objects import Object
 from sampan.server.strategies.base import Prep, Strategy
 
-Object = dict[str, Any]
 _GATED = {
     "type": "PodScheduled",
     "status": "False",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.api.status import FieldError, invalid
+from sampan.base.objects import Object
 from sampan.server.strategies.base import Prep, Strategy
 from sampan.server.strategies.definitions import DEFINITION
 from sampan.server.strategies.pods import POD
-
-Object = dict[str, Any]
 
 
 def _namespace_create(obj: Object, prep: Prep) -> None:
