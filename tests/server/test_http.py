@@ -123,9 +123,14 @@ async def test_a_head_of_a_stream_leaves_the_connection_clean(listener):
 
 
 async def test_every_answer_has_the_id_of_its_request():
-    sock = socket.socket()
+    sock, seen = socket.socket(), []
     sock.bind(("127.0.0.1", 0))
-    listener = await serve(_answer, [sock], None, RealClock(), audit="11111111-2222-4333-8444-")
+
+    async def handle(request):
+        seen.append(request.headers["audit-id"])  # what an audit log says
+        return await _answer(request)
+
+    listener = await serve(handle, [sock], None, RealClock(), audit="11111111-2222-4333-8444-")
     reader, writer = await _open(listener)
     asked = b"GET /a HTTP/1.1\r\nHost: h\r\n"
     writer.write(asked + b"\r\n" + asked + b"\r\n" + asked + b"Audit-Id: mine" + b"x" * 99 + b"\r\n\r\n")
@@ -134,7 +139,7 @@ async def test_every_answer_has_the_id_of_its_request():
     for _ in range(600):
         writer.write(asked + b"\r\n")
         ids.append((await _read(reader))[1]["audit-id"])
-    assert len(set(ids)) == 603
+    assert len(set(ids)) == 603 and [i[:64] for i in seen] == ids
     assert all(re.fullmatch("11111111-2222-4333-8444-[0-9a-f]{12}", i) for i in ids if i != ids[2])
     writer.close()
     await listener.close(0.1)

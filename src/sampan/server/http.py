@@ -189,6 +189,7 @@ class _Connection(asyncio.Protocol):
                 return
             if "audit-id" not in incoming.headers:
                 incoming.headers = incoming.headers | {"audit-id": self._listener.audit_id()}
+                request.headers = incoming.headers
             response = await self._listener.handle(request)
             if incoming.upgrade and response.upgrade is None:
                 incoming.close = True  # an upgrade we do not do: answered as if it had not been asked for
