@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,11 @@ evictionSoftGracePeriod: {{memory.available: {GRACE:g}s}}
 TOLERATED = [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]
 
 
-@pytest.fixture(scope="module")
-def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    directory: Path = tmp_path_factory.mktemp("tight")
-    (directory / "kubelet.yaml").write_text(CONFIGURATION)
-    cluster = Cluster(f"tight-{os.getpid()}", directory)
+@contextmanager
+def configured(directory: Path, configuration: str) -> Iterator[Kubectl]:
+    """A cluster with its data in a directory, whose node has this KubeletConfiguration."""
+    (directory / "kubelet.yaml").write_text(configuration)
+    cluster = Cluster(f"{directory.name}-{os.getpid()}", directory)
     try:
         cluster.up(f"--kubelet-config={directory}/kubelet.yaml")
         kubectl = cluster.kubectl()
@@ -39,6 +40,12 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
         yield kubectl
     finally:
         cluster.sampan("down")
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    with configured(tmp_path_factory.mktemp("tight"), CONFIGURATION) as kubectl:
+        yield kubectl
 
 
 def condition(kubectl: Kubectl, kind: str) -> tuple[str, str]:
@@ -106,20 +113,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     """A node on a small file system, that has 2,000 processes to go until it runs short of them."""
     directory: Path = tmp_path_factory.mktemp("small")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", directory], check=True)
-    (directory / "kubelet.yaml").write_text(f"""
+    configuration = f"""
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 evictionHard: {{nodefs.available: 96Mi, pid.available: "{disk.processes().available - 2000}"}}
 evictionPressureTransitionPeriod: 1s
-""")
-    cluster = Cluster(f"small-{os.getpid()}", directory)
+"""
     try:
-        cluster.up(f"--kubelet-config={directory}/kubelet.yaml")
-        kubectl = cluster.kubectl()
-        kubectl.wait("serviceaccount/default", "create")
-        yield kubectl
+        with configured(directory, configuration) as kubectl:
+            yield kubectl
     finally:
-        cluster.sampan("down")
         subprocess.run(["umount", directory], check=True)
 
 
