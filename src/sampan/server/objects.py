@@ -85,15 +85,20 @@ def raw(item: Item, row: Resource) -> bytes:
     return orjson.dumps(read(value, item.revision, row))
 
 
-def member(item: Item, row: Resource) -> bytes:
-    """The bytes of an object within a list. Built-in kinds are not told again there, as in the original."""
-    value = raw(item, row)
+def member(item: Item, row: Resource) -> memoryview:
+    """The bytes of an object within a list, but for the first, which is "{": those that are stored are not copied.
+
+    Built-in kinds do not say there again what they are, as in the original.
+    """
     if row.custom:
-        return value
-    head = b'{"apiVersion":"%b","kind":"%b",' % (row.api_version.encode(), row.kind.encode())
-    if value.startswith(head):
-        return b"{%b" % memoryview(value)[len(head) :]
-    return orjson.dumps(untyped(orjson.loads(value), row))
+        return memoryview(raw(item, row))[1:]
+    head = _heads.get((row.api_version, row.kind))
+    if head is None:
+        text = f'{{"apiVersion":"{row.api_version}","kind":"{row.kind}",'
+        head = _heads[row.api_version, row.kind] = text.encode()
+    if item.value.startswith(head):
+        return memoryview(item.value)[len(head) :]
+    return memoryview(orjson.dumps(untyped(load(item, row), row)))[1:]
 
 
 def untyped(obj: Object, row: Resource) -> Object:
@@ -115,6 +120,7 @@ def spoken(value: bytes, row: Resource) -> bool:
 
 
 _prefixes: dict[str, bytes] = {}
+_heads: dict[tuple[str, str], bytes] = {}
 
 
 async def shown(store: Store, row: Resource, key: str, item: Item) -> None:

@@ -206,7 +206,8 @@ async def _listed(call: Call, items: Sequence[Item], meta: Object) -> Response:
         return respond.document(_head(call) | {"metadata": meta, "items": values}, form=form)
     head = orjson.dumps(_head(call) | {"metadata": meta})[:-1] + b',"items":['
     if sum(len(i.value) for i in items[:_SLICE]) < _CHUNK and len(items) <= _SLICE:
-        body = b"%b%b]}" % (head, b",".join([_bytes(call, i) for i in items]))
+        members = [_member(call, i) for i in items]
+        body = b"".join((head, b"{" if members else b"", b",{".join(members), b"]}"))
         return Response(200, respond.JSON_HEADERS, body)
     return Response(200, respond.JSON_HEADERS, _chunks(call, head, items))
 
@@ -254,26 +255,23 @@ def _shaped(call: Call, item: Item) -> Object:
     return objects.untyped(value, call.row)
 
 
-def _bytes(call: Call, item: Item) -> bytes:
+def _member(call: Call, item: Item) -> memoryview:
+    """What the call's form shows of an object, as `objects.member` gives it."""
     if call.form.shape == "partial":
-        return orjson.dumps(_shaped(call, item))
+        return memoryview(orjson.dumps(_shaped(call, item)))[1:]
     return objects.member(item, call.row)
 
 
 async def _chunks(call: Call, head: bytes, items: Sequence[Item]) -> AsyncIterator[bytes]:
     """The list in pieces of about `_CHUNK`; the loop gets a turn between them (the writer awaits the socket)."""
     row, whole = call.row, call.form.shape == "object"
-    parts, size, looked = [head], len(head), 0
-    separator = b""
+    first, members, size = head + b"{", [], 0
     for item in items:
-        value = objects.member(item, row) if whole else _bytes(call, item)
-        parts.append(separator + value if separator else value)
-        separator = b","
-        size += len(value)
-        looked += 1
-        if size >= _CHUNK or (looked >= _SLICE and not whole):
-            yield b"".join(parts)
-            parts, size, looked = [], 0, 0
+        member = objects.member(item, row) if whole else _member(call, item)
+        members.append(member)
+        size += len(member)
+        if size >= _CHUNK or (len(members) >= _SLICE and not whole):
+            yield first + b",{".join(members)
+            first, members, size = b",{", [], 0
             await call.server.clock.sleep(0)
-    parts.append(b"]}")
-    yield b"".join(parts)
+    yield (first + b",{".join(members) if members else b"") + b"]}"
