@@ -75,9 +75,13 @@ class Stream:
 
     def until(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
         """Wait for output that `pattern` is found in."""
-        return eventually(
-            lambda: re.search(pattern, self.text, re.M), f"{pattern!r} in {self.text!r}", seconds
-        )
+
+        def look() -> re.Match[str]:
+            found = re.search(pattern, self.text, re.M)
+            assert found, f"{pattern!r} is not in {self.text!r}"
+            return found
+
+        return eventually(look, seconds=seconds)
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """Its exit code, once it ends by itself and all it said is read."""

@@ -206,9 +206,11 @@ def test_a_broken_update(kubectl: Kubectl, image: str) -> None:
 
 def test_min_ready_seconds(kubectl: Kubectl) -> None:
     """Ready is not yet available."""
-    kubectl.apply(sleeper(replicas=1, minReadySeconds=1))
+    kubectl.apply(sleeper(replicas=0, minReadySeconds=1))
     columns = "custom-columns=READY:.status.readyReplicas,AVAILABLE:.status.availableReplicas"
     with kubectl.stream(f"get deployment web --watch -o {columns}") as watch:
+        watch.until(r"^<none> +<none>$")  # from here on it sees everything
+        kubectl("scale deployment/web --replicas=1")
         watch.until(r"^1 +<none>$")
         watch.until(r"^1 +1$")
 
