@@ -4,7 +4,7 @@ a connection       http, incoming (limits), raw (after 101); callout, backends (
 a request's way    app, route, call, deadline, width, fairness, fairness_level, fairness_rules, fairness_metrics, fairness_dump
 who may what       authenticate, tokens, impersonate, authorize, rbac, node_authorizer, escalation, reviews, audit
 reading            at_once, read, watch, options, selectable, negotiate, objects, convert, conversion, respond
-writing            decode, write, patch, delete, recent, validate, custom, allocators; admission/, strategies/
+writing            decode, write, pod_templates, patch, delete, recent, validate, custom, allocators; admission/, strategies/
 below an object    subresources, scale, binding, eviction, connect, proxy, proxied
 what it tells      discovery, openapi, health, metrics, usage, components
 what is in it      bootstrap, default_roles, definitions (custom kinds), aggregator (other servers), backup, lookup

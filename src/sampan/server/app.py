@@ -46,6 +46,7 @@ from sampan.server import (
     impersonate,
     objects,
     patch,
+    pod_templates,
     read,
     recent,
     respond,
@@ -90,6 +91,10 @@ class Admits(Protocol):
 
     async def judge(self, attrs: Attrs) -> None: ...
 
+    def reads(self, resource: str) -> tuple[str, ...] | None: ...
+
+    def steady(self, resource: str, namespace: str) -> bool: ...
+
 
 @dataclass(slots=True)
 class Config:
@@ -125,6 +130,7 @@ class Server:
         self.config = config or Config()
         self.lookup = Lookup(store)
         self.recent = recent.Recent()
+        self.pod_templates = pod_templates.PodTemplates(self)
         self.authorizer = Authorizer(self.lookup)
         self.authenticator: Authenticates | None = None
         self.admission: Admits | None = None

@@ -34,6 +34,7 @@ from sampan.client.messages import Response
 from sampan.server import conversion, decode, definitions, objects, respond
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
+from sampan.server.pod_templates import Template
 from sampan.server.strategies import Prep, Strategy, strategy_of
 from sampan.server.strategies.base import has_status, prepare_create, prepare_part
 from sampan.store.protocol import Conflict, Item
@@ -59,9 +60,34 @@ class Written:
 async def create(call: Call) -> Response:
     """POST to a collection. Raises 400, 403, 409, 415, 422."""
     options = write_options(call.info.query, "CreateOptions")
+    templates = call.server.pod_templates
+    state = templates.state(call, options)
+    if state is not None and (known := templates.find(call, options)) is not None:
+        return respond.item(call, await _create_alike(call, *known), 201)
     obj = decode.body(call, call.row, options.validation)
     written = await create_object(call, obj, options)
+    if state is not None and written.item is not None:
+        templates.learn(call, options, state, written.obj, written.item)
     return answer(call, written, 201)
+
+
+async def _create_alike(call: Call, template: Template, name: str) -> Item:
+    """Store one more pod of a template; `name` is "" if it is to be generated. Raises 409."""
+    row, server = call.row, call.server
+    for _ in range(1 if name else _NAME_TRIES):
+        chosen = name or template.prefix + server.ids.suffix()
+        draft = template.draft(chosen, server.ids.uid(), rfc3339(server.clock.now()))
+        key = f"{call.info.namespace}/{chosen}"
+        latest = server.store.latest(row.store_key, key)
+        if latest is None:
+            try:
+                item = await server.store.put(row.store_key, key, draft, 0)
+            except Conflict as clash:
+                latest = clash.latest
+            else:
+                server.recent.keep(draft, item)
+                return item
+    raise _exists(row, chosen, latest)
 
 
 async def update(call: Call) -> Response:

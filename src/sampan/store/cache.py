@@ -179,7 +179,7 @@ class VersionedStore:
 
     def bucket_revision(self, bucket: str) -> int:
         found = self._buckets.get(bucket)
-        return found.history.newest if found else -1
+        return found.history.newest if found else self._floor(bucket)
 
     # Writing
 

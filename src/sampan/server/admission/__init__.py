@@ -84,6 +84,19 @@ class Admission:
             if waiting is not None:
                 await waiting
 
+    def reads(self, resource: str) -> tuple[str, ...] | None:
+        """The buckets on which it depends what becomes of a new object; None when not all plugins have said."""
+        asked = [plugin.reads for plugin in DEFAULT if plugin.concerns(CREATE, resource, "")]
+        if None in asked:
+            return None
+        return tuple(dict.fromkeys(bucket for reads in asked for bucket in reads or ()))
+
+    def steady(self, resource: str, namespace: str) -> bool:
+        """Whether it depends on nothing else in this namespace: those plugins sleep that look at more."""
+        sleepers = (p for p in DEFAULT if p.sleeps and p.concerns(CREATE, resource, ""))
+        keys = (item.key for p in sleepers for b in p.reads or () for item in self.context.lookup.items(b))
+        return not any("/" not in key or key.startswith(f"{namespace}/") for key in keys)
+
     def _of(self, attrs: Attrs) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
         """The steps for this operation on this resource, worked out once."""
         key = (attrs.op, attrs.row.name, attrs.subresource)

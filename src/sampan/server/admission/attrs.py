@@ -68,6 +68,8 @@ class Plugin:
     """A plugin is asked about these resources (GroupResource text; None: all) and operations.
 
     `subresources`: "" is the object itself; None means any. Most plugins care for the object alone.
+    `reads`: the buckets that its answer to a CREATE depends on beside that itself; None when nobody has said. One that
+    `sleeps` does nothing as long as they are empty, and its answers depend on more once they are not.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Plugin:
     admit: Step | None = None
     validate: Step | None = None
     subresources: frozenset[str] | None = frozenset({""})
+    reads: tuple[str, ...] | None = None
+    sleeps: bool = False
 
     def concerns(self, op: str, resource: str, subresource: str) -> bool:
         return (

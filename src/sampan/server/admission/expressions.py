@@ -36,9 +36,25 @@ PLUGIN = Plugin(
     only(CREATE, UPDATE, DELETE, CONNECT),
     validate=validate,
     subresources=None,
+    reads=(_VALIDATING,),
+    sleeps=True,
 )
-MUTATING = Plugin("MutatingAdmissionPolicy", None, only(CREATE, UPDATE), admit=mutate, subresources=None)
+MUTATING = Plugin(
+    "MutatingAdmissionPolicy",
+    None,
+    only(CREATE, UPDATE),
+    admit=mutate,
+    subresources=None,
+    reads=(_MUTATING,),
+    sleeps=True,
+)
 # After the webhooks: policies that ask for it see what these changed.
 REINVOKED = Plugin(
-    "MutatingAdmissionPolicyReinvocation", None, only(CREATE, UPDATE), admit=mutate_again, subresources=None
+    "MutatingAdmissionPolicyReinvocation",
+    None,
+    only(CREATE, UPDATE),
+    admit=mutate_again,
+    subresources=None,
+    reads=(_MUTATING,),
+    sleeps=True,
 )

@@ -147,4 +147,5 @@ PLUGIN = Plugin(
     admit=admit,
     validate=validate,
     subresources=only("", "resize"),
+    reads=("limitranges",),
 )

@@ -34,4 +34,11 @@ def admit(attrs: Attrs, ctx: Context) -> None:
     raise error
 
 
-PLUGIN = Plugin("NamespaceLifecycle", None, only(CREATE, UPDATE, DELETE), admit=admit, subresources=None)
+PLUGIN = Plugin(
+    "NamespaceLifecycle",
+    None,
+    only(CREATE, UPDATE, DELETE),
+    admit=admit,
+    subresources=None,
+    reads=("namespaces",),
+)

@@ -186,5 +186,10 @@ _RULES = {
 }
 
 PLUGIN = Plugin(
-    "NodeRestriction", frozenset(_RULES), only(CREATE, UPDATE, DELETE), admit=admit, subresources=None
+    "NodeRestriction",
+    frozenset(_RULES),
+    only(CREATE, UPDATE, DELETE),
+    admit=admit,
+    subresources=None,
+    reads=(),  # beside who asks
 )

@@ -138,4 +138,5 @@ PLUGIN = Plugin(
     only(CREATE, UPDATE),
     validate=validate,
     subresources=only("", "ephemeralcontainers"),
+    reads=("namespaces",),
 )

@@ -63,4 +63,11 @@ def validate(attrs: Attrs, ctx: Context) -> None:
             raise attrs.forbidden(why)
 
 
-PLUGIN = Plugin("Priority", only("pods", _CLASSES), only(CREATE, UPDATE), admit=admit, validate=validate)
+PLUGIN = Plugin(
+    "Priority",
+    only("pods", _CLASSES),
+    only(CREATE, UPDATE),
+    admit=admit,
+    validate=validate,
+    reads=(_CLASSES,),
+)

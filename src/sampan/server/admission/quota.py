@@ -85,5 +85,11 @@ def _show(amounts: dict[str, Quantity], names: list[str]) -> str:
 
 
 PLUGIN = Plugin(
-    "ResourceQuota", None, only(CREATE, UPDATE), validate=validate, subresources=only("", "resize")
+    "ResourceQuota",
+    None,
+    only(CREATE, UPDATE),
+    validate=validate,
+    subresources=only("", "resize"),
+    reads=("resourcequotas",),
+    sleeps=True,
 )

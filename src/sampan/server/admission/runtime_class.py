@@ -40,4 +40,4 @@ def admit(attrs: Attrs, ctx: Context) -> None:
             spec["tolerations"] = [*(spec.get("tolerations") or ()), copied(toleration)]
 
 
-PLUGIN = Plugin("RuntimeClass", only("pods"), only(CREATE), admit=admit)
+PLUGIN = Plugin("RuntimeClass", only("pods"), only(CREATE), admit=admit, reads=(_CLASSES,))

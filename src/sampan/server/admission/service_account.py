@@ -97,4 +97,4 @@ def _token_volume(name: str) -> Object:
     }
 
 
-PLUGIN = Plugin("ServiceAccount", only("pods"), only(CREATE), admit=admit)
+PLUGIN = Plugin("ServiceAccount", only("pods"), only(CREATE), admit=admit, reads=("serviceaccounts",))

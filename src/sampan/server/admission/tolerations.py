@@ -28,4 +28,4 @@ def _tolerates(toleration: dict[str, object], taint: str) -> bool:
     return toleration.get("key") in (taint, "", None) and toleration.get("effect") in ("NoExecute", "", None)
 
 
-PLUGIN = Plugin("DefaultTolerationSeconds", only("pods"), only(CREATE, UPDATE), admit=admit)
+PLUGIN = Plugin("DefaultTolerationSeconds", only("pods"), only(CREATE, UPDATE), admit=admit, reads=())

@@ -218,5 +218,21 @@ def validate(attrs: Attrs, ctx: Context) -> Any:
 
 
 _OPERATIONS = only(CREATE, UPDATE, DELETE, CONNECT)
-MUTATING = Plugin("MutatingAdmissionWebhook", None, _OPERATIONS, admit=admit, subresources=None)
-VALIDATING = Plugin("ValidatingAdmissionWebhook", None, _OPERATIONS, validate=validate, subresources=None)
+MUTATING = Plugin(
+    "MutatingAdmissionWebhook",
+    None,
+    _OPERATIONS,
+    admit=admit,
+    subresources=None,
+    reads=(_MUTATING,),
+    sleeps=True,
+)
+VALIDATING = Plugin(
+    "ValidatingAdmissionWebhook",
+    None,
+    _OPERATIONS,
+    validate=validate,
+    subresources=None,
+    reads=(_VALIDATING,),
+    sleeps=True,
+)
