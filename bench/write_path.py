@@ -51,7 +51,7 @@ STEPS = (
     ("route", "sampan.server.route", "parse"),
     ("authenticate", "sampan.server.authenticate", "Authenticator.authenticate"),
     ("authorize", "sampan.server.authorize", "Authorizer.authorize"),
-    ("flow", "sampan.server.fairness", "Fairness.flow"),
+    ("flow", "sampan.server.flowcontrol.fairness", "Fairness.flow"),
     ("parse", "sampan.server.decode", "parse"),
     ("duplicates", "sampan.server.decode", "duplicate_fields"),
     ("normalize", "sampan.server.decode", "_normalize"),

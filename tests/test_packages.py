@@ -12,7 +12,17 @@ SOURCE = Path(__file__).parents[1] / "src" / "sampan"
 
 
 @pytest.mark.parametrize(
-    "package", ["api", "cluster", "node", "node/native", "node/network", "node/pods", "server"]
+    "package",
+    [
+        "api",
+        "cluster",
+        "node",
+        "node/native",
+        "node/network",
+        "node/pods",
+        "server",
+        "server/flowcontrol",
+    ],
 )
 def test_its_map_names_every_module(package):
     directory = SOURCE / package

@@ -1,7 +1,7 @@
 """The server keeps the truth: HTTP, identity, admission, storage, watches.
 
 a connection       http, incoming (limits), raw (after 101); callout, backends (connections of the server's own)
-a request's way    app, route, call, deadline, width, fairness, fairness_level, fairness_rules, fairness_metrics, fairness_dump
+a request's way    app, route, call, deadline; flowcontrol/ (priority and fairness)
 who may what       authenticate, tokens, impersonate, authorize, rbac, node_authorizer, escalation, reviews, audit
 reading            at_once, read, watch, options, selectable, negotiate, objects, convert, conversion, respond
 writing            decode, write, pod_templates, patch, delete, recent, validate, custom, allocators; admission/, strategies/

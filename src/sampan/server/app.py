@@ -40,8 +40,6 @@ from sampan.server import (
     definitions,
     delete,
     discovery,
-    fairness,
-    fairness_dump,
     health,
     impersonate,
     objects,
@@ -55,12 +53,12 @@ from sampan.server import (
     usage,
     validate,
     watch,
-    width,
     write,
 )
 from sampan.server.admission.attrs import Attrs
 from sampan.server.authorize import Authorizer, refusal
 from sampan.server.call import Call, warning_headers
+from sampan.server.flowcontrol import dump, fairness, width
 from sampan.server.lookup import Lookup
 from sampan.server.metrics import Metrics
 from sampan.server.negotiate import form_of
@@ -304,7 +302,7 @@ class Server:
             return await self.aggregator.serve(other, request, user)
         if info.path in self.documents and request.method == "GET":
             return respond.document(self.documents[info.path](info.query))
-        answer = health.answer(self, request, info) or fairness_dump.answer(self.fairness, request, info)
+        answer = health.answer(self, request, info) or dump.answer(self.fairness, request, info)
         if answer is None:
             answer = await self.backups.answer(request, info)
         if answer is None:

@@ -1,4 +1,4 @@
-"""A priority level: its seats, and the queues of those who wait for some.
+"""A priority level: its seats, the flows that belong to it, and the queues of those who wait for seats.
 
 Source: Kubernetes documentation, "API Priority and Fairness", "Queuing" and "Seats Occupied by a Request"; KEP-1040.
 """
@@ -8,18 +8,34 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sampan.base.objects import Object
 from sampan.client.messages import User
-
-if TYPE_CHECKING:
-    from sampan.server.fairness import Flow
-    from sampan.server.route import RequestInfo
-
+from sampan.server import respond
+from sampan.server.flowcontrol.tally import Tally
+from sampan.server.route import RequestInfo
 
 _WIDEST = 10  # seats of one request
 _SHARE = 15  # percent of a level's seats that one request may take
+
+
+class Flow:
+    """Where requests of one kind belong: their schema, its level, and what tells them apart from others in it."""
+
+    __slots__ = ("distinguisher", "headers", "id", "json_headers", "level", "tally")
+
+    def __init__(self, level: Level, schema: Object, distinguisher: str, tally: Tally) -> None:
+        self.level = level
+        self.tally = tally
+        self.distinguisher = distinguisher
+        name = schema["metadata"]["name"]
+        self.id = f"{name}/{distinguisher}"
+        self.headers = {
+            "x-kubernetes-pf-flowschema-uid": schema["metadata"].get("uid", ""),
+            "x-kubernetes-pf-prioritylevel-uid": level.uid,
+        }
+        self.json_headers = respond.Headers(respond.JSON_HEADERS | self.headers)
 
 
 class Waiter(NamedTuple):

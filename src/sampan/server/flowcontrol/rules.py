@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sampan.base.objects import Object
 from sampan.client.messages import User
-
-if TYPE_CHECKING:
-    from sampan.server.route import RequestInfo
+from sampan.server.route import RequestInfo
 
 
 def matches(rule: Object, user: User, info: RequestInfo) -> bool:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.objects import Object
 from sampan.client.messages import Response, User
-from sampan.server import fairness_metrics, respond
-from sampan.server.fairness_level import Level, Waiter
-from sampan.server.fairness_metrics import Tally
-from sampan.server.fairness_rules import matches
+from sampan.server import respond
+from sampan.server.flowcontrol import metrics
+from sampan.server.flowcontrol.level import Flow, Level, Waiter
+from sampan.server.flowcontrol.rules import matches
+from sampan.server.flowcontrol.tally import Tally
 from sampan.server.lookup import Derived, Lookup
-
-if TYPE_CHECKING:
-    from sampan.server.route import RequestInfo
+from sampan.server.route import RequestInfo
 
 GROUP = "flowcontrol.apiserver.k8s.io"
 _SCHEMAS, _LEVELS = f"flowschemas.{GROUP}", f"prioritylevelconfigurations.{GROUP}"
@@ -39,7 +38,7 @@ _LISTS = ("list", "watch")
 FULL, NO_QUEUE, TIMED_OUT, CANCELLED = "queue-full", "concurrency-limit", "time-out", "cancelled"
 _TOO_MANY = "Too many requests, please try again later.\n"
 
-Width = Callable[["RequestInfo", int], int]  # (request, the most it may be) -> seats it takes
+Width = Callable[[RequestInfo, int], int]  # (request, the most it may be) -> seats it takes
 
 
 @runtime_checkable
@@ -49,24 +48,6 @@ class Beginning(Protocol):
     def when_begun(self, tell: Callable[[], None]) -> bool:
         """Whether there is anything to wait for; then `tell` is called once, however it ends."""
         ...
-
-
-class Flow:
-    """Where requests of one kind belong: their schema, its level, and what tells them apart from others in it."""
-
-    __slots__ = ("distinguisher", "headers", "id", "json_headers", "level", "tally")
-
-    def __init__(self, level: Level, schema: Object, distinguisher: str, tally: Tally) -> None:
-        self.level = level
-        self.tally = tally
-        self.distinguisher = distinguisher
-        name = schema["metadata"]["name"]
-        self.id = f"{name}/{distinguisher}"
-        self.headers = {
-            "x-kubernetes-pf-flowschema-uid": schema["metadata"].get("uid", ""),
-            "x-kubernetes-pf-prioritylevel-uid": level.uid,
-        }
-        self.json_headers = respond.Headers(respond.JSON_HEADERS | self.headers)
 
 
 class Fairness:
@@ -268,8 +249,8 @@ class Fairness:
 
     def render(self) -> str:
         """Figures for /metrics."""
-        kinds = fairness_metrics.by_kind(self._running, self._waiting)
-        return kinds + fairness_metrics.render(self.tallies.values(), self.levels.values())
+        kinds = metrics.by_kind(self._running, self._waiting)
+        return kinds + metrics.render(self.tallies.values(), self.levels.values())
 
 
 def _keep(response: Response, info: RequestInfo, leave: Callable[[], None]) -> bool:

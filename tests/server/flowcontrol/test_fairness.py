@@ -8,9 +8,10 @@ import pytest
 
 from sampan.api.status import ApiError
 from sampan.client.messages import Response, User
-from sampan.server import deadline, respond, route, width
+from sampan.server import deadline, respond, route
 from sampan.server.audit import Audit, Policy
-from sampan.server.fairness import Fairness
+from sampan.server.flowcontrol import width
+from sampan.server.flowcontrol.fairness import Fairness
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
 BUCKETS = {
@@ -74,7 +75,7 @@ class Levels:
 
 @pytest.fixture
 async def levels(facts, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 4)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 4)
     return Levels(facts)
 
 
@@ -148,7 +149,7 @@ async def test_idle_levels_lend_seats(levels):
 
 
 async def test_wide_requests_wait_until_all_their_seats_are_free(levels, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 80)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 80)
     levels.level("low", 1, {"queues": 1, "handSize": 1, "queueLengthLimit": 9})
     levels.level("other", 3)
     levels.schema("all", "low", "Group:users")
@@ -168,7 +169,7 @@ async def test_wide_requests_wait_until_all_their_seats_are_free(levels, monkeyp
 
 
 async def test_who_gives_up_makes_way_for_smaller_ones(levels, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 80)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 80)
     levels.level("low", 1, {"queues": 1, "handSize": 1, "queueLengthLimit": 9})
     levels.level("other", 3)
     levels.schema("all", "low", "Group:users")
@@ -334,7 +335,7 @@ async def _crowd(api, queuing=None, more=0, **limits):
 
 
 async def test_a_full_level_refuses_and_others_go_on(full, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 30)
     maps, held = await _crowd(full)
     refused = await full.response("GET", maps, user=None)
     assert refused.status == 429 and refused.headers["retry-after"] == "1"
@@ -353,7 +354,7 @@ async def test_a_full_level_refuses_and_others_go_on(full, monkeypatch):
 
 
 async def test_seats_of_recorded_requests_are_given_back_by_who_leaves(full, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 30)
     policy, lines = Policy({"rules": [{"level": "Metadata"}]}), []
     full.server.audit = Audit(policy, lines.append, full.clock, full.server.ids)
     maps, held = await _crowd(full)
@@ -365,7 +366,7 @@ async def test_seats_of_recorded_requests_are_given_back_by_who_leaves(full, mon
 
 
 async def test_a_busy_level_borrows_from_idle_ones(full, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 30)
     maps, held = await _crowd(full, more=3, borrowingLimitPercent=300)
     assert (await full.response("GET", maps, user=None)).status == 429
     _, text = await full.call("GET", "/metrics")
@@ -378,7 +379,7 @@ async def test_a_busy_level_borrows_from_idle_ones(full, monkeypatch):
 
 
 async def test_a_watch_keeps_its_seat_until_what_was_there_is_sent(full, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 30)
     maps, held = await _crowd(full)
     await held[0].body.aclose()
     query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
@@ -403,7 +404,7 @@ async def test_a_watch_keeps_its_seat_until_what_was_there_is_sent(full, monkeyp
 
 
 async def test_times_are_told_by_schema(full, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 30)
     maps, held = await _crowd(full, {"queues": 1, "handSize": 1, "queueLengthLimit": 5})
     waiting = [asyncio.ensure_future(full.response("GET", maps, user=None)) for _ in range(2)]
     await full.clock.settle()
@@ -425,7 +426,7 @@ async def test_times_are_told_by_schema(full, monkeypatch):
 
 
 async def test_who_waits_is_shown(full, monkeypatch):
-    monkeypatch.setattr("sampan.server.fairness.SEATS", 30)
+    monkeypatch.setattr("sampan.server.flowcontrol.fairness.SEATS", 30)
     maps, held = await _crowd(full, {"queues": 2, "handSize": 1, "queueLengthLimit": 5})
     waiting = asyncio.ensure_future(full.response("GET", f"{maps}/a1", user=None))
     await full.clock.settle()
