@@ -9,6 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from typing import NamedTuple, cast
 
 from sampan.api import meta, quantity
 from sampan.base.objects import Object
@@ -27,8 +28,8 @@ def sizes(
     hpa: Object, chosen: list[Object], current: int, view: View
 ) -> tuple[list[tuple[int, str]], list[Object] | None, str]:
     """(size by each metric with its name, status.currentMetrics, why there is none)."""
-    listed = view.fetched.get((RESOURCE, meta.namespace(hpa), "")) or []
-    measured = {meta.name(m): m for m in listed}  # type: ignore[arg-type]
+    listed = cast("list[Object] | None", view.fetched.get((RESOURCE, meta.namespace(hpa), "")))
+    measured = {meta.name(m): m for m in listed or ()}
     near = functools.partial(_near, hpa["spec"].get("behavior") or {})
     found: list[tuple[int, str]] = []
     shown: list[Object] = []
@@ -38,7 +39,8 @@ def sizes(
         if kind not in ("Resource", "ContainerResource"):
             problem = f"metrics of type {kind} are not served here"
             continue
-        source = metric["resource" if kind == "Resource" else "containerResource"]
+        field = "resource" if kind == "Resource" else "containerResource"
+        source = metric[field]
         result = _by_resource(source, chosen, measured, current, near)
         if isinstance(result, str):
             problem = f"failed to get {source['name']} utilization: {result}"
@@ -48,14 +50,10 @@ def sizes(
             " utilization (percentage of request)" if "averageUtilization" in now_used else ""
         )
         found.append((size, title))
-        field = "resource" if kind == "Resource" else "containerResource"
-        entry = {"name": source["name"], "current": now_used}
-        shown.append(
-            {
-                "type": kind,
-                field: entry | ({"container": source["container"]} if "container" in source else {}),
-            }
-        )
+        entry: Object = {"name": source["name"], "current": now_used}
+        if "container" in source:
+            entry["container"] = source["container"]
+        shown.append({"type": kind, field: entry})
     return found, shown or None, problem
 
 
@@ -66,6 +64,16 @@ def _near(behavior: Object, ratio: float) -> bool:
         return quantity.milli((behavior.get(direction) or {}).get("tolerance", _TOLERANCE)) / 1000
 
     return 1 - tolerance("scaleDown") <= ratio <= 1 + tolerance("scaleUp")
+
+
+class _Use(NamedTuple):
+    """What the pods that count use and ask for together (thousandths), and how many are left out for which reason."""
+
+    ready: int
+    used: int
+    asked: int
+    missing: int  # without a measurement
+    unready: int  # not ready, or measured while they started
 
 
 def _by_resource(
@@ -80,54 +88,61 @@ def _by_resource(
     Pods without a measurement count as using their target when that would shrink, as using nothing when it would grow.
     Pods that are not ready, or whose measurement is of their start, count only when it would grow, as using nothing.
     """
-    resource, target = source["name"], source["target"]
-    ready, missing, unready = [], 0, 0
-    for pod in chosen:
-        if not pods.active(pod):
-            continue
+    use = _use(source, chosen, measured)
+    if not use.ready:
+        if use.unready:
+            return "did not receive metrics for targeted pods (pods might be unready)"
+        return (
+            f"unable to get metrics for resource {source['name']}: "
+            "no metrics returned from resource metrics API"
+        )
+    if source["target"]["type"] == "Utilization" and not use.asked:
+        return "the pods request none of it"
+    ratio, shown = _ratio(source["target"], use)
+    if near(ratio):
+        return current, shown
+    missing = use.missing + (use.unready if ratio > 1 else 0)
+    if not missing:
+        return math.ceil(ratio * use.ready), shown
+    # Unmeasured pods must not make the answer more extreme.
+    damped = (ratio * use.ready + (missing if ratio < 1 else 0)) / (use.ready + missing)
+    if near(damped) or (damped < 1) != (ratio < 1):
+        return current, shown
+    return math.ceil(damped * (use.ready + missing)), shown
+
+
+def _use(source: Object, chosen: list[Object], measured: dict[str, Object]) -> _Use:
+    resource, only = source["name"], source.get("container")
+    ready = used = asked = missing = unready = 0
+    for pod in filter(pods.active, chosen):
         found = measured.get(meta.name(pod))
         if found is None:
             missing += 1
-            continue
-        if not pods.ready(pod) or (resource == "cpu" and _of_its_start(pod, found)):
+        elif not pods.ready(pod) or (resource == "cpu" and _of_its_start(pod, found)):
             unready += 1
-            continue
-        containers = [c for c in found["containers"] if source.get("container") in (None, c["name"])]
-        used = sum(quantity.milli(c["usage"].get(resource, "0")) for c in containers)
-        asked = sum(
-            quantity.milli(((c.get("resources") or {}).get("requests") or {}).get(resource, "0"))
-            for c in pod["spec"]["containers"]
-            if source.get("container") in (None, c["name"])
-        )
-        ready.append((used, asked))
-    if not ready:
-        if unready:
-            return "did not receive metrics for targeted pods (pods might be unready)"
-        return f"unable to get metrics for resource {resource}: no metrics returned from resource metrics API"
-    used, asked = sum(u for u, _ in ready), sum(a for _, a in ready)
-    average = quantity.from_milli(used // len(ready))
+        else:
+            ready += 1
+            used += sum(
+                quantity.milli(c["usage"].get(resource, "0"))
+                for c in found["containers"]
+                if only in (None, c["name"])
+            )
+            asked += sum(
+                quantity.milli(((c.get("resources") or {}).get("requests") or {}).get(resource, "0"))
+                for c in pod["spec"]["containers"]
+                if only in (None, c["name"])
+            )
+    return _Use(ready, used, asked, missing, unready)
+
+
+def _ratio(target: Object, use: _Use) -> tuple[float, Object]:
+    """(use in relation to the target, how status.currentMetrics shows the use)."""
+    average = quantity.from_milli(use.used // use.ready)
     if target["type"] == "Utilization":
-        if not asked:
-            return "the pods request none of it"
-        percent = used * 100 // asked
-        ratio, shown = (
-            percent / target["averageUtilization"],
-            {"averageUtilization": percent, "averageValue": average},
-        )
-    else:
-        goal = quantity.milli(target["averageValue"])
-        ratio, shown = used / len(ready) / goal, {"averageValue": average}
-    if near(ratio):
-        return current, shown
-    if ratio > 1:
-        missing += unready
-    if not missing:
-        return math.ceil(ratio * len(ready)), shown
-    # Unmeasured pods must not make the answer more extreme.
-    damped = (ratio * len(ready) + (missing if ratio < 1 else 0)) / (len(ready) + missing)
-    if near(damped) or (damped < 1) != (ratio < 1):
-        return current, shown
-    return math.ceil(damped * (len(ready) + missing)), shown
+        percent = use.used * 100 // use.asked
+        shown = {"averageUtilization": percent, "averageValue": average}
+        return percent / target["averageUtilization"], shown
+    return use.used / use.ready / quantity.milli(target["averageValue"]), {"averageValue": average}
 
 
 def _of_its_start(pod: Object, measured: Object) -> bool:
