@@ -126,7 +126,7 @@ def _resize(
             "spec": {"replicas": rolling.size(s)},
         }
         if s is new:
-            wanted["metadata"]["annotations"] = revisions.annotations(d, s, old)
+            wanted["metadata"]["annotations"] = revisions.annotations_for(d, s, old)
             wanted["spec"]["minReadySeconds"] = d["spec"].get("minReadySeconds", 0)
             revision = revisions.text(wanted)
         if meta.uid(s) in sizes or (rolling.size(s) and rolling.desired(s) != rolling.replicas(d)):

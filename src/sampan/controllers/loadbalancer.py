@@ -103,7 +103,7 @@ def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> 
 def _ranges(pool: str) -> list[tuple[int, int, int]]:
     """(version, first, last) of each part; of networks without the first address (in IPv6 that of any router there) and
     the broadcast address of IPv4."""
-    result = []
+    result: list[tuple[int, int, int]] = []
     for part in filter(None, (p.strip() for p in pool.split(","))):
         if "-" in part:
             first, last = (ipaddress.ip_address(a.strip()) for a in part.split("-", 1))
@@ -111,8 +111,8 @@ def _ranges(pool: str) -> list[tuple[int, int, int]]:
         else:
             net = ipaddress.ip_network(part, strict=False)
             edge = 1 if net.num_addresses > 2 else 0
-            last = int(net[-1]) - (edge if net.version == 4 else 0)
-            result.append((net.version, int(net[0]) + edge, last))
+            top = int(net[-1]) - (edge if net.version == 4 else 0)
+            result.append((net.version, int(net[0]) + edge, top))
     return result
 
 

@@ -81,8 +81,8 @@ def set_name(d: Object) -> str:
     return f"{meta.name(d)}-{_hash_of(d)}"
 
 
-def annotations(d: Object, s: Object | None, old: list[Object]) -> dict[str, str]:
-    """Of the new set: the Deployment's own, its number (one more than all old ones) and the numbers it had before."""
+def annotations_for(d: Object, s: Object | None, old: list[Object]) -> dict[str, str]:
+    """Annotations of the new set: the Deployment's own, its number (one more than all old ones) and the numbers it had before."""
     result = dict(meta.annotations(s)) if s else {}
     result |= {k: v for k, v in meta.annotations(d).items() if k not in _NOT_COPIED}
     following = max((number(o) for o in old), default=0) + 1
@@ -108,7 +108,7 @@ def new_set(d: Object, old: list[Object], size: int) -> Object:
             "name": set_name(d),
             "namespace": meta.namespace(d),
             "labels": dict(metadata["labels"]),
-            "annotations": annotations(d, None, old) | rolling.size_annotations(d),
+            "annotations": annotations_for(d, None, old) | rolling.size_annotations(d),
             "ownerReferences": [meta.owner_ref(d, controller=True)],
         },
         "spec": {

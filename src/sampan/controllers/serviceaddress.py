@@ -21,9 +21,16 @@ _MANAGER = "ipallocator"
 
 
 def rules() -> list[Rule]:
-    indexes = {RESOURCE: {"service": _parent}, "services": {"clusterIP": addresses}}
-    wakes = {RESOURCE: _concerned}
-    return [Rule("ipallocator-repair-controller", "services", reconcile, wakes, removed, indexes=indexes)]
+    return [
+        Rule(
+            "ipallocator-repair-controller",
+            "services",
+            reconcile,
+            {RESOURCE: _concerned},
+            removed,
+            indexes={RESOURCE: {"service": _parent}, "services": {"clusterIP": addresses}},
+        )
+    ]
 
 
 def addresses(service: Object) -> list[str]:

@@ -39,8 +39,8 @@ def pack(
 ) -> list[Step]:
     """What turns `existing` slices into ones that hold exactly `groups`: updates first, then creations, then deletions."""
     free: dict[bytes, list[Object]] = defaultdict(list)
-    for s in existing:
-        free[text([s.get("addressType"), s.get("ports") or []])].append(s)
+    for old in existing:
+        free[text([old.get("addressType"), old.get("ports") or []])].append(old)
     updates: list[Step] = []
     creates: list[Step] = []
     deletes: list[Step] = []
@@ -61,7 +61,7 @@ def pack(
                         RESOURCE, s | {"metadata": s["metadata"] | {"labels": labels}, "endpoints": endpoints}
                     )
                 )
-    deletes += [_delete(s) for rest in free.values() for s in rest]
+    deletes += [_delete(old) for rest in free.values() for old in rest]
     return [*updates, *creates, *deletes]
 
 

@@ -50,7 +50,7 @@ def needs(info: PodInfo, snapshot: Snapshot) -> Needs:
 
 def waits(claim: Object, snapshot: Snapshot) -> bool:
     found = snapshot.classes.get(claim["spec"].get("storageClassName") or "")
-    return bool(found) and found.get("volumeBindingMode") == "WaitForFirstConsumer"
+    return found is not None and found.get("volumeBindingMode") == "WaitForFirstConsumer"
 
 
 def restrict(found: Needs, snapshot: Snapshot, refusals: Refusals) -> None:
