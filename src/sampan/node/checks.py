@@ -83,9 +83,7 @@ async def run_command(runtime: Runtime, container_id: str, command: Sequence[str
         process.kill()
         raise
     finally:
-        close = getattr(process, "close", None)
-        if close:
-            close()
+        process.close()
     return code == 0, b"".join(output).decode("utf-8", "replace")[:_BODY]
 
 

@@ -16,7 +16,11 @@ KUBELET_VERSION = "v1.37.0"
 
 
 class Addresses(Protocol):
-    """The node's pool of pod addresses. A pod keeps its address until `release`; both calls are idempotent."""
+    """The node's pool of pod addresses. A pod keeps its address until `release`; all calls are idempotent."""
+
+    def take(self, pod_uid: str, address: str) -> None:
+        """Mark an address that a running pod already has."""
+        ...
 
     async def allocate(self, pod: Object) -> str: ...
 

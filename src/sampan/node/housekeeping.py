@@ -22,6 +22,7 @@ from sampan.node.pods.kit import Kit
 from sampan.node.pods.manager import PodManager
 from sampan.node.pods.podspec import all_containers, mains, sidecars
 from sampan.node.pressure import Observation, Subject, Threshold
+from sampan.node.runtime import ImagesOnDisk
 
 log = logging.getLogger(__name__)
 _ENDS = 30.0  # seconds an evicted pod may take before the next look
@@ -55,7 +56,8 @@ class Housekeeping:
         self._kit, self._manager, self._meter = kit, manager, meter
         self._heartbeat, self._clock, self._config = heartbeat, clock, config
         self._observe = measure_machine
-        self._images = getattr(getattr(kit.images, "store", None), "directory", "")
+        self._stored = kit.images if isinstance(kit.images, ImagesOnDisk) else None
+        self._images = self._stored.directory if self._stored else ""
         hard = pressure.parse(config.eviction_hard)
         soft = pressure.parse(config.eviction_soft, config.eviction_soft_grace)
         self.pressure = pressure.Pressure([*hard, *soft], config.pressure_transition)
@@ -91,7 +93,7 @@ class Housekeeping:
         )
         seen = self._seen[threshold.signal]
         if resource in ("ephemeral-storage", "inodes"):
-            await getattr(self._kit.runtime, "reclaim", _nothing)()
+            await self._kit.runtime.reclaim()
             await self._collect_images(reclaim=max(threshold.least(seen.capacity) - seen.available, 1))
             self._seen = await asyncio.to_thread(self._observe, self._config.root, self._images)
             if not threshold.met(self._seen):
@@ -153,27 +155,25 @@ class Housekeeping:
         return evicted
 
     def paths(self, driver: PodDriver) -> Paths:
-        layer = getattr(self._kit.runtime, "writable_layer", lambda _: "")
         attempts = list(driver.world.containers.values())
         logs: dict[str, str] = {}
         layers: dict[str, str] = {}
         for status in attempts:
             logs[status.config.name] = status.config.log_path.rpartition("/")[0]
             if status.state != "exited":
-                layers[status.config.name] = layer(status.config.id)
+                layers[status.config.name] = self._kit.runtime.writable_layer(status.config.id)
         return Paths(logs, layers, self._kit.volumes.disk_paths(driver.pod))
 
     # Images
 
     async def _collect_images(self, reclaim: int) -> None:
         """`reclaim` bytes at least, or down to the lower mark when the disk is above the upper one."""
-        service = self._kit.images
-        if not hasattr(service, "usage"):
+        if self._stored is None:
             return
         in_use = {name for driver in self._manager.drivers.values() for name in _images_of(driver)}
         try:
-            await service.collect()
-            freed = await self.garbage.collect(service, in_use, self._clock.now(), reclaim)
+            await self._stored.collect()
+            freed = await self.garbage.collect(self._stored, in_use, self._clock.now(), reclaim)
         except OSError as error:
             log.warning("image garbage collection: %s", error)
             return
@@ -194,10 +194,6 @@ class Housekeeping:
             "runtime": {"imageFs": _fs(seen, "imagefs", stamp), "containerFs": _fs(seen, "nodefs", stamp)},
             "rlimit": {"time": stamp, "maxpid": pids.capacity, "curproc": pids.capacity - pids.available},
         }
-
-
-async def _nothing() -> None:
-    """What a runtime without files can reclaim."""
 
 
 def _fs(seen: Mapping[str, Observation], name: str, stamp: str) -> Object:

@@ -7,9 +7,8 @@ nothing could bring it back.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
-from sampan.node.runtime import Image
+from sampan.node.runtime import Image, ImagesOnDisk
 
 
 class ImageGarbage:
@@ -38,7 +37,9 @@ class ImageGarbage:
         ]
         return sorted(free, key=lambda i: (self._used.get(i.ref, 0.0), self._first[i.ref], i.ref))
 
-    async def collect(self, service: Any, in_use: Collection[str], now: float, reclaim: int = 0) -> int:
+    async def collect(
+        self, service: ImagesOnDisk, in_use: Collection[str], now: float, reclaim: int = 0
+    ) -> int:
         """Free `reclaim` bytes, or enough to reach the lower mark when the upper is passed. Returns what was freed."""
         images = await service.list()
         chosen = self.choose(images, in_use, now)

@@ -11,28 +11,28 @@ import os
 import shutil
 import time
 from glob import escape, glob
-from typing import Any
 
 from sampan.api import quantity
 from sampan.base.clock import Clock
 from sampan.node.config import AgentConfig
 from sampan.node.pods.manager import PodManager
+from sampan.node.runtime import Runtime
 
 PERIOD = 10.0
 
 
 class LogRotator:
-    """Looks at the logs of running containers. The runtime must be able to `reopen_log(container_id)`."""
+    """Looks at the logs of running containers."""
 
-    def __init__(self, manager: PodManager, runtime: Any, clock: Clock, config: AgentConfig) -> None:
+    def __init__(self, manager: PodManager, runtime: Runtime, clock: Clock, config: AgentConfig) -> None:
         self._manager = manager
-        self._reopen = getattr(runtime, "reopen_log", None)
+        self._runtime = runtime
         self._clock = clock
         self._max_size = quantity.value(config.log_max_size)
         self._rotated = config.log_max_files - 1  # beside the one that is written
 
     async def run(self) -> None:
-        while self._reopen is not None and self._max_size >= 0:
+        while self._max_size >= 0:
             await self._clock.sleep(PERIOD)
             await self.rotate()
 
@@ -44,7 +44,7 @@ class LogRotator:
             path = status.config.log_path
             stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._clock.now()))
             os.rename(path, f"{path}.{stamp}")
-            await self._reopen(status.config.id)  # type: ignore[misc]
+            await self._runtime.reopen_log(status.config.id)
             await asyncio.to_thread(_tidy, path, self._rotated)
 
 

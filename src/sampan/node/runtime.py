@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,26 @@ class Images(Protocol):
     async def list(self) -> list[Image]: ...
 
     async def remove(self, ref: str) -> None: ...
+
+
+@runtime_checkable
+class ImagesOnDisk(Images, Protocol):
+    """An image store whose disk can fill."""
+
+    @property
+    def directory(self) -> str: ...
+
+    async def usage(self) -> tuple[int, int]:
+        """(used, capacity) in bytes of the images' file system."""
+        ...
+
+    async def in_use(self, image: Image) -> bool:
+        """Whether a container of any node of this machine runs from it."""
+        ...
+
+    async def collect(self) -> int:
+        """Remove layers nothing needs; returns how many."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +219,10 @@ class Exec(Protocol):
 
     def kill(self) -> None: ...
 
+    def close(self) -> None:
+        """Let go of the process without killing it."""
+        ...
+
 
 class Runtime(Protocol):
     """All calls are idempotent: stopping or removing what is gone succeeds."""
@@ -260,6 +284,18 @@ class Runtime(Protocol):
 
     async def stats(self) -> Mapping[str, Mapping[str, float]]:
         """container id -> {"cpu_seconds", "memory_working_set", "memory_rss", ...}"""
+        ...
+
+    def writable_layer(self, container_id: str) -> str:
+        """The directory of what the container has written outside its volumes, "" when there is none."""
+        ...
+
+    async def reclaim(self) -> None:
+        """Delete what dead containers wrote outside their volumes."""
+        ...
+
+    async def reopen_log(self, container_id: str) -> None:
+        """Go on in a new file at the same path: the old one was renamed away."""
         ...
 
     def logs(self, path: str) -> AsyncIterator[bytes]: ...

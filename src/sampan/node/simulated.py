@@ -111,7 +111,7 @@ class SimulatedRuntime:
     """Containers as records with timers. `latency` is the time a start takes, in seconds."""
 
     name = "sampan-simulated://0.1.0"
-    handlers = ("", "sampan")
+    handlers: Sequence[str] = ("", "sampan")
 
     def __init__(self, clock: Clock, latency: float = 0.0) -> None:
         self._clock = clock
@@ -147,12 +147,21 @@ class SimulatedRuntime:
         for status in list(self._containers.values()):
             if status.config.sandbox == sandbox_id and status.state != "exited":
                 self._end(status.config.id, 137, "Error")
-        status = self._sandboxes.get(sandbox_id)
-        if status:
-            self._sandboxes[sandbox_id] = dataclasses.replace(status, ready=False)
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox:
+            self._sandboxes[sandbox_id] = dataclasses.replace(sandbox, ready=False)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         self._sandboxes.pop(sandbox_id, None)
+
+    def writable_layer(self, container_id: str) -> str:
+        return ""
+
+    async def reclaim(self) -> None:
+        pass
+
+    async def reopen_log(self, container_id: str) -> None:
+        pass
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
         words = behaviour(config)
@@ -322,3 +331,6 @@ class EchoExec:
         self._code = 137
         self._output.put_nowait(b"")
         self._ended.set()
+
+    def close(self) -> None:
+        pass

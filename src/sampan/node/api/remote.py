@@ -102,9 +102,7 @@ async def _run(
         for task in (inward, ended, *copies):
             task.cancel()
         await asyncio.gather(inward, ended, *copies, return_exceptions=True)
-        close = getattr(process, "close", None)
-        if close:
-            close()
+        process.close()
 
 
 async def _run_out(process: Exec) -> None:

@@ -1,6 +1,6 @@
 """The node's image service: one place that knows the built-in image, the local store and the registries.
 
-Implements `node.runtime.Images`. Blocking work runs in threads; the store is shared by all nodes of the machine.
+Implements `node.runtime.ImagesOnDisk`. Blocking work runs in threads; the store is shared by all nodes of the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class ImageService:
         self.store = Store(directory)
         self._settings = settings
         self._pulls: dict[str, asyncio.Task[Image]] = {}
+
+    @property
+    def directory(self) -> str:
+        return self.store.directory
 
     async def find(self, ref: str) -> Image | None:
         """The image if it is present, by name or by id. Raises ImageError for a name that is none."""

@@ -112,6 +112,14 @@ class Recorder(Protocol):
 class Statuses(Protocol):
     """Where a pod's latest status goes; only the newest is sent."""
 
+    def know(self, pod: Object) -> None:
+        """What the API already has, so that taking a pod over writes nothing."""
+        ...
+
+    def seen(self, pod: Object) -> None:
+        """A newer version of a pod, which somebody else may have written."""
+        ...
+
     def put(self, pod: Object, status: Object) -> None: ...
 
     async def flush(self, uid: str) -> None:

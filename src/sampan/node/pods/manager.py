@@ -55,9 +55,8 @@ class PodManager:
             known, _ = self._left.setdefault(sandbox.config.pod_uid, (None, []))
             if known is None or known.config.attempt < sandbox.config.attempt:
                 self._left[sandbox.config.pod_uid] = (sandbox, self._left[sandbox.config.pod_uid][1])
-            take = getattr(self.kit.hooks.addresses, "take", None)
-            if take and sandbox.config.ip:
-                take(sandbox.config.pod_uid, sandbox.config.ip)
+            if self.kit.hooks.addresses is not None and sandbox.config.ip:
+                self.kit.hooks.addresses.take(sandbox.config.pod_uid, sandbox.config.ip)
         for container in await self.kit.runtime.containers():
             uid = (
                 container.config.labels.get("io.kubernetes.pod.uid")

@@ -76,7 +76,7 @@ class StaticDriver(PodDriver):
     def show(self, mirror: Object | None) -> None:
         """The API's newest version of the mirror, None when it was deleted: another is made."""
         if mirror is not None and not self._is_mine(mirror):
-            self._spawn("mirror:remove", self._remove(mirror))
+            self._spawn("mirror:remove", remove_mirror(self.kit, mirror))
             return
         known = self.mirror
         self.mirror = mirror
@@ -85,7 +85,7 @@ class StaticDriver(PodDriver):
                 self._making = asyncio.get_running_loop().create_task(self._make())
             return
         if known is None or known["metadata"]["uid"] != mirror["metadata"]["uid"]:
-            self.kit.statuses.know(mirror)  # type: ignore[attr-defined]
+            self.kit.statuses.know(mirror)
             if self._status:
                 self.kit.statuses.put(mirror, self._status)
 
@@ -119,12 +119,8 @@ class StaticDriver(PodDriver):
 
     async def _delete(self) -> None:
         if self.mirror is not None:
-            await self._remove(self.mirror)
+            await remove_mirror(self.kit, self.mirror)
             self.kit.statuses.forget(self.mirror["metadata"]["uid"])
-
-    async def _remove(self, mirror: Object) -> None:
-        """A mirror is only a record: it is deleted without grace."""
-        await remove_mirror(self.kit, mirror)
 
     async def _make(self) -> None:
         """Until the API has a mirror; what is there under its name is somebody else's or tells us of itself."""
@@ -153,7 +149,7 @@ class StaticDriver(PodDriver):
 
 
 async def remove_mirror(kit: Kit, mirror: Object) -> None:
-    """Take a mirror out of the API; a failure is no matter, it is seen again."""
+    """Take a mirror out of the API, without grace since it is only a record. A failure is no matter: it is seen again."""
     meta = mirror["metadata"]
     try:
         await kit.client.delete("pods", meta["name"], meta["namespace"], uid=meta["uid"], grace=0)
