@@ -5,4 +5,5 @@ its Node object    registration, machine, heartbeat, certificates, events, statu
 probes             probes, checks, histogram
 housekeeping       housekeeping, meter, pressure, disk, qos, imagegc, logrotate, static
 runtimes           runtime (what one must do), native/ with images/; simulated, simulated_node
+the event loop     descriptors
 """

@@ -103,7 +103,9 @@ class Heartbeat:
     def seen(self, node: Object) -> None:
         """The newest Node object. When it says that we were not heard of, or what is not so, we report again."""
         self.node = node
-        ready = next((c for c in node.get("status", {}).get("conditions") or () if c["type"] == "Ready"), {})
+        ready: Object = next(
+            (c for c in node.get("status", {}).get("conditions") or () if c["type"] == "Ready"), {}
+        )
         if ready.get("status") == "Unknown" or self._extended() or self._wrong():
             self._changed.set()
 

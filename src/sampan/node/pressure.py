@@ -161,8 +161,11 @@ def message(threshold: Threshold, seen: Observation, subject: Subject) -> str:
     else:
         limit, left = str(least), str(seen.available)
     text = f"The node was low on resource: {resource}. Threshold quantity: {limit}, available: {left}. "
-    by_container = {name: used.working_set for name, used in subject.containers.items()}
-    by_container = {"memory": by_container, "ephemeral-storage": subject.disks}.get(resource, {})
+    by_container: Mapping[str, int] = {}
+    if resource == "memory":
+        by_container = {name: used.working_set for name, used in subject.containers.items()}
+    elif resource == "ephemeral-storage":
+        by_container = subject.disks
     for container in [*mains(subject.pod), *sidecars(subject.pod)]:
         used = by_container.get(container["name"], 0)
         if used > request(container, resource):

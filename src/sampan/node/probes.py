@@ -127,5 +127,5 @@ def _timeout_text(probe: Object, ip: str, seconds: float) -> str:
         scheme = action.get("scheme", "HTTP").lower()
         url = f"{scheme}://{hostport.join(ip, action['port'])}{action.get('path') or '/'}"
         return f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
-    port = (probe.get("tcpSocket") or probe.get("grpc") or {}).get("port")
-    return f"dial tcp {hostport.join(ip, port)}: i/o timeout"
+    action = probe.get("tcpSocket") or probe["grpc"]
+    return f"dial tcp {hostport.join(ip, action['port'])}: i/o timeout"

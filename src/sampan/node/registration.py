@@ -79,7 +79,7 @@ def _withheld(config: AgentConfig, capacity: Mapping[str, str]) -> list[tuple[st
     kept = [*config.reserved.items(), *config.kube_reserved.items()]
     if config.root:
         for one in pressure.parse(config.eviction_hard):
-            name = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(one.signal)
+            name = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(one.signal, "")
             if name in capacity:
                 kept.append((name, str(one.least(quantity.value(capacity[name])))))
     return kept

@@ -189,8 +189,8 @@ def _conditions(old: list[Object], new: list[Object]) -> list[Object]:
     for condition in new:
         known = before.get(condition["type"])
         if known != condition:
-            gone = {k: None for k in ("reason", "message") if known and k in known and k not in condition}
-            changed.append({**condition, **gone})
+            gone = [k for k in ("reason", "message") if known and k in known and k not in condition]
+            changed.append(condition | dict.fromkeys(gone))
     present = {c["type"] for c in new}
     over = [kind for kind in resize.CONDITIONS if kind in before and kind not in present]
     return changed + [{"type": kind, "$patch": "delete"} for kind in over]

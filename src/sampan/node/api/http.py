@@ -163,10 +163,9 @@ def _peer(writer: asyncio.StreamWriter) -> Mapping[str, Any] | None:
 
 
 async def _answer(writer: asyncio.StreamWriter, response: Response, keep: bool) -> None:
-    whole = isinstance(response.body, bytes)
-    headers = dict(response.headers)
-    if whole:
-        headers["Content-Length"] = str(len(response.body))  # type: ignore[arg-type]
+    body, headers = response.body, dict(response.headers)
+    if isinstance(body, bytes):
+        headers["Content-Length"] = str(len(body))
     else:
         headers["Transfer-Encoding"] = "chunked"
     if not keep:
@@ -174,12 +173,12 @@ async def _answer(writer: asyncio.StreamWriter, response: Response, keep: bool) 
     reason = _REASONS.get(response.status, "")
     lines = [f"HTTP/1.1 {response.status} {reason}", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
     writer.write("\r\n".join(lines).encode("latin-1"))
-    if whole:
-        writer.write(response.body)  # type: ignore[arg-type]
+    if isinstance(body, bytes):
+        writer.write(body)
         await writer.drain()
         return
     await writer.drain()
-    async for chunk in response.body:  # type: ignore[union-attr]
+    async for chunk in body:
         if chunk:
             writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
             await writer.drain()

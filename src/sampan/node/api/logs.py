@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from glob import escape, glob
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sampan.base.clock import rfc3339_parse
 from sampan.node.api.inotify import Watch
@@ -121,7 +121,9 @@ def tail_offset(file: BinaryIO, lines: int) -> int:
     return 0
 
 
-async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+async def read(
+    path: str, options: LogOptions, ended: Callable[[], Coroutine[Any, Any, None]]
+) -> AsyncIterator[bytes]:
     """The log from a file. With `follow` it goes on until `ended()` returns (the container is dead) and all is read.
 
     Raises FileNotFoundError.
@@ -132,13 +134,18 @@ async def read(path: str, options: LogOptions, ended: Callable[[], Awaitable[Non
     fresh: BinaryIO | None = None
     watch: Watch | None = None
     over: asyncio.Task[None] | None = None
+
+    def wake(_: object) -> None:
+        if watch:
+            watch.wake()
+
     try:
         offset = 0 if options.tail is None else await asyncio.to_thread(tail_offset, file, options.tail)
         file.seek(offset)
         if options.follow:
             watch = _watch(file)
-            over = asyncio.get_running_loop().create_task(ended())  # type: ignore[arg-type]
-            over.add_done_callback(lambda _: watch and watch.wake())
+            over = asyncio.get_running_loop().create_task(ended())
+            over.add_done_callback(wake)
         while not formatter.full:
             dead = over is None or over.done()
             block = file.read(_CHUNK)

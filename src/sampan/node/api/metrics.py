@@ -129,7 +129,8 @@ async def _volumes(agent: Agent, now: float) -> list[tuple[str, str, list[str]]]
 
 def probes(agent: Agent) -> bytes:
     """/metrics/probes: how often each probe of a container that is here had which result, and how long it took."""
-    total, durations = [], []
+    total: list[str] = []
+    durations: list[str] = []
     for looks in agent.kit.prober.looks():
         meta = looks.metadata
         of = f'namespace="{meta["namespace"]}",pod="{meta["name"]}"'
@@ -179,13 +180,14 @@ async def containers(agent: Agent) -> bytes:
 
 def _traffic(agent: Agent) -> list[tuple[str, str, list[str]]]:
     """container_network_*, of pods as a whole."""
-    drivers = [d for d in agent.manager.drivers.values() if d.world.sandbox is not None]
-    seen = agent.hooks.traffic([d.world.sandbox.config.id for d in drivers])  # type: ignore[union-attr]
+    sandboxes = [
+        (d.pod["metadata"], s.config.id) for d in agent.manager.drivers.values() if (s := d.world.sandbox)
+    ]
+    seen = agent.hooks.traffic([sandbox for _, sandbox in sandboxes])
     names = ("receive_bytes", "receive_errors", "transmit_bytes", "transmit_errors")
     rows: dict[str, list[str]] = {name: [] for name in names}
-    for driver in drivers:
-        meta, counters = driver.pod["metadata"], seen.get(driver.world.sandbox.config.id)  # type: ignore[union-attr]
-        for name, count in zip(names, counters or (), strict=False):
+    for meta, sandbox in sandboxes:
+        for name, count in zip(names, seen.get(sandbox, ()), strict=False):
             labels = f'interface="eth0",namespace="{meta["namespace"]}",pod="{meta["name"]}"'
             rows[name].append(f"container_network_{name}_total{{{labels}}} {count}")
     return [(f"container_network_{name}_total", "counter", rows[name]) for name in names]

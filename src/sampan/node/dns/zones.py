@@ -136,8 +136,8 @@ class Zones:
         mine = [entry for entry in found if not rest or entry[0] == rest[0]]
         if not mine:
             return Answer(NXDOMAIN, topic=topic)
-        addresses = dict.fromkeys(address for _, listed, _ in mine for address in listed)
-        answer.records = [Record(name, _kind_of(a), a) for a in addresses if kind in (_kind_of(a), ANY)]
+        every = dict.fromkeys(address for _, listed, _ in mine for address in listed)
+        answer.records = [Record(name, _kind_of(a), a) for a in every if kind in (_kind_of(a), ANY)]
         if kind == SRV:
             for host, listed, ports in mine:
                 for _, _, number in ports:

@@ -84,7 +84,7 @@ def load(store: Store, source: str | BinaryIO, name: str = "") -> list[str]:
             if isinstance(source, str):
                 file: BinaryIO = stack.enter_context(open(source, "rb"))
             else:
-                file = stack.enter_context(tempfile.TemporaryFile(dir=f"{store.directory}/ingest"))  # type: ignore[arg-type]
+                file = stack.enter_context(tempfile.TemporaryFile(dir=f"{store.directory}/ingest"))
                 shutil.copyfileobj(source, file, 1 << 20)
                 file.seek(0)
             if compression.is_compressed(file):
@@ -106,7 +106,7 @@ def _plain(store: Store, file: BinaryIO) -> Iterator[BinaryIO]:
         except ValueError as error:
             raise ArchiveError(f"not an image archive: {error}") from None
         plain.seek(0)
-        yield plain  # type: ignore[misc]
+        yield plain
 
 
 def _load(store: Store, files: _Files, name: str) -> list[str]:
@@ -211,7 +211,7 @@ def import_root(
     ref = str(reference.parse(name))
     with store.adding(), contextlib.ExitStack() as stack:
         if isinstance(source, str) and os.path.isdir(source):
-            file: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=f"{store.directory}/ingest"))  # type: ignore[arg-type]
+            file: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=f"{store.directory}/ingest"))
             with tarfile.open(fileobj=file, mode="w") as archive:
                 archive.add(source, arcname=".")
             file.seek(0)

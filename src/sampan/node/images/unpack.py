@@ -216,6 +216,7 @@ class _Target:
             fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:
             content = archive.extractfile(member) if member.issparse() else archive.fileobj
+            assert content is not None  # a member that is a file, of an archive that is open
             left = member.size
             while left > 0:
                 data = content.read(min(left, _CHUNK))

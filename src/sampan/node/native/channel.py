@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.node.descriptors import when
 
 _PATIENCE = 5.0  # seconds a dead zygote is waited for: process 1 starts another
 _RETRY = 0.02
@@ -55,18 +55,6 @@ async def _ready(sock: socket.socket, call: Any) -> Any:
             return call()
         except BlockingIOError:
             await when(sock.fileno())
-
-
-async def when(fd: int, writable: bool = False) -> None:
-    """Wait until a descriptor is readable (or writable)."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)
-    add(fd, lambda: waiter.done() or waiter.set_result(None))
-    try:
-        await waiter
-    finally:
-        remove(fd)
 
 
 class Channel:

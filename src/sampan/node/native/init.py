@@ -117,12 +117,13 @@ def spawn_node(
     the node is told to stop (SIGTERM: the agent gets `grace` seconds). `fresh`: exec a new interpreter instead of forking this one; None
     decides by whether this process has threads. A forked node becomes our child (we become a subreaper).
     """
+    pid_file = f"{run}/init.pid"
     config = {
         "name": name,
         "directory": directory,
         "agent": list(agent),
         "log": log,
-        "pid_file": f"{run}/init.pid",
+        "pid_file": pid_file,
         "zygote": f"{run}/zygote.sock",
         "cgroup": cgroup,
         "env": dict(env or {}),
@@ -139,7 +140,7 @@ def spawn_node(
         with theirs:
             helper = _exec_helper(config, theirs) if fresh else _fork_helper(config, theirs)
         os.waitpid(helper, 0)
-        return _negotiate(ours, config["pid_file"], connect)
+        return _negotiate(ours, pid_file, connect)
 
 
 def _negotiate(channel: socket.socket, pid_file: str, connect: Callable[[int], None] | None) -> int:
@@ -312,7 +313,7 @@ def _close_all_but(kept: set[int]) -> None:
 class _Child:
     """Something process 1 keeps alive."""
 
-    def __init__(self, name: str, start: object) -> None:
+    def __init__(self, name: str, start: Callable[[], None]) -> None:
         self.name = name
         self.start = start
         self.pid = 0
@@ -374,7 +375,7 @@ class _Init:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            child.start()  # type: ignore[operator]
+            child.start()
         except BaseException:
             _log(traceback.format_exc())
         finally:

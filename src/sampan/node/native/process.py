@@ -60,7 +60,9 @@ def program_for(spec: dict) -> bytes:
     try:
         return seccomp.load_profile(profile, MACHINE, names)
     except (OSError, ValueError, KeyError) as error:
-        reason = f"open {profile}: {error.strerror.lower()}" if isinstance(error, OSError) else error
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = f"open {profile}: {error.strerror.lower()}"
         raise StartError(f'cannot load seccomp profile "{profile}": {reason}') from None
 
 

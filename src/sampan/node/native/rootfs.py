@@ -396,7 +396,7 @@ def _working_directory(root: Root, spec: dict) -> None:
     try:
         fd = root.directory(spec["cwd"])
     except OSError as error:
-        raise OSError(error.errno, f"mkdir {spec['cwd']}: {error.strerror.lower()}") from None
+        raise OSError(error.errno, f"mkdir {spec['cwd']}: {(error.strerror or str(error)).lower()}") from None
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
         raise NotADirectoryError(20, f"mkdir {spec['cwd']}: not a directory")

@@ -53,7 +53,7 @@ class NativeRuntime:
     """Implements `node.runtime.Runtime` with Linux namespaces."""
 
     name = f"sampan://{__version__}"
-    handlers = ("", "sampan")
+    handlers: Sequence[str] = ("", "sampan")
 
     def __init__(
         self,

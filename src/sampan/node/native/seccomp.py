@@ -148,12 +148,12 @@ _ACTIONS = {
 }
 
 
-def _action(name: str, number: object) -> int:
+def _action(name: str, number: int | None) -> int:
     if name not in _ACTIONS:
         raise ValueError(f'unknown seccomp action "{name}"')
     value = _ACTIONS[name]
     if value in (_ERRNO, _TRACE):
-        value |= (errno.EPERM if number is None else int(number)) & 0xFFFF  # type: ignore[call-overload]
+        value |= (errno.EPERM if number is None else int(number)) & 0xFFFF
     return value
 
 

@@ -208,9 +208,12 @@ class _Child:
         os.close(error_read)
         if message or problem is not None:
             _await_end(self.pid)
-            if message.startswith(_OF_VOLUME):
-                raise rootfs.VolumeError(message.removeprefix(_OF_VOLUME))
-            raise process.StartError(message) if message else problem  # type: ignore[misc]
+        if message.startswith(_OF_VOLUME):
+            raise rootfs.VolumeError(message.removeprefix(_OF_VOLUME))
+        if message:
+            raise process.StartError(message)
+        if problem is not None:
+            raise problem
 
     def _record_and_limit(self) -> list[str]:
         """While it builds its root: put request and log on disk, make its control group; returns what it is to enter."""

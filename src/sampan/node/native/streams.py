@@ -9,8 +9,9 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from sampan.node.descriptors import when
 from sampan.node.native import stdio, terminal
-from sampan.node.native.channel import Connection, ZygoteError, connect_unix, when
+from sampan.node.native.channel import Connection, ZygoteError, connect_unix
 
 _CHUNK = 65536
 
@@ -98,8 +99,9 @@ class Execution:
 
     def close(self) -> None:
         """Close our ends; the process sees its input end and its output break."""
-        for end in {self._stdout, self._stderr, self._stdin} - {None}:
-            end.close()  # type: ignore[union-attr]
+        for end in (self._stdout, self._stderr, self._stdin):
+            if end is not None:
+                end.close()
 
 
 class Attachment:

@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.node.descriptors import when
 from sampan.node.network.forward import LONGEST
 
 _CONNECT_TIMEOUT = 10.0
@@ -37,7 +38,7 @@ class Gateway:
         opened = await self._ask("connect", address, port)
         try:
             async with self._clock.timeout(_CONNECT_TIMEOUT):
-                await _writable(opened)
+                await when(opened.fileno(), writable=True)
             number = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 raise OSError(number, f"connect to {address}:{port}: {os.strerror(number)}")
@@ -97,13 +98,3 @@ class Gateway:
             if not future.done():
                 future.set_exception(ConnectionError("the gateway to the machine's network is gone"))
         self._waiting.clear()
-
-
-async def _writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock.fileno(), lambda: future.done() or future.set_result(None))
-    try:
-        await future
-    finally:
-        loop.remove_writer(sock.fileno())

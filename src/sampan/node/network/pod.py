@@ -42,7 +42,7 @@ class PodNetwork:
         self._netns = netns
         self._mtu = mtu
         self._ports = ports
-        self._sources = {ipaddress.ip_address(ip).version: ip for ip in node_ips}
+        self._sources = {_version(ip): ip for ip in node_ips}
         self._attached: dict[str, tuple[str, ...]] = {}
         self._paths: dict[str, str] = {}  # of the attached sandboxes' namespaces
         self._repairing = asyncio.Lock()

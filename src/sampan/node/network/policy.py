@@ -123,8 +123,9 @@ def read(policy: ReadOnlyObject) -> Policy:
 
 
 def _rule(rule: ReadOnlyObject, direction: str, namespace: str, target: Selection) -> Iterable[Match]:
-    peers = [_peer(p, namespace) for p in rule.get("from" if direction == INGRESS else "to") or ()] or [None]
-    for peer in peers:
+    named = rule.get("from" if direction == INGRESS else "to") or ()
+    peers: list[Selection | Block | None] = [_peer(p, namespace) for p in named]
+    for peer in peers or [None]:
         for port in rule.get("ports") or [None]:
             yield Match(peer, _port(port, peer, target if direction == INGRESS else None))
 

@@ -162,7 +162,7 @@ def arrange(old: Sequence[bytes], new: Iterable[bytes]) -> list[bytes]:
     size = len(wanted)
     result: list[bytes | None] = [value if value in wanted else None for value in old[:size]]
     result += [None] * (size - len(result))
-    rest = iter(sorted(wanted.difference(result)))  # type: ignore[arg-type]
+    rest = iter(sorted(wanted.difference(result)))
     return [value if value is not None else next(rest) for value in result]
 
 
@@ -210,8 +210,8 @@ class _Port:
             nowhere = bytes(4 if self.version == 4 else 16)
             self._external(pack_key(nowhere, self.protocol, self.port["nodePort"]), node_port=True)
         for endpoint in self.here if self.config.node else ():
-            address = endpoint.value[:-4]
-            self.result[Element(self.version, ruleset.HAIRPIN, address + address)] = None
+            own = endpoint.value[:-4]
+            self.result[Element(self.version, ruleset.HAIRPIN, own + own)] = None
 
     def _mine(self, addresses: Iterable[str]) -> list[str]:
         return [a for a in addresses if a and a != "None" and (":" in a) == (self.version == 6)]
@@ -265,7 +265,7 @@ class _Port:
         self.result[Element(self.version, ruleset.SHORTCUT if shortcut else ruleset.VIPS, key)] = balance
 
     def _former(self, key: bytes, offset: int) -> list[bytes]:
-        found = []
+        found: list[bytes] = []
         while (
             value := self.old.get(
                 Element(self.version, ruleset.ENDPOINTS, key + struct.pack("=I", offset + len(found)))

@@ -272,8 +272,8 @@ class PodDriver:
                 raise
         except Exception as error:  # an outcome nobody foresaw must not end the pod's driver
             log.exception("pod %s: %s failed", self.pod["metadata"]["name"], action.key)
-            fail_pod(self.world, "InternalError", str(error), self.kit.clock.now())
-            self.world.trouble.retry_at = self.kit.clock.now() + _RETRY  # type: ignore[union-attr]
+            trouble = fail_pod(self.world, "InternalError", str(error), self.kit.clock.now())
+            trouble.retry_at = self.kit.clock.now() + _RETRY
             await self.kit.clock.sleep(_RETRY)
         finally:
             self.soft.discard(action.key)

@@ -24,11 +24,17 @@ def parse(text: str) -> dict[str, str]:
     """The variables of a file. Raises ValueError, naming the line, for what is not NAME='value', a comment or blank."""
     found: dict[str, str] = {}
     text = text.replace("\r\n", "\n")
-    place = _SKIPPED.match(text).end()  # type: ignore[union-attr]
+    place = _skipped(text, 0)
     while place < len(text):
         match = _VARIABLE.match(text, place)
         if match is None:
             raise ValueError(f"line {text.count(chr(10), 0, place) + 1} is not of the form NAME='value'")
         found[match[1]] = match[2]
-        place = _SKIPPED.match(text, match.end()).end()  # type: ignore[union-attr]
+        place = _skipped(text, match.end())
     return found
+
+
+def _skipped(text: str, place: int) -> int:
+    """Where the blanks and comments that begin at `place` end."""
+    skipped = _SKIPPED.match(text, place)
+    return skipped.end() if skipped else place

@@ -183,9 +183,8 @@ def _conditions(pod: Object, world: World, phase: str, status: Object, now: floa
     result = []
     for kind, value, reason, message in wanted:
         text = "True" if value else "False"
-        before = old.get(kind)
-        same = before is not None and before.get("status") == text
-        since = before.get("lastTransitionTime") if same else None
+        before = old.get(kind) or {}
+        since = before.get("lastTransitionTime") if before.get("status") == text else None
         condition: Object = {
             "type": kind,
             "status": text,

@@ -164,7 +164,6 @@ def _seccomp(profile: Object | None, privileged: bool, root: str) -> str:
     """Without a profile the default is RuntimeDefault here (kubelet's --seccomp-default)."""
     if privileged:
         return "Unconfined"
-    kind = (profile or {}).get("type", "RuntimeDefault")
-    if kind == "Localhost":
-        return f"{root}/{profile.get('localhostProfile', '')}"  # type: ignore[union-attr]
-    return kind
+    profile = profile or {}
+    kind: str = profile.get("type", "RuntimeDefault")
+    return f"{root}/{profile.get('localhostProfile', '')}" if kind == "Localhost" else kind

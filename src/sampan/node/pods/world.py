@@ -113,11 +113,12 @@ def fail(facts: Facts, reason: str, message: str, now: float, image: str = "") -
     facts.problem = Problem(reason, message, now, now + facts.delay, image)
 
 
-def fail_pod(world: World, reason: str, message: str, now: float) -> None:
+def fail_pod(world: World, reason: str, message: str, now: float) -> Problem:
     """Record that volumes or the sandbox could not be made."""
     old = world.trouble
     delay = min((old.retry_at - old.at) * 2, VOLUME_LIMIT) if old else VOLUME_DELAY
     world.trouble = Problem(reason, message, now, now + delay)
+    return world.trouble
 
 
 def restarted(facts: Facts, ran: float) -> None:
