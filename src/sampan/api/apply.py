@@ -118,7 +118,7 @@ def laid_over(live: Object, wish: Object, node: Node | None) -> Object:
     except ApiError as error:
         raise ValueError(error.message.rpartition("): ")[2]) from None
     _refuse_atomic(wish, node, "")
-    return _merge(copied(live), copied(wish), node)  # type: ignore[no-any-return]
+    return _merge(copied(live), copied(wish), node)
 
 
 def _refuse_atomic(wish: Any, node: Node | None, path: str) -> None:

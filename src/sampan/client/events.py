@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339
@@ -26,6 +27,7 @@ _MESSAGE = 1024  # longest message the API takes
 _ATTEMPTS, _PAUSE = 3, 1.0
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -180,7 +182,7 @@ class EventRecorder:
         return group, f"(combined from similar events): {message}"
 
 
-def _remember(known, key, value):  # type: ignore[no-untyped-def]
+def _remember(known: OrderedDict[tuple[str, ...], T], key: tuple[str, ...], value: T) -> T:
     known[key] = value
     known.move_to_end(key)
     if len(known) > _KEPT:

@@ -207,11 +207,16 @@ class Controller(Protocol):
     to do, whatever else there is in the cluster, and `removed` neither.
     """
 
-    name: str
-    resource: str
-    watches: Mapping[str, Callable[[Object, View], Iterable[Key]]]
+    @property
+    def name(self) -> str: ...
 
-    def reconcile(self, obj: Object, view: View, now: float) -> Plan: ...
+    @property
+    def resource(self) -> str: ...
+
+    @property
+    def watches(self) -> Mapping[str, Callable[[Object, View], Iterable[Key]]]: ...
+
+    def reconcile(self, obj: Object, view: View, now: float, /) -> Plan: ...
 
     @property
     def removed(self) -> Callable[[Key, View, float], Plan] | None:

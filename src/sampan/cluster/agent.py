@@ -159,21 +159,25 @@ class NodeProcess:
 
     def _rotate(self, addresses: Sequence[str]) -> None:
         """Both certificates are renewed before they end."""
-        directory = self.paths.pki / "nodes"
-        for signer, stem, renewed, names in (
-            (certificates.CLIENT, self.name, self.transport.set_certificate, {}),
-            (
-                certificates.SERVING,
-                f"{self.name}-serving",
-                self.api.renewed,
-                {"dns": [self.name], "ips": list(addresses)},
-            ),
-        ):
-            files = directory / f"{stem}.crt", directory / f"{stem}.key"
-            rotation = certificates.Rotation(
-                self.client, self.clock, self.ids, self.name, signer, *files, renewed, **names
-            )
-            self.agent.keep(rotation.run)
+        parts, directory = (self.client, self.clock, self.ids, self.name), self.paths.pki / "nodes"
+        own = certificates.Rotation(
+            *parts,
+            certificates.CLIENT,
+            directory / f"{self.name}.crt",
+            directory / f"{self.name}.key",
+            self.transport.set_certificate,
+        )
+        serving = certificates.Rotation(
+            *parts,
+            certificates.SERVING,
+            directory / f"{self.name}-serving.crt",
+            directory / f"{self.name}-serving.key",
+            self.api.renewed,
+            dns=[self.name],
+            ips=addresses,
+        )
+        self.agent.keep(own.run)
+        self.agent.keep(serving.run)
 
     async def stop(self) -> None:
         """Containers go on."""

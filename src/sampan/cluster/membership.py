@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.api import meta
 from sampan.api.status import ApiError
 from sampan.base.clock import RealClock
+from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
@@ -41,11 +42,11 @@ async def heard(config: ClusterConfig, paths: Paths) -> str:
     )
 
 
-async def _nodes(client: Client) -> list[meta.Object]:
+async def _nodes(client: Client) -> list[Object]:
     async with RealClock().timeout(_PATIENCE):
         return (await client.list("nodes")).get("items") or []
 
 
-def _ready(node: meta.Object) -> str:
+def _ready(node: Object) -> str:
     state = (meta.condition(node, "Ready") or {}).get("status")
     return "Ready" if state == "True" else "NotReady"

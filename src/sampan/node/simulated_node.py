@@ -97,7 +97,7 @@ class SimulatedNode:
         """The agent ends; its containers go on, unheard."""
         if self.agent:
             await self.agent.close()
-            self.agent = None
+            self.agent = self.api = None
 
     close = stop
 

@@ -27,7 +27,7 @@ from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.execute import Effect
 from sampan.client.messages import User
-from sampan.client.plan import Controller
+from sampan.client.plan import Controller, Objects
 from sampan.client.runner import Runner
 from sampan.cluster import debug
 from sampan.cluster.planks import ControlPlane, Options
@@ -97,12 +97,13 @@ class Cluster:
         self.nodes: dict[str, SimulatedNode] = {}
         self._count = nodes
         self._runners: list[Runner] = []
-        defaults: Settings = {
+        chosen: Settings = {
             "token_key": pki.fixed_key(),
             "load_balancer_pool": "10.97.255.0/24",
             "volumes": "/var/lib/sampan/volumes",
+            **settings,
         }
-        options = Options(nodes=SimulatedConnector(self.nodes), **{**defaults, **settings})
+        options = Options(nodes=SimulatedConnector(self.nodes), **chosen)
         self.plane = ControlPlane(self.store, self.clock, self.ids, options)
 
     async def __aenter__(self) -> Self:
@@ -146,7 +147,7 @@ class Cluster:
         """Somebody else, with the rights that RBAC gives them, e.g. `system:serviceaccount:default:robot`."""
         return self.plane.client(User(name, (*groups, "system:authenticated")), name)
 
-    async def apply(self, *objects: Object | str, namespace: str = "default") -> list[Object]:
+    async def apply(self, *objects: Object | str, namespace: str = "default") -> Objects:
         """Server-side apply of objects, or of YAML text with any number of them; what the server made of each.
 
         Raises ApiError, and ValueError for what is no object, or of a kind the cluster does not know.
@@ -174,16 +175,16 @@ class Cluster:
 
     async def list(
         self, resource: str, namespace: str = "default", *, labels: str = "", fields: str = ""
-    ) -> list[Object]:
+    ) -> Objects:
         """The objects of a namespace, of all with `namespace=""`."""
         row = debug.find(self.plane.registry, resource)
         where = namespace if row.namespaced else ""
         return (await self.client.list(row, where, labels=labels, fields=fields))["items"]
 
-    def story(self, resource: str, name: str, namespace: str = "default") -> list[Object]:
+    def story(self, resource: str, name: str, namespace: str = "default") -> Objects:
         """Which controllers did what to an object, and why: `sampan story` for a test that fails."""
         query = {"resource": [resource], "namespace": [namespace], "name": [name]}
-        told: list[Object] = self.plane.server.documents[debug.STORY](query)["entries"]
+        told: Objects = self.plane.server.documents[debug.STORY](query)["entries"]
         return told
 
     # Pods

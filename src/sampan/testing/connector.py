@@ -17,7 +17,7 @@ class SimulatedConnector:
 
     async def request(self, node_name: str, request: Request) -> Response:
         node = self._nodes.get(node_name)
-        if node is None or node.agent is None:
+        if node is None or node.api is None:
             raise ApiError(500, "InternalError", f"node {node_name} does not answer")
         return await node.api.handle(request)
 

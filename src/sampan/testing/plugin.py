@@ -10,16 +10,18 @@ server has. Every project with sampan installed loads this file with each run: i
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-try:
+async_fixture: Callable[..., Any] = pytest.fixture
+with contextlib.suppress(
+    ImportError
+):  # only `sampan_cluster` needs it; pytest says so when a test asks for it
     from pytest_asyncio import fixture as async_fixture
-except ImportError:  # only `sampan_cluster` needs it; pytest says so when a test asks for it
-    async_fixture = pytest.fixture
 
 if TYPE_CHECKING:
     from sampan.testing import Cluster, Served
