@@ -1,7 +1,7 @@
 """Requests as they are read: what came before on a connection changes nothing about the next one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.server.incoming import Bodies, RequestReader
@@ -44,7 +44,7 @@ def reader():
 
 def read(reader, pieces):
     """All that a handler would see of what was sent, and what is left of it."""
-    rests = [reader.feed(piece) for piece in pieces]
+    rests = [reader.feed(piece) for piece in pieces if not reader.ending]
     seen = []
     while reader.waiting:
         one = reader.waiting.popleft()
@@ -71,6 +71,44 @@ def test_a_usual_request_before_makes_no_difference(data, cuts, path):
     for head in (HEADS[1], HEADS[0]):
         assert [one[0] for one in read(used, [request(path=path, head=head)])[0]] == ["GET"]
     assert read(used, pieces) == read(reader(), pieces)
+
+
+bodies = st.sampled_from([b"ab", b"cd", b"\r\n", b"G", b"abc", b"a" * 5000])
+posts = st.builds(
+    request,
+    st.sampled_from(["POST", "PUT", "GET"]),
+    head=st.sampled_from(HEADS[:3]),
+    body=bodies | st.just(b""),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(posts, min_size=1, max_size=4),
+    st.sampled_from([b"", b"", b"\r\n", b"GET /c HT"]),
+    st.integers(0, 200),
+)
+def test_nor_does_one_with_a_body(before, after, cut):
+    """Each request in a piece of its own, the first with something before or behind it and the last one cut, against
+    small pieces, of which nothing can be known before."""
+    pieces = [after + before[0] if after == b"\r\n" else before[0] + after, *before[1:-1]]
+    pieces += [before[-1][:cut], before[-1][cut:]]
+    used, slow = reader(), reader()
+    told = read(used, [piece for piece in pieces if piece])
+    whole = b"".join(pieces)
+    expected = read(slow, [whole[i : i + 16] for i in range(0, len(whole), 16)])
+    assert (told[0], told[2]) == (expected[0], expected[2])
+    assert used._bodies.held == slow._bodies.held
+
+
+def test_a_body_is_counted_until_it_is_answered():
+    bodies = Bodies()
+    one = RequestReader(bodies, lambda: None)
+    for _ in range(3):
+        one.feed(request("POST", body=b"abc"))
+    assert bodies.held == 9 == sum(waiting.held for waiting in one.waiting)
+    one.forget()
+    assert bodies.held == 0
 
 
 @pytest.mark.parametrize("rest", ["", "GET /c HT", "GET /c HTTP/1.1\r\nHost: x\r\n\r\n"])

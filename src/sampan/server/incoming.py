@@ -21,7 +21,9 @@ BODIES_LIMIT = 128 * 1024 * 1024  # bytes of all bodies that are not answered ye
 _FRAMING = ("content-length", "transfer-encoding")
 _METHOD = re.compile(rb"([A-Z]{3,20}) [^ ]+ HTTP/1\.[01]\r\n")
 _VERSION = b" HTTP/1.1\r\n"
+_END = b"\r\n\r\n"  # of the headers
 _USUAL_PATH = 1024  # bytes
+_USUAL_HEAD = 4096
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~:"  # of a path without a query
 # The usual header names, made once.
 _NAMES = {
@@ -88,13 +90,15 @@ class RequestReader:
         self._head_bytes = 0
         self._tail = b""  # of the last GET: what followed its path
         self._tail_headers: dict[str, str] = {}  # what that said; shared, not to be changed
+        self._head = b""  # of the last request with a body, all that came before that
+        self._last = Incoming()  # what that said
         self._method = ""  # the one odd method of this connection, which ends after it
 
     def feed(self, data: bytes) -> bytes | None:
         """More bytes. What follows a request that asks for another protocol is returned; None as long as it is HTTP."""
-        if self.now is None and self._tail and data.endswith(self._tail) and self._repeated(data):
+        alone = self.now is None
+        if alone and self._repeated(data):
             return None
-        alone = self.now is None and data.startswith(b"GET /")
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -117,21 +121,47 @@ class RequestReader:
         return None
 
     def _repeated(self, data: bytes) -> bool:
-        """Clients send the same headers with each request of a connection: a GET that differs in its path only from the
-        one before has been parsed already. Whether this is one; then it waits."""
+        """Clients send the same headers with each request of a connection: a GET that differs from the one before in its
+        path only, and any request that differs in its body only, have been parsed already. Whether this is one; then it
+        waits."""
+        if self._head and data.startswith(self._head):
+            return self._same_head(data)
+        if not self._tail or not data.endswith(self._tail) or data[:5] != b"GET /":
+            return False
         path = data[4 : -len(self._tail)]
-        if data[:5] != b"GET /" or len(path) > _USUAL_PATH or path.translate(None, _PLAIN):
+        if len(path) > _USUAL_PATH or path.translate(None, _PLAIN):
             return False
         incoming = Incoming()
         incoming.method, incoming.url, incoming.headers = "GET", path, self._tail_headers
         self.waiting.append(incoming)
         return True
 
+    def _same_head(self, data: bytes) -> bool:
+        """The same for a request with a body, if that is whole."""
+        last, body = self._last, data[len(self._head) :]
+        if len(body) != last.size or self._bodies.held > BODIES_LIMIT:
+            return False
+        incoming = Incoming()
+        incoming.method, incoming.url, incoming.headers = last.method, last.url, last.headers
+        incoming.size = incoming.held = len(body)
+        incoming.body.append(body)
+        self._bodies.held += len(body)
+        self.waiting.append(incoming)
+        return True
+
     def _remember(self, data: bytes, incoming: Incoming) -> None:
-        """For `_repeated`: `data` was one GET and nothing else, if there is nothing odd about it."""
+        """For `_repeated`: `data` was one request and nothing else, if there is nothing odd about it."""
         headers = incoming.headers
         odd = incoming.old or incoming.close or incoming.upgrade or incoming.error is not None
-        if not odd and not incoming.body and "content-length" not in headers and "expect" not in headers:
+        if odd or "expect" in headers or "transfer-encoding" in headers:
+            return
+        if incoming.body:
+            length = len(data) - incoming.size
+            if length == data.index(_END) + len(_END) and length <= _USUAL_HEAD:
+                last = self._last
+                last.method, last.url, last.headers = incoming.method, incoming.url, headers
+                self._head, last.size = data[:length], incoming.size
+        elif incoming.method == "GET" and not incoming.body and "content-length" not in headers:
             self._tail = data[data.index(_VERSION) :]
             self._tail_headers = headers
 
