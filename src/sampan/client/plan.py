@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from sampan.base.objects import Object
 
@@ -185,10 +185,10 @@ class View(Protocol):
         ...
 
 
-Wakes = TypeVar("Wakes", bound=Callable[[Object, View], Iterable[Key]])
+Mapper = Callable[[Object, View], Iterable[Key]]  # of a changed object, the keys that it concerns
 
 
-def by_metadata(mapper: Wakes) -> Wakes:
+def by_metadata(mapper: Mapper) -> Mapper:
     """Marks a function of `watches` that looks at an object's names, labels and owners alone: of a change that leaves
     these as they were it is asked once."""
     mapper.by_metadata = True  # type: ignore[attr-defined]
@@ -214,7 +214,7 @@ class Controller(Protocol):
     def resource(self) -> str: ...
 
     @property
-    def watches(self) -> Mapping[str, Callable[[Object, View], Iterable[Key]]]: ...
+    def watches(self) -> Mapping[str, Mapper]: ...
 
     def reconcile(self, obj: Object, view: View, now: float, /) -> Plan: ...
 

@@ -19,7 +19,7 @@ from sampan.client.client import Client
 from sampan.client.events import EventRecorder
 from sampan.client.execute import Effect, Executor
 from sampan.client.metrics import Figures
-from sampan.client.plan import Controller, Key, Plan, View
+from sampan.client.plan import Controller, Key, Mapper, Plan
 from sampan.client.queue import Queue
 from sampan.client.story import Entry, Story
 from sampan.client.view import DEFAULT_INDEXES, CachedView
@@ -144,26 +144,29 @@ class Runner:
         cause = f"{resource} {namespace}/{name} {verb}"
         known = [obj for obj in (old, new) if obj is not None]
         moved = known[-1:] if _found_as_before(known) else known
-        for work, mapper, by_metadata in wakes:
+        count = self.view.count
+        for works, mapper, by_metadata in wakes:
             if mapper is not None:
-                if work.acts_on_absent or self.view.count(work.controller.resource):
-                    self._wake(work, mapper, moved if by_metadata else known, cause)
-            elif work.concerns is not None and not any(map(work.concerns, known)):
+                awake = [w for w in works if w.acts_on_absent or count(w.controller.resource)]
+                if awake:
+                    self._wake(awake, mapper, moved if by_metadata else known, cause)
                 continue
-            elif work.controller.resource != "*":
-                work.queue.add(Key(namespace, name), cause)
-            elif resource not in _UNHEARD:
-                work.queue.add(Key(namespace, f"{resource}/{name}"), cause)
+            for work in works:
+                if work.concerns is not None and not any(map(work.concerns, known)):
+                    continue
+                if work.controller.resource != "*":
+                    work.queue.add(Key(namespace, name), cause)
+                elif resource not in _UNHEARD:
+                    work.queue.add(Key(namespace, f"{resource}/{name}"), cause)
 
-    def _wake(
-        self, work: _Work, mapper: Callable[[Object, View], Iterable[Key]], known: list[Object], cause: str
-    ) -> None:
+    def _wake(self, works: list[_Work], mapper: Mapper, known: list[Object], cause: str) -> None:
         for obj in known:
             try:
                 for key in mapper(obj, self.view):
-                    work.queue.add(key, cause)
+                    for work in works:
+                        work.queue.add(key, cause)
             except Exception:
-                log.exception("%s: which keys a change concerns", work.controller.name)
+                log.exception("%s: which keys a change concerns", works[0].controller.name)
 
     # What is done for a key
 
@@ -303,17 +306,20 @@ def _found_as_before(known: list[Object]) -> bool:
     return all(before.get(field) == now.get(field) for field in ("labels", "ownerReferences"))
 
 
-_Wakes = list[tuple[_Work, Callable[[Object, View], Iterable[Key]] | None, bool]]
+_Wakes = list[tuple[list[_Work], Mapper | None, bool]]
 
 
 def _wakes(works: Iterable[_Work]) -> dict[str, _Wakes]:
-    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives (True: it is marked
-    `by_metadata`). "*" is any other."""
-    found: dict[str, _Wakes] = {}
+    """Resource -> who is woken by its changes: by its own keys (None), or by those a mapper gives, which is asked once
+    for all who share it (True: it is marked `by_metadata`). "*" is any other."""
+    found: dict[str, dict[Mapper | None, list[_Work]]] = {}
     for work in works:
-        found.setdefault(work.controller.resource, []).append((work, None, False))
+        found.setdefault(work.controller.resource, {}).setdefault(None, []).append(work)
         for resource, mapper in work.controller.watches.items():
-            wake = work, mapper, getattr(mapper, "by_metadata", False)
-            found.setdefault(resource, []).append(wake)
-    anything = found.get("*", [])
-    return {resource: wakes if resource == "*" else wakes + anything for resource, wakes in found.items()}
+            found.setdefault(resource, {}).setdefault(mapper, []).append(work)
+    wakes = {
+        resource: [(woken, mapper, getattr(mapper, "by_metadata", False)) for mapper, woken in mapped.items()]
+        for resource, mapped in found.items()
+    }
+    anything = wakes.get("*", [])
+    return {resource: own if resource == "*" else own + anything for resource, own in wakes.items()}

@@ -346,8 +346,10 @@ class CachedView:
         return self._decoded(self._table(resource).indexed(index, value))
 
     def count(self, resource: str, index: str = "", value: str = "") -> int:
-        table = self._table(resource)
-        return table.count(index, value) if index else len(table.entries)
+        if index:
+            return self._table(resource).count(index, value)
+        stream = self._streams.get(resource)
+        return len((stream.table if stream is not None else self._table(resource)).entries)
 
     def dependents(self, uid: str) -> Pairs:
         found = [

@@ -17,7 +17,7 @@ from sampan.api import meta, selectors
 from sampan.base.clock import rfc3339 as stamp
 from sampan.base.clock import rfc3339_parse
 from sampan.base.objects import Object
-from sampan.client.plan import Key, Patch, Plan, View, by_metadata
+from sampan.client.plan import Key, Mapper, Patch, Plan, View, by_metadata
 
 __all__ = [
     "Mapper",
@@ -33,8 +33,6 @@ __all__ = [
     "stamp",
     "status_patch",
 ]
-
-Mapper = Callable[[Object, View], Iterable[Key]]
 
 
 @dataclass(frozen=True)
