@@ -4,6 +4,7 @@ import pytest
 
 from sampan.api import managed, schema
 from sampan.api.apply import apply
+from sampan.api.copying import copied
 from sampan.api.status import ApiError
 
 CONFIGMAP = schema.root("", "v1", "ConfigMap")
@@ -158,3 +159,68 @@ def test_losing_a_map_does_not_take_what_is_still_owned_in_it():
     now = put(live, configmap(a="1"))
     assert now["data"] == {"a": "1", "b": "2"}
     assert entries(now)[("beta", "Apply")] == {"f:data": {"f:b": {}}}
+
+
+def test_a_container_goes_with_what_others_wrote_into_it():
+    live = put(None, template({"name": "a", "image": "i"}), node=POD)
+    new = copied(live)
+    new["template"]["spec"]["containers"][0]["workingDir"] = "/there"
+    live = write(live, new, node=POD)
+    now = put(live, template({"name": "b", "image": "i"}), node=POD)
+    assert now["template"]["spec"]["containers"] == [{"name": "b", "image": "i"}]
+
+
+TWICE = [{"name": "A", "value": "1"}, {"name": "P", "value": "x"}, {"name": "P", "value": "y"}]
+
+
+def _env(obj):
+    owned = {}
+    for (manager, _), fields in entries(obj).items():
+        [container] = fields.get("f:template", {}).get("f:spec", {}).get("f:containers", {"": {}}).values()
+        owned[manager] = set(container.get("f:env", {})) - {"."}
+    return owned, [(e["name"], e["value"]) for e in obj["template"]["spec"]["containers"][0]["env"]]
+
+
+def test_a_variable_that_is_there_twice_is_owned_as_a_whole():
+    live = write(None, template({"name": "a", "image": "i", "env": TWICE}), node=POD)
+    [container] = entries(live)["writer", "Update"]["f:template"]["f:spec"]["f:containers"].values()
+    assert container["f:env"] == {
+        ".": {},
+        'k:{"name":"A"}': {".": {}, "f:name": {}, "f:value": {}},
+        'k:{"name":"P"}': {},
+    }
+    live = put(live, template({"name": "a", "image": "i", "env": [{"name": "H", "value": "h"}]}), node=POD)
+    assert sorted(_env(live)[1]) == [("A", "1"), ("H", "h"), ("P", "x"), ("P", "y")]
+    new = copied(live)
+    [*_, last] = (e for e in new["template"]["spec"]["containers"][0]["env"] if e["name"] == "P")
+    last["value"] = "z"
+    live = write(live, new, manager="other", node=POD)
+    assert _env(live)[0] == {
+        "alpha": {'k:{"name":"H"}'},
+        "writer": {'k:{"name":"A"}'},
+        "other": {'k:{"name":"P"}'},
+    }
+    wish = template({"name": "a", "image": "i", "env": [{"name": "P", "value": "1"}]})
+    with pytest.raises(ApiError, match='conflict with "other" using v1: .*env.name="P"'):
+        put(live, wish, node=POD)
+    now = put(live, wish, force=True, node=POD)
+    assert _env(now) == (
+        {"alpha": {'k:{"name":"P"}'}, "writer": {'k:{"name":"A"}'}},
+        [("A", "1"), ("P", "1")],
+    )
+
+
+def test_of_two_entries_of_one_manager_the_later_counts():
+    live = put(put(None, configmap(a="1")), configmap(b="2"), "beta")
+    for entry in live["metadata"]["managedFields"]:
+        entry["manager"] = "both"
+    assert entries(write(live, live)) == {("both", "Apply"): {"f:data": {"f:b": {}}}}
+
+
+def test_an_applier_is_the_same_one_in_another_version():
+    live = put(None, configmap(a="1", b="2"))
+    for entry in live["metadata"]["managedFields"]:
+        entry["apiVersion"] = "v0"
+    now = put(live, configmap(a="1"))
+    assert now["data"] == {"a": "1"}
+    assert [(e["manager"], e["apiVersion"]) for e in now["metadata"]["managedFields"]] == [("alpha", "v1")]

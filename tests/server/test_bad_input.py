@@ -236,7 +236,7 @@ async def test_duplicate_keys_of_an_applied_configuration_are_refused_with_their
 
 
 async def test_objects_over_the_limit_are_not_stored(ready):
-    labels = {f"k{n}": "v" for n in range(60_000)}
+    labels = {f"k{n}": "v" for n in range(150_000)}
     body = {"metadata": {"name": "big", "labels": labels}}
     status, answer = await ready.call("POST", MAPS, body)
     assert (status, answer["reason"], answer["message"]) == (

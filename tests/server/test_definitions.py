@@ -115,6 +115,24 @@ async def test_a_deprecated_version_says_so(ready):
     assert "warning" not in (await ready.response("GET", WIDGETS)).headers
 
 
+async def test_a_finalizer_without_a_domain_is_taken_with_a_warning(defined):
+    body = widget(size=1)
+    body["metadata"]["finalizers"] = ["x.io/named", "unnamed"]
+    made = await defined.response("POST", WIDGETS, body)
+    assert made.status == 201
+    assert made.headers["warning"] == (
+        '299 - "metadata.finalizers: \\"unnamed\\": prefer a domain-qualified finalizer name including a path (/) '
+        'to avoid accidental conflicts with other finalizer writers"'
+    )
+    again = await defined.response(
+        "PATCH",
+        f"{WIDGETS}/w",
+        {"metadata": {"labels": {"a": "b"}}},
+        headers={"content-type": "application/merge-patch+json"},
+    )
+    assert "warning" not in again.headers
+
+
 async def test_a_status_write_changes_only_status(defined):
     await defined.ok("POST", WIDGETS, widget(size=1))
     _, now = await defined.merge(f"{WIDGETS}/w/status", {"spec": {"size": 9}, "status": {"ok": True}})

@@ -222,6 +222,62 @@ async def test_apply_creates_owns_and_conflicts(ready):
     assert forced["data"] == {"k": "2"}
 
 
+async def test_an_object_too_large_for_its_managed_fields_goes_without(ready):
+    data = {f"{'x' * 100}{n}": "v" for n in range(8000)}
+    made = await ready.ok("POST", CMS, {"metadata": {"name": "a"}, "data": data})
+    assert "managedFields" not in made["metadata"]
+    await ready.ok("POST", CMS, {"metadata": {"name": "b"}, "data": {"k": "1"}})
+    _, now = await ready.merge(f"{CMS}/b", {"data": data})
+    assert (len(now["data"]), now["metadata"].get("managedFields")) == (8001, None)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}}
+    status, _ = await ready.call(
+        "PATCH", f"{CMS}/b?fieldManager=one", body, headers=typed("apply-patch+yaml")
+    )
+    assert status == 413
+
+
+async def test_managed_fields_are_not_written_through_a_status(ready):
+    await ready.ok("POST", DEPLOYMENTS, DEPLOYMENT)
+    claimed = [
+        {
+            "manager": "thief",
+            "operation": "Update",
+            "apiVersion": "apps/v1",
+            "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:spec": {"f:replicas": {}}},
+        }
+    ]
+    patch = {"metadata": {"managedFields": claimed}, "status": {"replicas": 1}}
+    _, now = await ready.merge(f"{DEPLOYMENTS}/w/status", patch)
+    assert [(e["manager"], e.get("subresource")) for e in now["metadata"]["managedFields"]] == [
+        ("test", None),
+        ("test", "status"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "owned"),
+    [
+        (PODS, {"kind": "Pod", "apiVersion": "v1"}, {"f:metadata": {"f:labels": {"f:a": {}}}}),
+        (
+            DEPLOYMENTS,
+            {"kind": "Deployment", "apiVersion": "apps/v1"},
+            None,
+        ),  # its status leaves labels alone
+    ],
+)
+async def test_an_applied_status_owns_the_metadata_it_changes(ready, path, body, owned):
+    spec = TEMPLATE["spec"] if path == PODS else DEPLOYMENT["spec"]
+    await ready.ok("POST", path, {"metadata": {"name": "w"}, "spec": spec})
+    body = body | {"metadata": {"name": "w", "labels": {"a": "b"}}}
+    answer = await ready.ok(
+        "PATCH", f"{path}/w/status?fieldManager=one", body, headers=typed("apply-patch+yaml")
+    )
+    entries = {e["manager"]: e["fieldsV1"] for e in answer["metadata"]["managedFields"]}
+    assert entries.get("one") == owned
+    assert ("labels" in answer["metadata"]) == (owned is not None)
+
+
 async def test_concurrent_patches_all_arrive(ready):
     await ready.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {}})
     await asyncio.gather(*(ready.merge(f"{CMS}/a", {"data": {f"k{n}": "v"}}) for n in range(20)))

@@ -6,9 +6,10 @@ unless somebody else owns it too; a value that another manager owns and that wou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from sampan.api import fieldset, managed
+from sampan.api import fieldset, lastapplied, managed
 from sampan.api.copying import copied
 from sampan.api.fieldset import Trie, element, is_atomic
 from sampan.api.managed import Manager, Managers
@@ -27,18 +28,21 @@ def apply(
     subresource: str,
     now: str,
     api_version: str,
+    fixed: Collection[str] = (),
 ) -> Object:
     """The new object with its managedFields; equal to `live` when nothing changes. The arguments are not changed.
 
+    `fixed` are the fields of metadata that a write of this kind's status cannot change, and so not own.
     Raises ApiError: 409 with a cause for each field another manager owns, 500 for fields the schema lacks or elements
     that appear twice.
     """
     applied = {**applied, "metadata": {k: v for k, v in applied["metadata"].items() if k != "managedFields"}}
     _check(applied, node, "", _subject(applied))
     wish = managed.manageable(applied)
-    wanted = _within(subresource, fieldset.applied(wish, node))
+    wanted = _within(subresource, fixed, fieldset.applied(wish, node))
     managers = _managers(live, node, now, api_version)
     key = Manager(manager, "Apply", api_version, subresource)
+    managers.move(key)
     before = managers.sets.get(key)
     base = live or {"apiVersion": applied["apiVersion"], "kind": applied["kind"], "metadata": {}}
     merged = _merge(copied(base), copied(applied), node)
@@ -52,9 +56,14 @@ def apply(
     changes = fieldset.compare(managed.manageable(live or {}), managed.manageable(merged), node)
     _, modified, added = changes
     if not force:
-        _refuse_conflicts(managers, key, fieldset.union(modified, added))
+        changed = fieldset.union(modified, added)
+        if manager == lastapplied.MANAGER:
+            changed = fieldset.difference(changed, lastapplied.fields(live, node))
+        _refuse_conflicts(managers, key, changed)
     managers.take(changes, key)
     managed.write(merged, managers)
+    if manager == lastapplied.MANAGER:
+        lastapplied.renew(merged, applied)
     return merged
 
 
@@ -67,11 +76,13 @@ def _managers(live: Object | None, node: Node | None, now: str, api_version: str
     return managers
 
 
-def _within(subresource: str, fields: Trie | None) -> Trie | None:
-    """What an apply can own: status through its subresource, the rest without."""
-    if subresource == "status":
-        return {"f:status": fields["f:status"]} if fields and "f:status" in fields else None
-    return fieldset.without(fields, "f:status")
+def _within(subresource: str, fixed: Collection[str], fields: Trie | None) -> Trie | None:
+    """What an apply can own: status, and most of metadata, through its subresource; all but status without."""
+    if fields is None or subresource != "status":
+        return fieldset.without(fields, "f:status")
+    for field in fixed:
+        fields = fieldset.without(fields, "f:metadata", f"f:{field}")
+    return {key: below for key, below in (fields or {}).items() if key in ("f:metadata", "f:status")} or None
 
 
 def _refuse_conflicts(managers: Managers, key: Manager, changed: Trie | None) -> None:
@@ -151,7 +162,7 @@ def _merge_lists(live: list[Any], wish: list[Any], node: Node) -> list[Any]:
     """Elements by their keys: shared ones in the wish's order, the live ones' own places kept around them."""
     lefts = [(element(item, node), item) for item in live]
     rights = [(element(item, node), item) for item in wish]
-    known, wanted = dict(lefts), dict(rights)
+    known, wanted = fieldset.by_key(live, node), dict(rights)
     shared = [key for key, _ in rights if key in known]
     result: list[Any] = []
 
@@ -176,13 +187,17 @@ def _merge_lists(live: list[Any], wish: list[Any], node: Node) -> list[Any]:
 
 
 def _remove(value: Any, dead: Trie, owned: Trie | None, node: Node | None) -> None:
-    """Take the members of `dead` out of a map; a map or list that this empties goes too, unless somebody owns it."""
+    """Take the members of `dead` out of a map; a map or list that this empties goes too, unless somebody owns it.
+
+    A field stays for the sake of what others own in it. An element of a list or a key of a map goes with all of that.
+    """
     for key, below in dead.items():
         if not key.startswith("f:") or key[2:] not in value:
             continue
         field, child = key[2:], child_of(node, key[2:])
         rest = (owned or {}).get(key)
-        if rest is None and (below == {} or "." in below):
+        declared = node is not None and field in node.properties
+        if fieldset.is_member(below) and (rest is None or not (declared or fieldset.is_member(rest))):
             del value[field]
             continue
         item = value[field]
@@ -201,7 +216,7 @@ def _remove_elements(items: list[Any], dead: Trie, owned: Trie | None, node: Nod
     for item in items:
         key = element(item, node)
         below, rest = dead.get(key), (owned or {}).get(key)
-        if below is not None and rest is None and (below == {} or "." in below):
+        if below is not None and fieldset.is_member(below) and (rest is None or not fieldset.is_member(rest)):
             continue
         if below is not None and isinstance(item, dict):
             _remove(item, below, rest, node.items)

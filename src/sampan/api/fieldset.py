@@ -39,7 +39,7 @@ def union(left: Trie | None, right: Trie | None) -> Trie | None:
             if result is left:
                 result = dict(left)
             result[key] = both
-    if result and "." not in result and (_is_member(left) or _is_member(right)):
+    if result and "." not in result and (is_member(left) or is_member(right)):
         return {".": _MEMBER, **result}
     return result
 
@@ -61,7 +61,7 @@ def difference(left: Trie | None, right: Trie | None) -> Trie | None:
                 del result[key]
             else:
                 result[key] = rest
-    if _is_member(right) and _is_member(left):
+    if is_member(right) and is_member(left):
         if result is left:
             result = dict(left)
         result.pop(".", None)
@@ -75,7 +75,7 @@ def intersection(left: Trie | None, right: Trie | None) -> Trie | None:
     if left is None or right is None:
         return None
     children = {k: intersection(v, right.get(k)) for k, v in left.items() if k != "."}
-    return _build(_is_member(left) and _is_member(right), children)
+    return _build(is_member(left) and is_member(right), children)
 
 
 def without(fields: Trie | None, *path: str) -> Trie | None:
@@ -94,7 +94,7 @@ def members(fields: Trie | None, prefix: tuple[str, ...] = ()) -> Iterator[tuple
     """Every member's path, in the order of the trie."""
     if fields is None:
         return
-    if _is_member(fields):
+    if is_member(fields):
         yield prefix
     for key, below in fields.items():
         if key != ".":
@@ -166,7 +166,7 @@ def whole(value: Any, node: Node | None) -> Trie:
         return fields
     if isinstance(value, list) and value and not is_atomic(value, node):
         assert node is not None
-        return {".": _MEMBER, **{element(item, node): whole(item, node.items) for item in value}}
+        return {".": _MEMBER, **{key: whole(item, node.items) for key, item in by_key(value, node).items()}}
     return _MEMBER
 
 
@@ -187,9 +187,7 @@ def compare(old: Any, new: Any, node: Node | None) -> Changes:
         return _compare_maps(old, new, node)
     if isinstance(old, list) and isinstance(new, list) and not is_atomic(new, node):
         assert node is not None
-        before = {element(item, node): item for item in old}
-        after = {element(item, node): item for item in new}
-        return _compare_children(before, after, node.items)
+        return _compare_children(by_key(old, node), by_key(new, node), node.items)
     return None, _MEMBER, None
 
 
@@ -201,7 +199,7 @@ def created(new: Any, node: Node | None) -> Trie | None:
         return _MEMBER
     if isinstance(new, list):
         assert node is not None
-        return {element(item, node): whole(item, node.items) for item in new}
+        return {key: whole(item, node.items) for key, item in by_key(new, node).items()}
     properties, other = (node.properties, node.additional) if node is not None else ({}, None)
     fields: Trie = {}
     for key, item in new.items():
@@ -291,6 +289,18 @@ def is_atomic(value: Any, node: Node | None) -> bool:
     return node is not None and node.map_type == "atomic"
 
 
+def by_key(items: list[Any], node: Node) -> dict[str, Any]:
+    """Elements by their keys. Those that share one are a tuple, which is owned and changes as a whole."""
+    found: dict[str, Any] = {}
+    for item in items:
+        key = element(item, node)
+        if key in found:
+            first = found[key]
+            item = (*first, item) if isinstance(first, tuple) else (first, item)
+        found[key] = item
+    return found
+
+
 def element(item: Any, node: Node) -> str:
     """The trie's key of a list element; keys that are left out take their defaults."""
     if node.list_type == "set":
@@ -313,7 +323,7 @@ def element(item: Any, node: Node) -> str:
     return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _is_member(fields: Trie) -> bool:
+def is_member(fields: Trie) -> bool:
     return not fields or "." in fields
 
 

@@ -53,8 +53,7 @@ class Managers:
                 entry.get("apiVersion", ""),
                 entry.get("subresource", ""),
             )
-            fields = entry.get("fieldsV1") or {}
-            sets[key] = fieldset.union(sets.get(key), fields) or fields
+            sets[key] = entry.get("fieldsV1") or {}  # of two entries of one manager the later one counts
             times[key] = entry.get("time", "")
         return cls(sets, times)
 
@@ -82,6 +81,12 @@ class Managers:
             self.sets.pop(key, None)
         elif self.sets.get(key) != fields:
             self.sets[key], self.times[key] = fields, now
+
+    def move(self, key: Manager) -> None:
+        """An applier is the same one whatever version it speaks: its entry is of `key`'s version from now on."""
+        for other in list(self.sets):
+            if other != key and other._replace(api_version=key.api_version) == key:
+                self.sets[key], self.times[key] = self.sets.pop(other), self.times.pop(other)
 
     def take(self, changes: fieldset.Changes, keep: Manager) -> None:
         """Remove from all entries but `keep` what was changed, added or removed."""
@@ -136,7 +141,7 @@ def update(
         fields = fieldset.created(manageable(new), node)
         write(new, Managers({} if fields is None else {key: fields}, {key: now}))
         return
-    managers = _wanted(old, new)
+    managers = Managers.of(old) if subresource else _wanted(old, new)
     if managers is None or not managers.sets:
         new["metadata"].pop("managedFields", None)
         return

@@ -357,8 +357,7 @@ class Server:
         if attrs is None or self.admission is None:
             return
         await self.admission.judge(attrs)
-        for warning in attrs.warnings:
-            call.warn(warning)
+        call.warn_of(attrs.warnings)
 
     async def admit(
         self,

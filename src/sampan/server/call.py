@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,10 @@ class Call:
     def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
+
+    def warn_of(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.warn(text)
 
 
 def warning_headers(warnings: list[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import orjson
 
 from sampan.api import jsontext, wire
 from sampan.api.copying import copied
+from sampan.api.registry import Resource
 from sampan.api.status import ApiError, FieldError, bad_request, conflict, invalid, unsupported_media_type
 from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
@@ -19,6 +20,7 @@ from sampan.client.messages import Response
 from sampan.server import decode, objects, write
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
+from sampan.server.strategies.base import fixed_metadata
 from sampan.server.write import check_names
 
 JSON_PATCH = "application/json-patch+json"
@@ -182,7 +184,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
     from sampan.api import apply as ssa
 
     row, info, server = call.row, call.info, call.server
-    applied = _applied_body(call)
+    applied = applied_body(call, row)
     node = decode.node_of(row)
 
     def merged(live: Object | None) -> Object:
@@ -195,6 +197,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
             subresource=info.subresource,
             now=rfc3339(server.clock.now()),
             api_version=row.api_version,
+            fixed=fixed_metadata(row),
         )
 
     def transform(old: Object, _: Any) -> Object:
@@ -212,11 +215,11 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
         check_names(call, new)
         written = await write.create_applied(call, new, options)
         return write.answer(call, written, 201)
-    written = await write.update_object(call, transform, options, manage=_keep_managed)
+    written = await write.update_object(call, transform, options, manage=keep_managed)
     return write.answer(call, written, 200)
 
 
-def _keep_managed(old: Object, new: Object) -> None:
+def keep_managed(old: Object, new: Object) -> None:
     """An apply has done its bookkeeping already."""
 
 
@@ -233,8 +236,8 @@ def _finish_applied(call: Call, obj: Object, options: WriteOptions) -> Object:
     return new
 
 
-def _applied_body(call: Call) -> Object:
-    """The configuration that is applied: YAML or JSON with apiVersion, kind and name."""
+def applied_body(call: Call, row: Resource) -> Object:
+    """The configuration that is applied: YAML or JSON with `row`'s apiVersion and kind. Raises 400."""
     try:
         applied = wire.parse_body("application/yaml", call.request.body)
     except ValueError as error:
@@ -245,8 +248,8 @@ def _applied_body(call: Call) -> Object:
     if not kind or not version:
         missing = "Kind" if not kind else "apiVersion"
         raise bad_request(f"Object '{missing}' is missing in '{orjson.dumps(applied).decode()}'")
-    if kind != call.row.kind or version != call.row.api_version:
-        decode.check_kind(call, call.row, applied)
+    if kind != row.kind or version != row.api_version:
+        decode.check_kind(call, row, applied)
     meta = applied["metadata"] = applied.get("metadata") or {}
     if not isinstance(meta, dict):
         subject = f"; {version}, Kind={kind}"

@@ -8,11 +8,12 @@ from typing import Any
 from sampan.api import selectors
 from sampan.api.registry import Resource
 from sampan.api.status import FieldError, bad_request, internal, invalid, invalid_value, not_found
+from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
 from sampan.client.messages import Response
 from sampan.server import decode, objects, patch, respond, write
 from sampan.server.call import Call
-from sampan.server.options import write_options
+from sampan.server.options import WriteOptions, write_options
 
 SCALE = Resource("autoscaling", "v1", "Scale", "scales", True)
 _PATHS = (".spec.replicas", ".status.replicas", "")
@@ -101,6 +102,12 @@ def _get(call: Call) -> Response:
 async def _put(call: Call) -> Response:
     options = write_options(call.info.query, "UpdateOptions")
     sent = decode.body(call, SCALE, options.validation)
+    _check_names(call, sent)
+    return await _store(call, lambda _: sent, options)
+
+
+def _check_names(call: Call, sent: Object) -> None:
+    """A Scale that says what it is must be that of the request's path. Raises 400."""
     meta, info = sent["metadata"], call.info
     if meta.get("name") and meta["name"] != info.name:
         raise bad_request(
@@ -111,27 +118,56 @@ async def _put(call: Call) -> Response:
             f"the namespace of the object ({meta['namespace']}) does not match the namespace on the request "
             f"({info.namespace})"
         )
-    return await _store(call, lambda _: sent, options)
 
 
 async def _patch(call: Call) -> Response:
-    options = write_options(call.info.query, "PatchOptions", applying=_media(call) == patch.APPLY)
     media = patch.check_media(call)
+    options = write_options(call.info.query, "PatchOptions", applying=media == patch.APPLY)
+    if media == patch.APPLY:
+        return await _apply(call, options)
 
     def change(now: Object) -> Object:
-        patched = patch.change(
-            call, patch.MERGE if media == patch.APPLY else media, now, decode.node_of(SCALE)
-        )
+        patched = patch.change(call, media, now, decode.node_of(SCALE))
         return decode.finish(call, SCALE, patched, options.validation)
 
     return await _store(call, change, options)
 
 
-def _media(call: Call) -> str:
-    return call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _apply(call: Call, options: WriteOptions) -> Response:
+    """Server-side apply of a Scale: of the replicas of what is scaled, which belong to the manager from then on."""
+    from sampan.api import apply as ssa
+
+    row, server = call.row, call.server
+    path = _paths(row)[0]
+    wanted = decode.finish(call, SCALE, patch.applied_body(call, SCALE), options.validation)
+    _check_names(call, wanted)
+    replicas = (wanted.get("spec") or {}).get("replicas", 0)
+    wish: Object = {
+        "apiVersion": row.api_version,
+        "kind": row.kind,
+        "metadata": {"name": call.info.name},
+    }
+    _set(wish, path, replicas)
+
+    def transform(old: Object, _: Any) -> Object:
+        _check(wanted, call.info.name, replicas)
+        new = ssa.apply(
+            old,
+            wish,
+            decode.node_of(row),
+            manager=options.manager,
+            force=options.force,
+            subresource="scale",
+            now=rfc3339(server.clock.now()),
+            api_version=row.api_version,
+        )
+        _insist(new, wanted)
+        return new
+
+    return await _write(call, transform, options, manage=patch.keep_managed)
 
 
-async def _store(call: Call, change: Any, options: Any) -> Response:
+async def _store(call: Call, change: Callable[[Object], Object], options: WriteOptions) -> Response:
     """Write the replicas that `change(current scale)` asks for."""
     row, name = call.row, call.info.name
     path = _paths(row)[0]
@@ -141,15 +177,32 @@ async def _store(call: Call, change: Any, options: Any) -> Response:
         wanted = change(scale_of(row, old))
         replicas = (wanted.get("spec") or {}).get("replicas", 0)
         _check(wanted, name, replicas)
-        meta, version = new["metadata"], wanted["metadata"].get("resourceVersion")
-        if version and version != "0":
-            meta["resourceVersion"] = version
-        if wanted["metadata"].get("uid"):
-            meta["uid"] = wanted["metadata"]["uid"]
+        _insist(new, wanted)
         _set(new, path, replicas)
         return new
 
-    written = await write.update_object(call, transform, options)
+    return await _write(call, transform, options)
+
+
+def _insist(new: Object, wanted: Object) -> None:
+    """The version and uid that a Scale names are those that the object must have."""
+    version, uid = wanted["metadata"].get("resourceVersion"), wanted["metadata"].get("uid")
+    if version and version != "0":
+        new["metadata"]["resourceVersion"] = version
+    if uid:
+        new["metadata"]["uid"] = uid
+
+
+async def _write(call: Call, transform: write.Transform, options: WriteOptions, **more: Any) -> Response:
+    """Admission is shown Scales, and what it makes of the replicas is stored."""
+    row = call.row
+    path = _paths(row)[0]
+
+    def put(obj: Object, scale: Object) -> None:
+        _set(obj, path, (scale.get("spec") or {}).get("replicas", 0))
+
+    part = write.Part(SCALE, lambda obj: scale_of(row, obj), put)
+    written = await write.update_object(call, transform, options, part=part, **more)
     obj = objects.load(written.item, row) if written.item is not None else written.obj
     return respond.obj(call, scale_of(row, obj), row=None if row.custom else SCALE)
 

@@ -28,6 +28,7 @@ from sampan.api.status import (
     invalid_value,
     not_found,
 )
+from sampan.api.warnings import warnings_of
 from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
 from sampan.client.messages import Response
@@ -37,7 +38,7 @@ from sampan.server.options import WriteOptions, write_options
 from sampan.server.pod_templates import Template
 from sampan.server.strategies import Prep, Strategy, strategy_of
 from sampan.server.strategies.base import has_status, prepare_create, prepare_part
-from sampan.store.protocol import Conflict, Item
+from sampan.store.protocol import Conflict, Draft, Item
 
 # (the old object, which is shared, what gives a copy of it) -> the object that is wanted
 Transform = Callable[[Object, Callable[[], Object]], Object]
@@ -55,6 +56,15 @@ class Written:
     obj: Object
     item: Item | None = None
     created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a subresource shows of an object: its kind, how it is made of the object, and how a changed one is put back."""
+
+    shape: Resource
+    of: Callable[[Object], Object]
+    put: Callable[[Object, Object], None]
 
 
 async def create(call: Call) -> Response:
@@ -155,6 +165,7 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
     server.allocate(call, obj, None, options.dry_run)
     _refuse(row, name, server.validate_create(row, obj))
     await server.judge(call, attrs)
+    call.warn_of(warnings_of(row, obj, None))
     if row.store_key == definitions.BUCKET:
         server.definitions.accept(obj, None)
     key = objects.key_of(row, meta.get("namespace", ""), meta["name"])
@@ -166,11 +177,7 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
     converts = conversion.by_webhook(row)
     if row.store_key == "pods":
         obj["spec"] = shared_spec(obj["spec"])
-    draft = (
-        await server.conversions.draft(row, obj)
-        if converts
-        else objects.to_draft(server.registry, row, obj, final=True)
-    )
+    draft = await _draft(call, obj, applied=owned)
     try:
         item = await server.store.put(row.store_key, key, draft, 0)
     except Conflict as clash:
@@ -219,6 +226,7 @@ async def update_object(
     *,
     sent: Object | None = None,
     manage: Callable[[Object, Object], None] | None = None,
+    part: Part | None = None,
 ) -> Written:
     """Read, transform, store; again when the base has moved and the writer did not insist on it.
 
@@ -226,7 +234,7 @@ async def update_object(
     neither changes any more when it is stored.
 
     `sent` is the body of a PUT, which needs no `transform`; `manage(old, new)` replaces the usual bookkeeping of
-    managedFields (server-side apply).
+    managedFields (server-side apply); `part` is what admission is shown instead of the whole.
     """
     row, info, server = call.row, call.info, call.server
     strategy = strategy_of(row)
@@ -241,7 +249,7 @@ async def update_object(
         new = transform(old, copy) if transform is not None else _wanted(sent or {})
         insists = _check_version(call, strategy, new, old, conditional=sent is not None)
         try:
-            return await _replace(call, strategy, latest, old, new, options, manage)
+            return await _replace(call, strategy, latest, old, new, options, manage, part)
         except Conflict as clash:
             if clash.latest is None:
                 raise not_found(row.group, row.plural, info.name) from None
@@ -322,11 +330,18 @@ async def _replace(
     new: Object,
     options: WriteOptions,
     manage: Callable[[Object, Object], None] | None,
+    part: Part | None,
 ) -> Written:
     """One attempt at replacing `base`. Raises store Conflict when it has moved."""
     row, info, server = call.row, call.info, call.server
     attrs = None
-    if info.subresource != "binding":  # admitted as what it is: a Binding
+    if part is not None:
+        shown = part.of(new)
+        attrs = await server.mutate(
+            call, "UPDATE", shown, part.of(old), options, name=info.name, shape=part.shape
+        )
+        part.put(new, shown)
+    elif info.subresource != "binding":  # admitted as what it is: a Binding
         attrs = await server.mutate(call, "UPDATE", new, old, options, name=info.name)
     prep = Prep(row, call.user, server.clock.now(), info.subresource)
     prepare_part(strategy, new, old, prep)
@@ -338,6 +353,7 @@ async def _replace(
     if info.subresource != "binding":
         _refuse(row, info.name, server.validate_update(row, new, old, info.subresource))
     await server.judge(call, attrs)
+    call.warn_of(warnings_of(row, new, old))
     if row.store_key == definitions.BUCKET and info.subresource != "status":
         server.definitions.accept(new, old)
     key = objects.key_of(row, info.namespace, info.name)
@@ -352,15 +368,24 @@ async def _replace(
             raise Conflict(latest)
         await objects.shown(server.store, row, key, base)
         return Written(new)
-    draft = (
-        await server.conversions.draft(row, new)
-        if converts
-        else objects.to_draft(server.registry, row, new, final=True)
-    )
+    draft = await _draft(call, new, applied=manage is not None)
     item = await server.store.put(row.store_key, key, draft, base.revision)
     server.recent.keep(draft, item)
     server.written(row, item)
     return Written(new, server.conversions.written(row, new, item) if converts else item)
+
+
+async def _draft(call: Call, obj: Object, *, applied: bool) -> Draft:
+    """`obj`, ready to be stored. One that is too large with its managedFields goes without, unless it is applied. Raises 413."""
+    row, server = call.row, call.server
+    try:
+        if conversion.by_webhook(row):
+            return await server.conversions.draft(row, obj)
+        return objects.to_draft(server.registry, row, obj, final=True)
+    except ApiError as error:
+        if error.code != 413 or applied or not obj["metadata"].pop("managedFields", None):
+            raise
+    return await _draft(call, obj, applied=applied)
 
 
 def _same(new: Object, old: Object) -> bool:

@@ -44,6 +44,12 @@ def test_of_a_new_object(judge, meta, expected):
         assert part in line
 
 
+def test_webhooks_leases_and_definitions_have_finalizers_of_any_name(judge):
+    hooks = "validatingwebhookconfigurations.admissionregistration.k8s.io"
+    for kind in (hooks, "leases.coordination.k8s.io"):
+        assert judge.create(kind, {"metadata": {"name": "a", "finalizers": ["held"]}}) == []
+
+
 def test_names_follow_their_kind(judge):
     assert judge.create("namespaces", {"metadata": {"name": "a.b"}}) == [
         'metadata.name: Invalid value: "a.b": must not contain dots'

@@ -15,12 +15,24 @@ __all__ = ["validate_create", "validate_metadata", "validate_update"]
 
 Object = dict[str, object]
 
+# Whose objects may have finalizers of any name, as custom ones; elsewhere they say whose they are: example.com/name.
+_ANY_FINALIZER = (
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+)
+
+
+def _strict(row: Resource) -> bool:
+    return not row.custom and row.group not in _ANY_FINALIZER
+
 
 def validate_create(row: Resource, obj: dict) -> list[FieldError]:
     """What is wrong with a new object; empty when nothing is."""
     errors: list[FieldError] = []
     rules = rules_of(row)
-    meta.create(errors, obj["metadata"], row.namespaced, rules.name)
+    meta.create(errors, obj["metadata"], row.namespaced, rules.name, strict=_strict(row))
     if rules.create is not None:
         rules.create(errors, obj)
     return errors
@@ -30,7 +42,8 @@ def validate_update(row: Resource, new: dict, old: dict, subresource: str = "") 
     """What is wrong with `new` as the successor of `old`, written through `subresource`."""
     errors: list[FieldError] = []
     rules = rules_of(row)
-    meta.update(errors, new["metadata"], old["metadata"], again=rules.again and not subresource)
+    again = rules.again and not subresource
+    meta.update(errors, new["metadata"], old["metadata"], again=again, strict=_strict(row))
     change = rules.change(subresource)
     if change is not None:
         change(errors, new, old)
@@ -41,7 +54,7 @@ def validate_metadata(row: Resource, obj: dict, old: dict | None) -> list[FieldE
     """The metadata alone, of a new object (`old` is None) or a changed one."""
     errors: list[FieldError] = []
     if old is None:
-        meta.create(errors, obj["metadata"], row.namespaced, GENERIC.name)
+        meta.create(errors, obj["metadata"], row.namespaced, GENERIC.name, strict=_strict(row))
     else:
-        meta.update(errors, obj["metadata"], old["metadata"])
+        meta.update(errors, obj["metadata"], old["metadata"], strict=_strict(row))
     return errors

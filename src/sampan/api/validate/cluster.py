@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sampan.api.validate import meta
 from sampan.api.validate.affinity import EFFECTS
 from sampan.api.validate.base import (
     NONE,
@@ -24,9 +25,6 @@ from sampan.api.validate.base import (
 )
 from sampan.base.objects import Object
 
-_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
-
-
 # Namespace
 
 
@@ -37,7 +35,7 @@ def namespace(errors: Errors, obj: Object) -> None:
 
 def namespace_finalizer(errors: Errors, finalizer: str, path: str) -> None:
     texts(errors, path, finalizer, key_problems)
-    if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+    if not meta.qualified(finalizer):
         detail = "name is neither a standard finalizer name nor is it fully qualified"
         errors.append(invalid_value(path, finalizer, detail))
 

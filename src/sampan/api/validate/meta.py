@@ -24,18 +24,21 @@ from sampan.base.objects import Object
 NameCheck = Callable[[str], list[str]]
 
 _ANNOTATIONS_LIMIT = 256 * 1024
-_STANDARD_FINALIZERS = (
-    "kubernetes",
-    "orphan",
-    "foregroundDeletion",
-    "customresourcecleanup.apiextensions.k8s.io",  # not standard, yet the definition machinery's own
-)
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def create(
-    errors: Errors, meta: Object, namespaced: bool, name_check: NameCheck = subdomain_problems
+    errors: Errors,
+    meta: Object,
+    namespaced: bool,
+    name_check: NameCheck = subdomain_problems,
+    *,
+    strict: bool = True,
 ) -> None:
-    """Metadata of a new object. `name_check` lists what is wrong with a name of this kind."""
+    """Metadata of a new object. `name_check` lists what is wrong with a name of this kind.
+
+    `strict`: finalizers are standard ones or name a domain.
+    """
     generated = meta.get("generateName")
     if generated:
         for problem in names.generated(name_check)(generated):
@@ -59,7 +62,7 @@ def create(
         errors.append(invalid_value("metadata.generation", meta["generation"], NOT_NEGATIVE))
     _contents(errors, meta)
     if "finalizers" in meta:
-        _finalizers(errors, meta["finalizers"] or ())
+        _finalizers(errors, meta["finalizers"] or (), strict)
 
 
 def _contents(errors: Errors, meta: Object) -> None:
@@ -106,7 +109,7 @@ def _owners(errors: Errors, references: Sequence[Object]) -> None:
             managing = managing or name
 
 
-def _finalizers(errors: Errors, given: Sequence[str]) -> None:
+def _finalizers(errors: Errors, given: Sequence[str], strict: bool) -> None:
     path = "metadata.finalizers"
     for finalizer in given:
         for problem in key_problems(finalizer):
@@ -114,10 +117,15 @@ def _finalizers(errors: Errors, given: Sequence[str]) -> None:
     if "orphan" in given and "foregroundDeletion" in given:
         detail = "finalizer orphan and foregroundDeletion cannot be both set"
         errors.append(invalid_value(path, list(given), detail))
-    for index, finalizer in enumerate(given):
-        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+    for index, finalizer in enumerate(given if strict else ()):
+        if not qualified(finalizer):
             detail = "name is neither a standard finalizer name nor is it fully qualified"
             errors.append(invalid_value(f"{path}[{index}]", finalizer, detail))
+
+
+def qualified(finalizer: str) -> bool:
+    """Whether a finalizer says whose it is."""
+    return "/" in finalizer or finalizer in _STANDARD_FINALIZERS
 
 
 _FIXED = (
@@ -130,7 +138,7 @@ _FIXED = (
 )
 
 
-def update(errors: Errors, new: Object, old: Object, *, again: bool = False) -> None:
+def update(errors: Errors, new: Object, old: Object, *, again: bool = False, strict: bool = True) -> None:
     """Metadata of a changed object against what it was.
 
     The original judges what metadata holds for every kind, then what of it changed, then both for the kind itself
@@ -142,7 +150,7 @@ def update(errors: Errors, new: Object, old: Object, *, again: bool = False) -> 
     _contents(held, new)
     finalizers: Errors = []
     if new.get("finalizers"):
-        _finalizers(finalizers, new["finalizers"])
+        _finalizers(finalizers, new["finalizers"], strict)
     if changed or held or finalizers:
         whole = [*held, *finalizers]
         errors += [*whole, *changed, *held, *changed, *held, *(whole if again else ())]

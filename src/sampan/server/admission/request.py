@@ -44,15 +44,22 @@ def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:
 
 
 def in_version(obj: Object | None, have: Resource, want: Resource) -> Object | None:
-    if obj is None or have.api_version == want.api_version:
+    """What is shown where `want` is asked for. What is no object of the resource (`Attrs.shape`) is as it is."""
+    if obj is None or have.api_version == want.api_version or not _is(obj, have):
         return obj
     return convert.convert(orjson.loads(orjson.dumps(obj)), have, want)
 
 
+def _is(obj: Object, row: Resource) -> bool:
+    return bool(obj.get("apiVersion", row.api_version) == row.api_version)
+
+
 async def shown(obj: Object | None, have: Resource, want: Resource, ctx: Context) -> Object | None:
     """`in_version`, also where the versions of a custom resource are converted by a webhook."""
-    if obj is None or have.api_version == want.api_version or not conversion.by_webhook(want):
+    if obj is None or not conversion.by_webhook(want) or not _is(obj, have):
         return in_version(obj, have, want)
+    if have.api_version == want.api_version:
+        return obj
     [converted] = await conversion.convert(ctx.call, want, [obj], ctx.ids.uid())
     return converted
 

@@ -99,13 +99,17 @@ _STATUS_METADATA = {
 }
 
 
+def fixed_metadata(row: Resource) -> tuple[str, ...]:
+    """The fields of metadata that a write of status leaves as they are."""
+    return _ALL_METADATA if row.custom else _STATUS_METADATA.get(row.store_key, ())
+
+
 def prepare_status(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
     """In place: only status (and what metadata a status may carry) differs from `old`."""
     _keep_system_fields(new, old)
     sent = new.get("status")
     meta = new["metadata"]
-    fixed = _ALL_METADATA if prep.row.custom else _STATUS_METADATA.get(prep.row.store_key, ())
-    for field in fixed:
+    for field in fixed_metadata(prep.row):
         _take(meta, old["metadata"], field)
     rest = {k: v for k, v in old.items() if k not in ("metadata", "status")}
     new.clear()
