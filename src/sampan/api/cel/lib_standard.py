@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import re
-from functools import lru_cache
 from typing import Any
 
+from sampan.api import re2
 from sampan.api.cel import types
 from sampan.api.cel.functions import add, define, search, size, walk, walk_both
 from sampan.api.cel.types import KINDS
@@ -221,23 +221,12 @@ add("string.endsWith(string): bool", str.endswith, lambda a, b, *_: walk(b))
 add("string.contains(string): bool", lambda a, b: b in a, lambda a, b, *_: walk(a) * walk(b))
 
 
-_POSIX = {
-    "alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "upper": "A-Z", "lower": "a-z", "space": r"\s",
-    "punct": r"!-/:-@\[-`{-~", "xdigit": "0-9A-Fa-f", "word": r"\w", "blank": r"\t ", "cntrl": r"\x00-\x1f\x7f",
-}  # fmt: skip
-
-
-@lru_cache(maxsize=1024)
 def regex(pattern: str) -> re.Pattern[str]:
     """An RE2 pattern. Raises CelError."""
-    text = re.sub(r"\[:(\w+):\]", lambda m: _POSIX.get(m[1], m[0]), pattern)
-    text = text.replace(r"\z", r"\Z").replace(r"\pL", r"[^\W\d_]").replace(r"\pN", r"\d").replace("(?U)", "")
     try:
-        if re.search(r"(?<!\\)\(\?(?:[=!]|<[=!])|(?<!\\)\\[1-9]", text):
-            raise re.error("invalid or unsupported Perl syntax")
-        return re.compile(text, re.ASCII)
-    except (re.error, OverflowError) as error:
-        raise CelError(f"error parsing regexp: {error}: `{pattern}`") from None
+        return re2.compile(pattern)
+    except re2.BadPattern as error:
+        raise CelError(str(error)) from None
 
 
 @define("matches(string, string): bool", "string.matches(string): bool", cost=search)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.api import re2
 from sampan.api import schema as schemas
-from sampan.api.validate import custom, formats
+from sampan.api.validate import custom
 from sampan.api.validate.base import (
     Errors,
     FieldError,
@@ -110,7 +111,7 @@ def _scalar_limits(errors: Errors, raw: Object, path: str) -> None:
     elif kind and kind not in _TYPES:
         errors.append(not_supported(f"{path}.type", kind, _TYPES))
     if pattern:
-        wrong = formats.pattern_error(pattern)
+        wrong = re2.error(pattern)
         if wrong:
             detail = f"must be a valid regular expression, but isn't: {wrong}"
             errors.append(invalid_value(f"{path}.pattern", pattern, detail))

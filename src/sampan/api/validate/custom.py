@@ -6,12 +6,11 @@ restrict it. Rules in CEL are judged elsewhere, and only when nothing is found h
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
 
-from sampan.api import schema
+from sampan.api import re2, schema
 from sampan.api.schema import Node
 from sampan.api.validate import formats
 from sampan.api.validate.base import (
@@ -254,8 +253,8 @@ def _string(errors: Errors, value: str, raw: Object, path: str) -> None:
 def matches(pattern: str, value: str) -> bool:
     """Whether `value` has what an RE2 pattern describes; a pattern that cannot be read matches everything."""
     try:
-        return formats.pattern(pattern).search(value) is not None
-    except re.error:
+        return re2.compile(pattern).search(value) is not None
+    except re2.BadPattern:
         return True
 
 

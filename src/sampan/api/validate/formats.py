@@ -1,4 +1,4 @@
-"""Formats and patterns of strings in schemas. Source: OpenAPI v3; kube-openapi's registry of formats; RE2 syntax."""
+"""Formats of strings in schemas. Source: OpenAPI v3; kube-openapi's registry of formats."""
 
 from __future__ import annotations
 
@@ -8,67 +8,7 @@ import datetime
 import ipaddress
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from urllib.parse import urlsplit
-
-_POSIX = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "ascii": r"\x00-\x7F",
-    "blank": r"\t ",
-    "cntrl": r"\x00-\x1F\x7F",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": r"!-/:-@\[-`{-~",
-    "space": r"\t\n\v\f\r ",
-    "upper": "A-Z",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
-}
-_posix = re.compile(r"\[:(\^?)([a-z]+):\]").sub
-_tokens = re.compile(r"\\.|\$|\(\?P?<[A-Za-z_]\w*>|.", re.DOTALL).findall
-
-
-@lru_cache(maxsize=2048)
-def pattern(text: str) -> re.Pattern[str]:
-    """An RE2 pattern as Python's. Raises re.error. `$` is the very end, classes are ASCII, as there."""
-    if "[:" in text:
-        text = _posix(lambda m: ("^" if m[1] else "") + _POSIX.get(m[2], ""), text)
-    parts: list[str] = []
-    inside = False  # a character class
-    for token in _tokens(text):
-        if token == "[" and not inside:
-            inside = True
-        elif token == "]" and inside and parts[-1] not in ("[", "[^"):
-            inside = False
-        if token == "$" and not inside or token == r"\z":
-            token = r"\Z"
-        elif token.startswith("(?<"):
-            token = "(?P<" + token[3:]
-        parts.append(token)
-    return re.compile("".join(parts), re.ASCII)
-
-
-def pattern_error(text: str) -> str:
-    """Why a pattern cannot be read, or an empty text. The commonest in the original's words."""
-    try:
-        pattern(text)
-    except re.error as error:
-        found = str(error)
-        if "unterminated subpattern" in found:
-            return f"error parsing regexp: missing closing ): `{text}`"
-        if "unbalanced parenthesis" in found:
-            return f"error parsing regexp: unexpected ): `{text}`"
-        if "unterminated character set" in found:
-            return f"error parsing regexp: missing closing ]: `{text[text.rfind('[') :]}`"
-        if "nothing to repeat" in found:
-            return f"error parsing regexp: missing argument to repetition operator: `{text[error.pos or 0]}`"
-        return f"error parsing regexp: {found}: `{text}`"
-    if re.search(r"\(\?(=|!|<=|<!)", text):
-        return f"error parsing regexp: invalid or unsupported Perl syntax: `{text[text.find('(?') :][:3]}`"
-    return ""
 
 
 def fits(kind: str, value: str) -> bool:
