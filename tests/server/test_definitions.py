@@ -153,6 +153,18 @@ async def test_a_default_added_later_shows_on_older_objects(defined):
     assert (await defined.ok("GET", WIDGETS))["items"][0]["spec"]["shape"] == "round"
 
 
+async def test_a_new_object_has_the_status_its_schema_gives_and_not_its_senders(ready):
+    waiting = {"phase": "Waiting", "since": {"default": 0}}
+    definition = copy.deepcopy(DEFINITION)
+    status = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    status.update(default={"phase": "Waiting"}, properties={"since": {"type": "object", "default": {"default": 0}}})
+    status["properties"]["since"]["x-kubernetes-preserve-unknown-fields"] = True
+    await ready.ok("POST", CRDS, definition)
+    made = await ready.ok("POST", WIDGETS, {**widget(size=1), "status": {"phase": "Done"}})
+    assert made["status"] == waiting == (await ready.ok("GET", f"{WIDGETS}/w"))["status"]
+    assert "f:status" not in made["metadata"]["managedFields"][0]["fieldsV1"]
+
+
 async def test_names_in_use_are_not_accepted_until_they_are_free(defined):
     rival = copy.deepcopy(DEFINITION)
     rival["metadata"]["name"] = "gadgets.x.io"

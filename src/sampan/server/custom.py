@@ -55,6 +55,14 @@ def version_of(row: Resource) -> Object:
     return {}
 
 
+def default_status(row: Resource, obj: Object) -> None:
+    """A new object has no status of its sender's, but the one its schema gives (Gateway API: "Waiting for controller")."""
+    node = schema_node(row).properties.get("status")
+    if node is not None and node.has_default:
+        obj["status"] = copied(node.default)
+        apply_schema_defaults(obj["status"], node)
+
+
 def apply_schema_defaults(value: Any, node: Node) -> None:
     """Fill in `default`s, also below values that are there. A null where null is not allowed counts as absent."""
     if isinstance(value, dict):

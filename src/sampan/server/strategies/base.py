@@ -9,6 +9,7 @@ from sampan.api.copying import copied
 from sampan.api.registry import Resource
 from sampan.base.objects import Object
 from sampan.client.messages import User
+from sampan.server.custom import default_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ def prepare_create(strategy: Strategy, obj: Object, prep: Prep) -> None:
         obj.pop("status", None)
         if strategy.status is not None:
             obj["status"] = copied(strategy.status)
-        elif not prep.row.custom:
+        elif prep.row.custom:
+            default_status(prep.row, obj)
+        else:
             obj["status"] = {}
     if strategy.generation:
         meta["generation"] = 1
