@@ -12,6 +12,7 @@ import pytest
 
 from sampan.cli.completion import script
 from sampan.cli.main import main
+from sampan.cluster.paths import Paths
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,32 @@ def test_a_cluster_that_is_not_there_is_told_with_those_that_are(words, capsys, 
     (tmp_path / "clusters/here/cluster.json").write_text("{}")
     assert main([*words, "--name=away"]) == 1
     assert "There are others: --name here" in capsys.readouterr().err
+
+
+_HOLD = """
+import fcntl, pathlib, sys
+lock = pathlib.Path(sys.argv[1]); lock.parent.mkdir(parents=True); file = open(lock, "w")
+file.write("/elsewhere"); file.flush(); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["stop"], ["down"], ["logs", "node-1"], ["node", "stop", "node-1"]]
+)
+def test_a_running_cluster_with_its_data_elsewhere_is_told(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("sampan.cluster.paths.default_data_root", lambda: tmp_path / "data")
+    monkeypatch.setattr("sampan.cluster.paths.run_root", lambda: tmp_path / "run")
+    lock = Paths.of("away").supervisor_lock
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as held:
+        held.stdout.readline()
+        assert main([*words, "--name=away"]) == 1
+        held.stdin.close()
+    assert (
+        "a cluster away with its data in /elsewhere is running\n  That one is meant? Give its"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_backup_that_is_not_there_is_named(capsys, tmp_path):

@@ -157,7 +157,9 @@ async def test_a_new_object_has_the_status_its_schema_gives_and_not_its_senders(
     waiting = {"phase": "Waiting", "since": {"default": 0}}
     definition = copy.deepcopy(DEFINITION)
     status = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
-    status.update(default={"phase": "Waiting"}, properties={"since": {"type": "object", "default": {"default": 0}}})
+    status.update(
+        default={"phase": "Waiting"}, properties={"since": {"type": "object", "default": {"default": 0}}}
+    )
     status["properties"]["since"]["x-kubernetes-preserve-unknown-fields"] = True
     await ready.ok("POST", CRDS, definition)
     made = await ready.ok("POST", WIDGETS, {**widget(size=1), "status": {"phase": "Done"}})

@@ -69,10 +69,9 @@ def stop(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     from sampan.cluster import cluster_info, membership, room, supervision
-    from sampan.cluster import config as configs
 
     paths = _paths(arguments)
-    config = configs.load(paths.config)
+    config = supervision.configuration(paths)
     if not supervision.running(paths):
         how = "stopped"
         if supervision.crashed(paths):
@@ -104,7 +103,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    from sampan.cluster import config as configs
+    from sampan.cluster import supervision
 
     paths = _paths(arguments)
     path: Path = paths.log(arguments.process)
@@ -112,7 +111,7 @@ def logs(arguments: argparse.Namespace) -> int:
         with open(path, errors="replace") as file:
             lines = collections.deque(file, maxlen=max(arguments.lines, 0))
     except FileNotFoundError:
-        configs.load(paths.config)
+        supervision.configuration(paths)
         known = ", ".join(sorted(p.stem for p in paths.logs.glob("*.log"))) or "none"
         raise SampanError(f"{arguments.process} has no log", f"Logs there are: {known}") from None
     sys.stdout.writelines(lines)

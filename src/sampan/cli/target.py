@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from sampan.client.client import Client
-from sampan.cluster import config as configs
 from sampan.cluster import supervision
 from sampan.cluster.config import ClusterConfig
 from sampan.cluster.paths import Paths
@@ -20,7 +19,7 @@ def paths(arguments: argparse.Namespace) -> Paths:
 def existing(arguments: argparse.Namespace) -> tuple[Paths, ClusterConfig]:
     """Raises SampanError when there is none."""
     found = paths(arguments)
-    return found, configs.load(found.config)
+    return found, supervision.configuration(found)
 
 
 def running(arguments: argparse.Namespace) -> tuple[Paths, ClusterConfig, Client]:

@@ -28,7 +28,7 @@ _PATIENCE = 5.0  # seconds for telling the first machine that this one leaves
 
 def stop(paths: Paths) -> bool:
     """End all processes of a cluster, keeping its data. False: it was not running."""
-    configs.load(paths.config)
+    supervision.configuration(paths)
     return supervision.end(paths)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.base.errors import SampanError
+from sampan.cluster import config as configs
 from sampan.cluster import processes
 from sampan.cluster.paths import Paths, command, make_private
 
@@ -116,6 +117,12 @@ def running(paths: Paths) -> bool:
         hint = "That one is meant? Give its --data-dir. Another one? Choose another --name."
         raise SampanError(f"a cluster {paths.name} with its data in {data} is running", hint)
     return True
+
+
+def configuration(paths: Paths) -> configs.ClusterConfig:
+    """What the cluster is made with. Raises SampanError when there is none here, as `running` when it is elsewhere."""
+    running(paths)
+    return configs.load(paths.config)
 
 
 def _answers(paths: Paths) -> bool:
