@@ -189,6 +189,16 @@ async def test_another_user_without_privileges(pods):
     ]
 
 
+async def test_another_user_opens_its_output_by_name(pods):
+    await pods.sandbox()
+    status, output = await pods.run("echo out > /dev/stdout; echo err > /dev/stderr", uid=1000, gid=1000)
+    assert (status.exit_code, sorted(output.split())) == (0, ["err", "out"])
+    await pods.start("sleep", "100", id="c", uid=1000, gid=1000)
+    said = await pods.execute("c", "sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr")
+    assert said == (0, "out\n", "err\n")
+    assert os.stat("/dev/null").st_uid == 0
+
+
 async def test_capabilities_and_privileged(pods):
     await pods.sandbox()
     script = "grep CapEff /proc/self/status; mount -t tmpfs none /mnt && echo mounted; hostname other && echo renamed"

@@ -59,6 +59,14 @@ async def test_another_user_of_the_pod(own):
     assert (status.exit_code, out.split()) == (0, ["1000", "100", "1000"])
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+async def test_its_users_open_their_output_by_name(own, uid):
+    status, out = await own.run("echo out > /dev/stdout", sandbox="u", uid=uid)
+    assert (status.exit_code, out.strip()) == (0, "out")
+    status = await own.start("sleep", "100", sandbox="u", uid=uid)
+    assert (await own.execute(status.config.id, "sh", "-c", "echo out > /dev/stdout"))[:2] == (0, "out\n")
+
+
 async def test_files_of_volumes_are_rooted_on_the_disk(own, tmp_path):
     volume = tmp_path / "volume"
     volume.mkdir()

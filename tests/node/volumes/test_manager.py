@@ -61,6 +61,7 @@ async def test_secrets_lie_in_memory_and_are_gone_with_their_pod(setup):
     directory = (await sources(manager, pod))["/v"].source
     kinds = [line.split()[2] for line in Path("/proc/mounts").read_text().splitlines() if directory in line]
     assert kinds == ["tmpfs"] and (Path(directory) / "a").read_text() == "1"
+    assert os.stat(directory).st_mode & 0o7777 == 0o1777
     await manager.unmount("u")
     assert directory not in Path("/proc/mounts").read_text() and not os.path.exists(directory)
 

@@ -113,6 +113,7 @@ def _become(
             os.fchown(stdio[0], spec.get("uid") or 0, -1)
             terminal.take(stdio[0])
         else:
+            process.own_pipes(stdio, spec.get("uid") or 0)
             for number, fd in enumerate(stdio):
                 os.dup2(fd, number)
         process.default_signals()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
 import resource
 import signal
 import stat
+from collections.abc import Iterable
 
 from sampan.node.native import capabilities, seccomp, syscalls
 
@@ -64,6 +66,15 @@ def program_for(spec: dict) -> bytes:
         if isinstance(error, OSError) and error.strerror:
             reason = f"open {profile}: {error.strerror.lower()}"
         raise StartError(f'cannot load seccomp profile "{profile}": {reason}') from None
+
+
+def own_pipes(descriptors: Iterable[int], uid: int) -> None:
+    """Make the user the owner of those that are pipes. Writing to an inherited one needs no right, but a program that
+    opens /dev/stdout by name is asked who it is."""
+    for fd in descriptors:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):  # else it may be the machine's /dev/null
+            with contextlib.suppress(OSError):  # a user that does not exist here is refused later, with words
+                os.fchown(fd, uid, -1)
 
 
 def run(spec: dict, args: list[str], program: bytes, die_with_parent: bool) -> None:

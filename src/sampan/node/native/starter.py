@@ -242,6 +242,7 @@ class _Child:
         if self.spec.get("stdin"):
             source, self.streams[INPUT] = os.pipe()
             inside.append(source)
+        process.own_pipes(inside, (self.spec.get("user_base") or 0) + (self.spec.get("uid") or 0))
         return inside, (source, out_write, error_write)
 
     def hand_over(self, shim: socket.socket, listener: socket.socket, locks: list[int]) -> None:

@@ -26,6 +26,7 @@ def in_memory(directory: str, size: int | None = None) -> None:
     os.makedirs(directory, exist_ok=True)
     with contextlib.suppress(PermissionError):  # a plain directory serves where tmpfs may not be mounted
         mounting.tmpfs(directory, size)
+    os.chmod(directory, 0o1777)
 
 
 def empty_dir(directory: str, source: Object, group: int | None) -> None:
@@ -34,7 +35,7 @@ def empty_dir(directory: str, source: Object, group: int | None) -> None:
         in_memory(directory, quantity.value(source["sizeLimit"]) if source.get("sizeLimit") else None)
     else:
         os.makedirs(directory, exist_ok=True)
-    os.chmod(directory, 0o777)
+        os.chmod(directory, 0o777)
     give_group(directory, group)
 
 

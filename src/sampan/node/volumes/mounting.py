@@ -30,7 +30,7 @@ def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> N
 def tmpfs(target: str, size: int | None) -> None:
     """A memory file system at `target`, unless there is one. Raises OSError."""
     if not os.path.ismount(target):
-        _mount("tmpfs", target, "tmpfs", _NOSUID | _NODEV, f"size={size},mode=0777" if size else "mode=0777")
+        _mount("tmpfs", target, "tmpfs", _NOSUID | _NODEV, f"size={size}" if size else "")
 
 
 def unmount(target: str) -> None:
