@@ -108,6 +108,17 @@ async def test_a_changed_container_does_not_wait_for_the_crashes_of_before(world
     assert world.container()["state"]["waiting"]["message"].startswith("back-off 10s ")
 
 
+@pytest.mark.parametrize("policy", ["Always", "Never"])
+async def test_a_changed_container_starts_anew_whatever_the_restart_policy(world, policy):
+    world.pod(restartPolicy=policy)
+    await world.clock.advance(0)
+    world.api.change("pods", "p", {"spec": {"containers": [{"name": "c", "image": "nginx:2"}]}})
+    await world.clock.advance(31)
+    assert world.status()["phase"] == "Running" and world.condition("Ready")["status"] == "True"
+    assert (world.container()["restartCount"], world.container()["image"]) == (1, "nginx:2")
+    assert "terminated" in world.container()["lastState"]
+
+
 async def test_a_pod_the_node_does_not_take_says_which_generation_that_was(world):
     world.pod(containers=[{"name": "c", "image": "nginx:1", "resources": {"requests": {"cpu": "1k"}}}])
     await world.clock.advance(1)

@@ -18,7 +18,7 @@ from sampan.node.pods.actions import (
     Withdraw,
 )
 from sampan.node.pods.worker import step
-from sampan.node.pods.world import World, fail, fail_pod, restarted
+from sampan.node.pods.world import Problem, World, fail, fail_pod, restarted
 from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, Limits, SandboxConfig, SandboxStatus
 
 NOW = 1_767_225_600.0
@@ -232,6 +232,20 @@ def test_a_changed_image_restarts_the_container():
     world = make_world(dataclasses.replace(running, config=config))
     [action] = step(make_pod(), world, NOW).actions
     assert action.why == "Container c definition changed, will be restarted"
+
+
+def test_a_container_that_is_replaced_is_shown_as_it_was_until_the_next_one_starts_or_cannot():
+    pod, world = make_pod(restartPolicy="Never"), make_world(container("c", "exited", code=137))
+    world.of("c").replaced = "c-0"
+    found = step(pod, world, NOW)
+    assert found.actions == [StartContainer("c", 1, None, "start:c")]
+    [shown] = found.status["containerStatuses"]
+    assert (list(shown["state"]), shown["ready"], shown["lastState"]) == (["running"], True, {})
+    assert found.status["phase"] == "Running"
+    world.of("c").problem = Problem("ErrImagePull", "not found", NOW, NOW + 10)
+    [shown] = step(pod, world, NOW).status["containerStatuses"]
+    assert (shown["state"]["waiting"]["reason"], shown["ready"]) == ("ErrImagePull", False)
+    assert shown["lastState"]["terminated"]["exitCode"] == 137
 
 
 def test_changed_resources_are_applied_in_place():

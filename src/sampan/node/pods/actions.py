@@ -41,6 +41,7 @@ class StopContainer:
     grace: float
     why: str  # event text
     key: str
+    replaces: bool = False  # it starts anew, with another definition
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,8 @@ class PodDriver:
                 c["type"] == "Ready" and c["status"] == "True"
                 for c in self.pod.get("status", {}).get("conditions") or ()
             )
+        for facts in self.world.facts.values():
+            facts.replaced = ""
         for key in sorted(self.soft):
             if key in self._tasks:
                 self._tasks[key].cancel()
@@ -328,6 +330,8 @@ class PodDriver:
             fail(self.world.of(action.name), error.reason, error.message, now, error.image)
 
     async def _stop(self, action: StopContainer) -> None:
+        if action.replaces:
+            self.world.of(action.name).replaced = action.id
         await starting.stop_container(self, action)
 
     async def _remove(self, action: RemoveContainer) -> None:

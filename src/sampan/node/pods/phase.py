@@ -54,12 +54,17 @@ def back_off_until(facts: Facts, exited: ContainerStatus) -> float:
     return exited.finished_at + facts.restart_delay
 
 
+def _runs(status: ContainerStatus, facts: Facts) -> bool:
+    """Also one that was stopped only to be replaced: what became of it is told when the next attempt has started, or
+    could not. So kubelet does it, and who changes an image does not see the pod fail in between."""
+    return status.state != "exited" or (facts.replaced == status.config.id and facts.problem is None)
+
+
 def is_started(container: Object, world: World) -> bool:
     """`started` of a container status: running, postStart done, startup probe passed if there is one."""
-    latest = world.latest(container["name"])
-    if latest is None or latest.state == "exited":
+    latest, facts = world.latest(container["name"]), world.of(container["name"])
+    if latest is None or not _runs(latest, facts):
         return False
-    facts = world.of(container["name"])
     if container.get("startupProbe"):
         return facts.hooked and facts.probes.get("startup") is True
     return facts.hooked
@@ -127,7 +132,7 @@ def _rejected(pod: Object, why: tuple[str, str], now: float) -> Object:
 
 
 def _restarts(pod: Object, container: Object, world: World, exited: ContainerStatus, init: bool) -> bool:
-    return exited.config.id in world.before or should_restart(pod, container, exited, is_init=init)
+    return world.starts_anew(exited) or should_restart(pod, container, exited, is_init=init)
 
 
 def _over(pod: Object, world: World) -> bool:
@@ -312,7 +317,7 @@ def _container(
     status: Object = {"name": name}
     if latest is None:
         status["state"] = {"waiting": _waiting(pod, container, world, now)}
-    elif latest.state != "exited":
+    elif _runs(latest, facts):
         status["state"] = {"running": {"startedAt": rfc3339(latest.started_at)}}
     else:
         dead = _terminated(latest, facts, world)

@@ -137,7 +137,7 @@ def _keep(pod: Object, container: Object, world: World, now: float, out: Step, w
     if latest.state != "exited":
         _check(pod, container, world, latest, now, out)
         return False
-    if waiting or not (latest.config.id in world.before or should_restart(pod, container, latest)):
+    if waiting or not (world.starts_anew(latest) or should_restart(pod, container, latest)):
         return False
     return _restart(pod, container, world, now, out)
 
@@ -148,21 +148,20 @@ def _check(
     """Stops a running container whose liveness or startup probe failed, or whose image was changed."""
     name = container["name"]
     results = world.of(name).probes
-    why, probe = "", None
+    why, probe, replaces = "", None, False
     if results.get("liveness") is False:
         why, probe = f"Container {name} failed liveness probe, will be restarted", "livenessProbe"
     elif results.get("startup") is False:
         why, probe = f"Container {name} failed startup probe, will be restarted", "startupProbe"
     elif status.config.labels.get("image", container.get("image", "")) != container.get("image", ""):
-        why = f"Container {name} definition changed, will be restarted"
+        why, replaces = f"Container {name} definition changed, will be restarted", True
     if not why:
         _adjust(pod, container, status, out)
     else:
         grace = (container.get(probe) or {}).get("terminationGracePeriodSeconds") if probe else None
         grace = grace if grace is not None else pod["spec"].get("terminationGracePeriodSeconds", 30)
-        out.actions.append(
-            StopContainer(status.config.id, name, float(grace), why, f"stop:{status.config.id}")
-        )
+        key = f"stop:{status.config.id}"
+        out.actions.append(StopContainer(status.config.id, name, float(grace), why, key, replaces))
 
 
 def _adjust(pod: Object, container: Object, status: ContainerStatus, out: Step) -> None:
@@ -173,7 +172,8 @@ def _adjust(pod: Object, container: Object, status: ContainerStatus, out: Step) 
     if resize.needs_restart(container, parts):
         grace = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
         why = f"Container {name} resize requires restart"
-        out.actions.append(StopContainer(status.config.id, name, grace, why, f"stop:{status.config.id}"))
+        key = f"stop:{status.config.id}"
+        out.actions.append(StopContainer(status.config.id, name, grace, why, key, replaces=True))
         return
     has = status.config.limits
     wanted = dataclasses.replace(
@@ -224,7 +224,7 @@ def _start(pod: Object, container: Object, world: World, now: float, out: Step) 
         return False
     latest = world.latest(name)
     ran = None
-    if latest is not None:
+    if latest is not None and facts.replaced != latest.config.id:
         ran = min(max(latest.finished_at - latest.started_at, 0.0), RESTART_RESET + 1)
     out.actions.append(StartContainer(name, world.next_attempt(name), ran, f"start:{name}"))
     return True

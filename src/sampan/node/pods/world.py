@@ -36,6 +36,7 @@ class Facts:
     """One container of the spec, over all its attempts.
 
     probes: kind -> result, for the running attempt; a probe without a result is absent.
+    replaced: id of the attempt that was stopped only because the container's definition changed.
     """
 
     problem: Problem | None = None
@@ -44,6 +45,7 @@ class Facts:
     hooked: bool = True  # postStart of the running attempt is done
     probes: dict[str, bool] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)  # container id -> termination message
+    replaced: str = ""
 
 
 @dataclass(slots=True)
@@ -101,6 +103,10 @@ class World:
 
     def running(self) -> list[ContainerStatus]:
         return [c for c in self.containers.values() if c.state != "exited"]
+
+    def starts_anew(self, status: ContainerStatus) -> bool:
+        """Whether an exited attempt is followed by another one whatever its exit code and the restart policy."""
+        return status.config.id in self.before or self.of(status.config.name).replaced == status.config.id
 
     def next_attempt(self, name: str) -> int:
         latest = self.latest(name)
