@@ -6,8 +6,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from sampan.client.messages import Response
+from sampan.client.messages import Response, User
 
+BOB = User("bob", groups=("system:authenticated",))
 PODS = "/api/v1/namespaces/d/pods"
 SETS = "/apis/apps/v1/namespaces/d/replicasets"
 BUDGETS = "/apis/policy/v1/namespaces/d/poddisruptionbudgets"
@@ -144,6 +145,33 @@ async def test_logs_and_exec_are_asked_of_the_pods_node(ready):
         ("n", "GET", "/exec/d/p/c", {"command": ["ls", "-l"], "input": ["1"], "output": ["1"]}),
         ("n", "POST", "/portForward/d/p", {"port": ["80"]}),
     ]
+
+
+ROLES = "/apis/rbac.authorization.k8s.io/v1/namespaces/d"
+
+
+@pytest.mark.parametrize("how", ["exec?command=ls", "attach", "portforward?ports=80"])
+async def test_who_may_only_read_opens_no_connection(full, how):
+    nodes = await _reachable(full)
+    await _bind(full)
+    rule = {
+        "apiGroups": [""],
+        "resources": ["pods/exec", "pods/attach", "pods/portforward"],
+        "verbs": ["get"],
+    }
+    role = await full.ok("POST", f"{ROLES}/roles", {"metadata": {"name": "r"}, "rules": [rule]})
+    to_bob = {"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}
+    binding = {"metadata": {"name": "r"}, "roleRef": reference, "subjects": [to_bob]}
+    await full.ok("POST", f"{ROLES}/rolebindings", binding)
+    status, answer = await full.call("GET", f"{PODS}/p/{how}", user=BOB)
+    resource = f"pods/{how.partition('?')[0]}"
+    words = f'User "bob" cannot create resource "{resource}" in API group "" in the namespace "d"'
+    assert (status, answer["message"]) == (403, f'pods "p" is forbidden: {words}')
+    assert nodes.asked == []
+    role["rules"][0]["verbs"].append("create")
+    await full.ok("PUT", f"{ROLES}/roles/r", role)
+    assert (await full.response("GET", f"{PODS}/p/{how}", user=BOB)).status == 200
 
 
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"

@@ -310,7 +310,7 @@ class Server:
         return answer if answer is not None else respond.text("404 page not found\n", 404)
 
     async def authorize_as(self, call: Call, verb: str) -> None:
-        """A PUT or apply that creates must be allowed to create, too."""
+        """A PUT or apply that creates must be allowed to create, too, and so must a GET that becomes a connection."""
         if not self.config.authorize:
             return
         asked = replace(call.info, verb=verb)

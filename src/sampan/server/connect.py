@@ -65,7 +65,12 @@ def _log_options(call: Call) -> Object:
 
 
 async def stream(call: Call) -> Response:
-    """exec, attach or portforward: answered 101 by the node, then bytes both ways."""
+    """exec, attach or portforward: answered 101 by the node, then bytes both ways.
+
+    A WebSocket begins with a GET: who may only read may not do it (KEP-4006, "Synthetic RBAC CREATE authorization").
+    """
+    if call.info.verb != "create":
+        await call.server.authorize_as(call, "create")
     pod = _pod(call)
     info, meta = call.info, pod["metadata"]
     where = f"{meta['namespace']}/{meta['name']}"
