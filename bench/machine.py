@@ -41,7 +41,6 @@ class Cluster:
         self.up_seconds = time.perf_counter() - started
         config = json.loads((self.directory / "data" / "cluster.json").read_text())
         self.port: int = config["port"]
-        self.kubectl("wait", "--for=create", "serviceaccount/default")  # pods are refused before
         return self
 
     def __exit__(self, *failure: object) -> None:

@@ -180,7 +180,6 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def shop(other: Cluster) -> Kubectl:
     kubectl = other.kubectl()
-    kubectl.wait("serviceaccount/default", "create")
     kubectl.apply(deployment("web", replicas=2))
     kubectl("create configmap note --from-literal=a=1")
     kubectl("rollout status deployment/web --timeout=60s")

@@ -165,9 +165,7 @@ def _owner(pid: int) -> int:
 
 @pytest.fixture(scope="module")
 def kubectl(own: OwnCluster) -> Kubectl:
-    kubectl = own.kubectl()
-    kubectl.wait("serviceaccount/default", "create")
-    return kubectl
+    return own.kubectl()
 
 
 def test_nodes(kubectl: Kubectl, own: OwnCluster) -> None:
@@ -332,7 +330,6 @@ def test_limits_hold_where_control_groups_are_delegated(person: Person, session:
     try:
         cluster.up("--nodes=1")
         kubectl = cluster.kubectl()
-        kubectl.wait("serviceaccount/default", "create")
         assert "v2 with cpu, memory and pids" in cluster.sampan("doctor")
         kinds = [c["type"] for c in kubectl.get("node/node-1")["status"]["conditions"]]
         assert "ContainersUnlimited" not in kinds and "Ready" in kinds

@@ -73,6 +73,7 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
         if config.machine:
             progress(_where_others_find_us(config))
         kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
+        asyncio.run(_wait_for_account(paths, config, wishes.timeout))
     _warn_of_obstacles(config, progress)
     wanted = [node.name for node in config.nodes if not node.stopped]
     if wanted:
@@ -409,6 +410,21 @@ def _routed_tens() -> set[int]:
 def _route_form(third: int) -> str:
     """10.89.THIRD as the destination column of /proc/net/route ends: hexadecimal, little-endian."""
     return f"{third:02X}590A"
+
+
+async def _wait_for_account(paths: Paths, config: ClusterConfig, timeout: float) -> None:
+    """Pods are refused before a controller has made the account they run as: what is up takes pods at once."""
+    try:
+        async with RealClock().timeout(timeout):
+            watch = admin_client(config, paths).watch(
+                "serviceaccounts", "default", fields="metadata.name=default", initial=True
+            )
+            async for line in watch:
+                if json.loads(line)["type"] == "ADDED":
+                    return
+    except TimeoutError:
+        why = f"the namespace default has no ServiceAccount after {timeout:.0f} s"
+        raise SampanError(why, "What the controllers say: sampan logs") from None
 
 
 async def _wait_for_nodes(

@@ -128,7 +128,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     cluster = Cluster(f"e2el-{os.getpid()}", tmp_path_factory.mktemp("leaks"))
     try:
         cluster.up("--nodes=1")
-        cluster.kubectl().wait("serviceaccount/default", "create")
         yield Node(cluster)
         assert cluster.complaints() == ""
     finally:

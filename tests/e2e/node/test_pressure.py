@@ -36,7 +36,6 @@ def configured(directory: Path, configuration: str) -> Iterator[Kubectl]:
     try:
         cluster.up(f"--kubelet-config={directory}/kubelet.yaml")
         kubectl = cluster.kubectl()
-        kubectl.wait("serviceaccount/default", "create")
         yield kubectl
     finally:
         cluster.sampan("down")
