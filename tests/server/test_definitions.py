@@ -133,6 +133,21 @@ async def test_a_finalizer_without_a_domain_is_taken_with_a_warning(defined):
     assert "warning" not in again.headers
 
 
+async def test_a_status_without_a_subresource_is_owned_like_any_field(ready):
+    definition = copy.deepcopy(DEFINITION)
+    for version in definition["spec"]["versions"]:
+        version.pop("subresources", None)
+    await ready.ok("POST", CRDS, definition)
+    body = widget(size=1) | {"status": {"ok": True}}
+    now = await ready.ok(
+        "PATCH",
+        f"{WIDGETS}/w?fieldManager=me",
+        body,
+        headers={"content-type": "application/apply-patch+yaml"},
+    )
+    assert "f:status" in now["metadata"]["managedFields"][0]["fieldsV1"]
+
+
 async def test_a_status_write_changes_only_status(defined):
     await defined.ok("POST", WIDGETS, widget(size=1))
     _, now = await defined.merge(f"{WIDGETS}/w/status", {"spec": {"size": 9}, "status": {"ok": True}})

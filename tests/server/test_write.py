@@ -278,6 +278,19 @@ async def test_an_applied_status_owns_the_metadata_it_changes(ready, path, body,
     assert ("labels" in answer["metadata"]) == (owned is not None)
 
 
+async def test_what_an_apply_cannot_change_is_no_conflict(ready):
+    """Manifests often carry the status their object once had."""
+    apply = typed("apply-patch+yaml")
+    whole = DEPLOYMENT | {"apiVersion": "apps/v1", "kind": "Deployment", "status": {"replicas": 1}}
+    status = whole | {"status": {"replicas": 2}, "spec": {"replicas": 7}}
+    await ready.ok("PATCH", f"{DEPLOYMENTS}/w?fieldManager=one", whole, headers=apply)
+    await ready.ok("PATCH", f"{DEPLOYMENTS}/w/status?fieldManager=two", status, headers=apply)
+    now = await ready.ok("PATCH", f"{DEPLOYMENTS}/w?fieldManager=one", whole, headers=apply)
+    assert (now["spec"]["replicas"], now["status"]["replicas"]) == (1, 2)
+    code, answer = await ready.call("PATCH", f"{DEPLOYMENTS}/w/status?fieldManager=one", whole, headers=apply)
+    assert (code, [c["field"] for c in answer["details"]["causes"]]) == (409, [".status.replicas"])
+
+
 async def test_concurrent_patches_all_arrive(ready):
     await ready.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {}})
     await asyncio.gather(*(ready.merge(f"{CMS}/a", {"data": {f"k{n}": "v"}}) for n in range(20)))

@@ -6,7 +6,7 @@ unless somebody else owns it too; a value that another manager owns and that wou
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api import fieldset, lastapplied, managed
@@ -28,18 +28,19 @@ def apply(
     subresource: str,
     now: str,
     api_version: str,
-    fixed: Collection[str] = (),
+    within: Callable[[Trie | None], Trie | None] = lambda fields: fields,
 ) -> Object:
     """The new object with its managedFields; equal to `live` when nothing changes. The arguments are not changed.
 
-    `fixed` are the fields of metadata that a write of this kind's status cannot change, and so not own.
+    `within` gives the part of a set of fields that this way of writing can change: the rest is not looked at, however
+    the configuration has it.
     Raises ApiError: 409 with a cause for each field another manager owns, 500 for fields the schema lacks or elements
     that appear twice.
     """
     applied = {**applied, "metadata": {k: v for k, v in applied["metadata"].items() if k != "managedFields"}}
     _check(applied, node, "", _subject(applied))
     wish = managed.manageable(applied)
-    wanted = _within(subresource, fixed, fieldset.applied(wish, node))
+    wanted = within(fieldset.applied(wish, node))
     managers = _managers(live, node, now, api_version)
     key = Manager(manager, "Apply", api_version, subresource)
     managers.move(key)
@@ -53,14 +54,15 @@ def apply(
     dead = fieldset.difference(before, owned)
     if dead is not None:
         _remove(merged, dead, owned, node)
-    changes = fieldset.compare(managed.manageable(live or {}), managed.manageable(merged), node)
-    _, modified, added = changes
+    removed, modified, added = map(
+        within, fieldset.compare(managed.manageable(live or {}), managed.manageable(merged), node)
+    )
     if not force:
         changed = fieldset.union(modified, added)
         if manager == lastapplied.MANAGER:
             changed = fieldset.difference(changed, lastapplied.fields(live, node))
         _refuse_conflicts(managers, key, changed)
-    managers.take(changes, key)
+    managers.take((removed, modified, added), key)
     managed.write(merged, managers)
     if manager == lastapplied.MANAGER:
         lastapplied.renew(merged, applied)
@@ -74,15 +76,6 @@ def _managers(live: Object | None, node: Node | None, now: str, api_version: str
         _, _, fields = fieldset.compare({}, managed.manageable(live), node)
         managers.replace(Manager(managed.BEFORE_FIRST_APPLY, "Update", api_version), fields, now)
     return managers
-
-
-def _within(subresource: str, fixed: Collection[str], fields: Trie | None) -> Trie | None:
-    """What an apply can own: status, and most of metadata, through its subresource; all but status without."""
-    if fields is None or subresource != "status":
-        return fieldset.without(fields, "f:status")
-    for field in fixed:
-        fields = fieldset.without(fields, "f:metadata", f"f:{field}")
-    return {key: below for key, below in (fields or {}).items() if key in ("f:metadata", "f:status")} or None
 
 
 def _refuse_conflicts(managers: Managers, key: Manager, changed: Trie | None) -> None:

@@ -6,6 +6,7 @@ Source: API concepts, "Patch and apply"; RFC 6902, RFC 7386, KEP-555.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from sampan.client.messages import Response
 from sampan.server import decode, objects, write
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
-from sampan.server.strategies.base import fixed_metadata
+from sampan.server.strategies.base import changeable
 from sampan.server.write import check_names
 
 JSON_PATCH = "application/json-patch+json"
@@ -197,7 +198,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
             subresource=info.subresource,
             now=rfc3339(server.clock.now()),
             api_version=row.api_version,
-            fixed=fixed_metadata(row),
+            within=partial(changeable, row, info.subresource),
         )
 
     def transform(old: Object, _: Any) -> Object:

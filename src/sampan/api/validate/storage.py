@@ -188,12 +188,7 @@ def _no_shrink(errors: Errors, wanted: str, old: Object) -> None:
 
 
 def storage_class(errors: Errors, obj: Object) -> None:
-    provisioner = obj.get("provisioner", "")
-    if not provisioner:
-        errors.append(required("provisioner"))
-    else:
-        for problem in key_problems(provisioner.lower()):
-            errors.append(invalid_value("provisioner", provisioner, problem))
+    _provisioner(errors, obj.get("provisioner", ""), "provisioner")
     _parameters(errors, obj.get("parameters") or {}, "parameters")
     policy = obj.get("reclaimPolicy")
     if policy:
@@ -277,9 +272,16 @@ def attachment_update(errors: Errors, new: Object, old: Object) -> None:
         errors.append(invalid_value("spec", new.get("spec"), IMMUTABLE))
 
 
+def _provisioner(errors: Errors, name: str, path: str) -> None:
+    if not name:
+        errors.append(required(path))
+    for problem in key_problems(name.lower()) if name else ():
+        errors.append(invalid_value(path, name, problem))
+
+
 def attributes_class(errors: Errors, obj: Object) -> None:
-    name, parameters = obj.get("driverName", ""), obj.get("parameters") or {}
-    csi_driver_name(errors, name, "driverName")
+    parameters = obj.get("parameters") or {}
+    _provisioner(errors, obj.get("driverName", ""), "driverName")
     if not parameters:
         errors.append(required("parameters", "must contain at least one key/value pair"))
     _parameters(errors, parameters, "parameters")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from sampan.api import fieldset
 from sampan.api.copying import copied
+from sampan.api.fieldset import Trie
 from sampan.api.registry import Resource
 from sampan.base.objects import Object
 from sampan.client.messages import User
@@ -102,9 +104,18 @@ _STATUS_METADATA = {
 }
 
 
-def fixed_metadata(row: Resource) -> tuple[str, ...]:
+def _fixed_metadata(row: Resource) -> tuple[str, ...]:
     """The fields of metadata that a write of status leaves as they are."""
     return _ALL_METADATA if row.custom else _STATUS_METADATA.get(row.store_key, ())
+
+
+def changeable(row: Resource, subresource: str, fields: Trie | None) -> Trie | None:
+    """The part of a set of fields that a write of an object, or of its status, can change."""
+    if subresource != "status":
+        return fieldset.without(fields, "f:status") if has_status(row) else fields
+    for field in _fixed_metadata(row):
+        fields = fieldset.without(fields, "f:metadata", f"f:{field}")
+    return {key: below for key, below in (fields or {}).items() if key in ("f:metadata", "f:status")} or None
 
 
 def prepare_status(strategy: Strategy, new: Object, old: Object, prep: Prep) -> None:
@@ -112,7 +123,7 @@ def prepare_status(strategy: Strategy, new: Object, old: Object, prep: Prep) -> 
     _keep_system_fields(new, old)
     sent = new.get("status")
     meta = new["metadata"]
-    for field in fixed_metadata(prep.row):
+    for field in _fixed_metadata(prep.row):
         _take(meta, old["metadata"], field)
     rest = {k: v for k, v in old.items() if k not in ("metadata", "status")}
     new.clear()
