@@ -203,8 +203,8 @@ def test_exec_terminal(kubectl: Kubectl) -> None:
     until("yes2")
     subprocess.run(["stty", "rows", "44", "cols", "99"], stdin=master, check=True)
     eventually(lambda: (type_("stty size\n"), until("\r\n"), until("#"), "44 99" in seen)[-1], "the new size")
-    type_("sleep 1000\n")
-    until("\n")
+    type_("sh -c 'echo in$((1+1)); exec sleep 1000'\n")
+    until("in2")  # ^C reaches the shell as long as its child has not taken the terminal
     type_("\x03")
     until("#")
     type_("exit 5\n")
