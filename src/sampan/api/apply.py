@@ -121,21 +121,24 @@ def laid_over(live: Object, wish: Object, node: Node | None) -> Object:
         _check(wish, node, "", "")
     except ApiError as error:
         raise ValueError(error.message.rpartition("): ")[2]) from None
-    _refuse_atomic(wish, node, "")
+    if atomic := _atomic(wish, node):
+        where = ", ".join(atomic)
+        raise ValueError(f"invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {where}")
     return _merge(copied(live), copied(wish), node)
 
 
-def _refuse_atomic(wish: Any, node: Node | None, path: str) -> None:
+def _atomic(wish: Any, node: Node | None, path: str = "") -> list[str]:
+    """Where the wish sets something that can only be replaced as a whole."""
     if not isinstance(wish, dict | list) or node is None:
-        return
-    if path and is_atomic(wish, node):
-        raise ValueError(f"invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {path}")
+        return []
+    found = [path] if path and is_atomic(wish, node) else []
     if isinstance(wish, dict):
-        for key, value in wish.items():
-            _refuse_atomic(value, child_of(node, key), f"{path}.{key}")
+        parts = [(value, child_of(node, key), f"{path}.{key}") for key, value in wish.items()]
     else:
-        for item in wish:
-            _refuse_atomic(item, node.items, f"{path}{fieldset.show((element(item, node),))}")
+        parts = [(item, node.items, f"{path}[{index}]") for index, item in enumerate(wish)]
+    for part in parts:
+        found += _atomic(*part)
+    return found
 
 
 def _merge(live: Any, wish: Any, node: Node | None) -> Any:
