@@ -283,6 +283,16 @@ def test_init_containers_and_sidecars_and_overhead():
     assert info.requests == {"cpu": 2750, "pods": 1}
 
 
+def test_a_pod_that_asks_for_a_device_waits():
+    claims = [{"name": "gpu", "resourceClaimTemplateName": "gpu"}]
+    s = cluster(node("a"), node("b"))
+    assert schedule(pod(), s).node == "a"
+    assert schedule(pod(resourceClaims=claims), s).message == (
+        "0/2 nodes are available: 2 cannot allocate all claims. "
+        "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    )
+
+
 def test_claims():
     s = cluster(node("a"), node("b"))
     p = pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])

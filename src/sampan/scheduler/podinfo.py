@@ -152,6 +152,7 @@ _PARTS = (
     "overhead",
     "priority",
     "resources",
+    "resourceClaims",
     "hostNetwork",
     "preemptionPolicy",
 )
