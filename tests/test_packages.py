@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.cli import demo
+
 SOURCE = Path(__file__).parents[1] / "src" / "sampan"
 
 
@@ -29,3 +31,11 @@ def test_its_map_names_every_module(package):
     told = ast.get_docstring(ast.parse((directory / "__init__.py").read_text())) or ""
     modules = {path.stem for path in directory.glob("*.py")} - {"__init__"}
     assert not modules - set(re.findall(r"\w+", told)), "name them in the package's __init__.py"
+
+
+def test_what_the_demo_applies_is_installed_with_it():
+    manifest = demo.MANIFEST
+    assert (
+        manifest.is_relative_to(SOURCE)
+        and manifest.read_bytes() == (SOURCE.parents[1] / "examples/web.yaml").read_bytes()
+    )

@@ -123,7 +123,9 @@ def laid_over(live: Object, wish: Object, node: Node | None) -> Object:
         raise ValueError(error.message.rpartition("): ")[2]) from None
     if atomic := _atomic(wish, node):
         where = ", ".join(atomic)
-        raise ValueError(f"invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {where}")
+        raise ValueError(
+            f"invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {where}"
+        )
     return _merge(copied(live), copied(wish), node)
 
 

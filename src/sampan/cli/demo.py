@@ -25,7 +25,7 @@ from sampan.cluster.down import remove
 from sampan.cluster.paths import Paths
 from sampan.cluster.up import Wishes, bring_up
 
-_MANIFEST = Path(__file__).resolve().parents[3] / "examples" / "web.yaml"
+MANIFEST = Path(__file__).with_name("web.yaml")  # of the package, so that an installed one has it, too
 _CLIENT = """
 import http.client, json, threading, time
 done, failed, last, lock = 0, 0, "", threading.Lock()
@@ -124,7 +124,7 @@ class Course:
     # The course
 
     def create(self) -> None:
-        self.kubectl("apply", "-f", str(_MANIFEST))
+        self.kubectl("apply", "-f", str(MANIFEST))
         self.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
         self.expect_pods(3)
 

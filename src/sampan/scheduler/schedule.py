@@ -33,7 +33,9 @@ def schedule(pod: Object, snapshot: Snapshot, choice: Callable[[int], int] = lam
     refusals = filters.run(info, snapshot, key)
     if info.claims:
         volumes.restrict(needs, snapshot, refusals)
-    if info.spec.get("resourceClaims"):  # no devices here: better waiting than running without what it asks for
+    if info.spec.get(
+        "resourceClaims"
+    ):  # no devices here: better waiting than running without what it asks for
         refusals.refuse(np.ones(snapshot.size, bool), "cannot allocate all claims", final=True)
     possible = refusals.open
     if not possible.any():
