@@ -49,8 +49,8 @@ CONNECTIONS = 16
 STEPS = (
     ("HTTP in", "sampan.server.http", "_Connection.data_received"),
     ("route", "sampan.server.route", "parse"),
-    ("authenticate", "sampan.server.authenticate", "Authenticator.authenticate"),
-    ("authorize", "sampan.server.authorize", "Authorizer.authorize"),
+    ("authenticate", "sampan.server.auth.authenticate", "Authenticator.authenticate"),
+    ("authorize", "sampan.server.auth.authorize", "Authorizer.authorize"),
     ("flow", "sampan.server.flowcontrol.fairness", "Fairness.flow"),
     ("parse", "sampan.server.decode", "parse"),
     ("duplicates", "sampan.server.decode", "duplicate_fields"),

@@ -6,7 +6,7 @@ from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.client.messages import User
 from sampan.server.admission import Admission, Attrs, Context
-from sampan.server.authorize import Authorizer
+from sampan.server.auth.authorize import Authorizer
 
 BOB = User("bob", ("system:authenticated",))
 N1 = User("system:node:n1", ("system:nodes", "system:authenticated"))

@@ -8,7 +8,7 @@ from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.client.messages import User
 from sampan.server.admission import Admission, Attrs, Context
-from sampan.server.authorize import Authorizer
+from sampan.server.auth.authorize import Authorizer
 from sampan.server.callout import CalloutError
 
 BOB = User("bob", ("system:authenticated",), "1")

@@ -28,8 +28,9 @@ from sampan.cluster.connector import FrontProxyConnector, HttpsConnector
 from sampan.cluster.paths import Paths
 from sampan.cluster.planks import ControlPlane, Options
 from sampan.controllers import Timing
-from sampan.server import audit, http
-from sampan.server.authenticate import read_token_file
+from sampan.server import http
+from sampan.server.auth import audit
+from sampan.server.auth.authenticate import read_token_file
 from sampan.store.open import open_store
 
 log = logging.logger("cluster")

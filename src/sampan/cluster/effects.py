@@ -21,8 +21,8 @@ from sampan.base.clock import Clock
 from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.client.execute import Effect
+from sampan.server.auth.tokens import TokenIssuer
 from sampan.server.lookup import Lookup
-from sampan.server.tokens import TokenIssuer
 
 CSRS = "certificatesigningrequests.certificates.k8s.io"
 _BOTH = frozenset(

@@ -288,8 +288,8 @@ def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
     import yaml
 
     from sampan.node import settings
-    from sampan.server.audit import Policy
-    from sampan.server.authenticate import read_token_file
+    from sampan.server.auth.audit import Policy
+    from sampan.server.auth.authenticate import read_token_file
 
     try:
         if wishes.token_auth_file:

@@ -2,7 +2,7 @@
 
 a connection       http, incoming (limits), raw (after 101); callout, backends (connections of the server's own)
 a request's way    app, route, call, deadline; flowcontrol/ (priority and fairness)
-who may what       authenticate, tokens, impersonate, authorize, rbac, node_authorizer, escalation, reviews, audit
+who may what       auth/
 reading            at_once, read, watch, options, selectable, negotiate, objects, convert, conversion, respond
 writing            decode, write, pod_templates, patch, delete, recent, validate, custom, allocators; admission/, strategies/
 below an object    subresources, scale, binding, eviction, connect, proxy, proxied

@@ -41,7 +41,6 @@ from sampan.server import (
     delete,
     discovery,
     health,
-    impersonate,
     objects,
     patch,
     pod_templates,
@@ -56,7 +55,8 @@ from sampan.server import (
     write,
 )
 from sampan.server.admission.attrs import Attrs
-from sampan.server.authorize import Authorizer, refusal
+from sampan.server.auth import impersonate
+from sampan.server.auth.authorize import Authorizer, refusal
 from sampan.server.call import Call, warning_headers
 from sampan.server.flowcontrol import dump, fairness, width
 from sampan.server.lookup import Lookup
@@ -66,7 +66,7 @@ from sampan.server.proxy import NodeConnector
 from sampan.store.protocol import Item, Store, Watch
 
 if TYPE_CHECKING:
-    from sampan.server.audit import Audit
+    from sampan.server.auth.audit import Audit
 
 log = logging.getLogger("sampan.server")
 

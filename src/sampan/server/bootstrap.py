@@ -15,7 +15,7 @@ from sampan.api.registry import Registry
 from sampan.api.status import ApiError
 from sampan.base.objects import Object
 from sampan.client.client import Client
-from sampan.server import default_roles as roles
+from sampan.server.auth import default_roles as roles
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 SERVICE_CIDR = "10.96.0.0/16"

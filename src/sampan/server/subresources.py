@@ -67,7 +67,7 @@ async def create_only(call: Call) -> Response:
     """POST of a kind that is answered, not stored."""
     if call.row.plural == "bindings":
         return await binding.bind(call)
-    from sampan.server import reviews
+    from sampan.server.auth import reviews
 
     options = write_options(call.info.query, "CreateOptions")
     obj = decode.body(call, call.row, options.validation)

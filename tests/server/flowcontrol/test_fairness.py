@@ -9,7 +9,7 @@ import pytest
 from sampan.api.status import ApiError
 from sampan.client.messages import Response, User
 from sampan.server import deadline, respond, route
-from sampan.server.audit import Audit, Policy
+from sampan.server.auth.audit import Audit, Policy
 from sampan.server.flowcontrol import width
 from sampan.server.flowcontrol.fairness import Fairness
 

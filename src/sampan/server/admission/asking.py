@@ -17,7 +17,7 @@ from sampan.server import conversion
 from sampan.server.admission import request
 from sampan.server.admission.attrs import Attrs, Context
 from sampan.server.admission.matching import namespace_of
-from sampan.server.authorize import Attributes
+from sampan.server.auth.authorize import Attributes
 
 BUDGET = 10_000_000  # cost of all expressions of a policy for one request
 

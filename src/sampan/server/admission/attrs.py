@@ -12,7 +12,7 @@ from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.client.messages import User
-from sampan.server.authorize import Authorizer
+from sampan.server.auth.authorize import Authorizer
 from sampan.server.lookup import Lookup
 
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"

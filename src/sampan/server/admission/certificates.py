@@ -10,7 +10,7 @@ import binascii
 
 from sampan.base import pki
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
-from sampan.server.authorize import MASTERS
+from sampan.server.auth.authorize import MASTERS
 
 _GROUP = "certificates.k8s.io"
 _REQUESTS = f"certificatesigningrequests.{_GROUP}"

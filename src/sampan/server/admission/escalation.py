@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
-from sampan.server.escalation import check_escalation
-from sampan.server.rbac import BUCKETS
+from sampan.server.auth.escalation import check_escalation
+from sampan.server.auth.rbac import BUCKETS
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:

@@ -13,7 +13,7 @@ from sampan.api.quantity import Quantity
 from sampan.api.quota import Amounts, pod_total
 from sampan.base.objects import Object
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
-from sampan.server.rbac import aggregate
+from sampan.server.auth.rbac import aggregate
 
 _NOTE = "kubernetes.io/limit-ranger"
 _CONTAINERS = (("containers", "container"), ("initContainers", "init container"))

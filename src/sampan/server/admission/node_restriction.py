@@ -9,7 +9,7 @@ from typing import Any
 
 from sampan.base.objects import Object
 from sampan.server.admission.attrs import CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
-from sampan.server.node_authorizer import node_name, references
+from sampan.server.auth.node_authorizer import node_name, references
 
 _MIRROR = "kubernetes.io/config.mirror"
 # Labels with kubernetes.io or k8s.io in them that a kubelet may set on its own Node.

@@ -14,7 +14,7 @@ from sampan.api.registry import Resource
 from sampan.base.objects import Object
 from sampan.server import conversion, convert, decode
 from sampan.server.admission.attrs import CONNECT, Attrs, Context
-from sampan.server.reviews import user_info
+from sampan.server.auth.reviews import user_info
 
 
 def request_of(uid: str, attrs: Attrs, row: Resource) -> Object:

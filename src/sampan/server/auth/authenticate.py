@@ -20,8 +20,8 @@ from typing import Any
 from sampan.api.status import unauthorized
 from sampan.base.clock import Clock, rfc3339_parse
 from sampan.client.messages import Request, User
+from sampan.server.auth.tokens import Refused, TokenIssuer
 from sampan.server.lookup import Lookup
-from sampan.server.tokens import Refused, TokenIssuer
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 AUTHENTICATED = "system:authenticated"

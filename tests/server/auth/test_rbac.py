@@ -4,7 +4,7 @@ import pytest
 
 from sampan.client.messages import User
 from sampan.server import bootstrap
-from sampan.server.authorize import Attributes, Authorizer, refusal
+from sampan.server.auth.authorize import Attributes, Authorizer, refusal
 
 BOB = User("bob", ("dev", "system:authenticated"))
 RBAC = "rbac.authorization.k8s.io"

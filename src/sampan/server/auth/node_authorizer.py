@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sampan.client.messages import User
-from sampan.server import default_roles
+from sampan.server.auth import default_roles
+from sampan.server.auth.rbac import Asked, Rule
 from sampan.server.lookup import Lookup
-from sampan.server.rbac import Asked, Rule
 
 GROUP = "system:nodes"
 PREFIX = "system:node:"

@@ -12,9 +12,9 @@ from typing import Any
 from sampan.api.status import FieldError, bad_request, forbidden_field, invalid, invalid_value, required
 from sampan.base.objects import Object
 from sampan.client.messages import User
-from sampan.server.authenticate import Authenticator
-from sampan.server.authorize import MASTERS, Attributes, Authorizer
-from sampan.server.tokens import Refused
+from sampan.server.auth.authenticate import Authenticator
+from sampan.server.auth.authorize import MASTERS, Attributes, Authorizer
+from sampan.server.auth.tokens import Refused
 
 _AUTHORIZATION = "authorization.k8s.io"
 _ONE = "exactly one of nonResourceAttributes or resourceAttributes must be specified"

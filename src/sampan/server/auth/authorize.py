@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from sampan.api.status import ApiError, forbidden
 from sampan.client.messages import User
-from sampan.server import node_authorizer, rbac
+from sampan.server.auth import node_authorizer, rbac
+from sampan.server.auth.rbac import Asked, Decision, Rule
 from sampan.server.lookup import Derived, Lookup
-from sampan.server.rbac import Asked, Decision, Rule
 
 MASTERS = "system:masters"
 _CACHE_LIMIT = 50_000

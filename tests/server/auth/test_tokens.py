@@ -9,8 +9,8 @@ from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.base.clock import rfc3339
 from sampan.client.messages import Request, User
-from sampan.server.authenticate import ANONYMOUS, Authenticator, read_tokens
-from sampan.server.tokens import DEFAULT_ISSUER, Refused, TokenIssuer
+from sampan.server.auth.authenticate import ANONYMOUS, Authenticator, read_tokens
+from sampan.server.auth.tokens import DEFAULT_ISSUER, Refused, TokenIssuer
 
 
 @pytest.fixture

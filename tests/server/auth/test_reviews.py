@@ -4,12 +4,12 @@ from sampan.api.resources import BUILTIN
 from sampan.api.status import ApiError
 from sampan.base import pki
 from sampan.client.messages import User
-from sampan.server import reviews
-from sampan.server.authenticate import Authenticator, read_tokens
-from sampan.server.authorize import Authorizer
-from sampan.server.escalation import check_escalation
-from sampan.server.impersonate import impersonate
-from sampan.server.tokens import TokenIssuer
+from sampan.server.auth import reviews
+from sampan.server.auth.authenticate import Authenticator, read_tokens
+from sampan.server.auth.authorize import Authorizer
+from sampan.server.auth.escalation import check_escalation
+from sampan.server.auth.impersonate import impersonate
+from sampan.server.auth.tokens import TokenIssuer
 
 RBAC = "rbac.authorization.k8s.io"
 BOB = User("bob", ("system:authenticated",))

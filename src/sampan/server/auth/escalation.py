@@ -13,8 +13,8 @@ from sampan.api.registry import Resource
 from sampan.api.status import ApiError, forbidden, not_found
 from sampan.base.objects import ReadOnlyObject
 from sampan.client.messages import User
-from sampan.server.authorize import MASTERS, Authorizer
-from sampan.server.rbac import GROUP, Rule
+from sampan.server.auth.authorize import MASTERS, Authorizer
+from sampan.server.auth.rbac import GROUP, Rule
 
 _EVERYTHING = (
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},

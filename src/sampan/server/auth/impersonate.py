@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 from sampan.api.status import ApiError, internal
 from sampan.client.messages import User
-from sampan.server.authenticate import ANONYMOUS, AUTHENTICATED
-from sampan.server.authorize import Attributes, Authorizer, refusal
-from sampan.server.tokens import account_user
+from sampan.server.auth.authenticate import ANONYMOUS, AUTHENTICATED
+from sampan.server.auth.authorize import Attributes, Authorizer, refusal
+from sampan.server.auth.tokens import account_user
 
 _PREFIX = "impersonate-"
 _EXTRA = "impersonate-extra-"

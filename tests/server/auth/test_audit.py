@@ -4,8 +4,8 @@ import orjson
 import pytest
 
 from sampan.client.messages import Request, User
-from sampan.server.audit import Audit, Log, Policy
-from sampan.server.authorize import Attributes
+from sampan.server.auth.audit import Audit, Log, Policy
+from sampan.server.auth.authorize import Attributes
 
 BOB = User("bob", ("dev",))
 

@@ -1,7 +1,7 @@
 import pytest
 
 from sampan.client.messages import User
-from sampan.server.authorize import Attributes, Authorizer
+from sampan.server.auth.authorize import Attributes, Authorizer
 
 N1 = User("system:node:n1", ("system:nodes", "system:authenticated"))
 POD = {

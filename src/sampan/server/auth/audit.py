@@ -20,8 +20,8 @@ from sampan.base.clock import Clock, rfc3339_micro
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
-from sampan.server.rbac import Asked
-from sampan.server.reviews import user_info
+from sampan.server.auth.rbac import Asked
+from sampan.server.auth.reviews import user_info
 
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")

@@ -19,7 +19,7 @@ _ALL = "*"
 
 
 class Asked(Protocol):
-    """What is asked for: `server.authorize.Attributes`, or the parsed path of a request."""
+    """What is asked for: `authorize.Attributes`, or the parsed path of a request."""
 
     verb: str
     is_resource: bool
