@@ -25,6 +25,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "sampan"
         "server",
         "server/auth",
         "server/flowcontrol",
+        "server/subresources",
     ],
 )
 def test_its_map_names_every_module(package):

@@ -5,7 +5,7 @@ a request's way    app, route, call, deadline; flowcontrol/ (priority and fairne
 who may what       auth/
 reading            at_once, read, watch, options, selectable, negotiate, objects, convert, conversion, respond
 writing            decode, write, pod_templates, patch, delete, recent, validate, custom, allocators; admission/, strategies/
-below an object    subresources, scale, binding, eviction, connect, proxy, proxied
+below an object    subresources/ (scale, binding, eviction, exec, logs); proxy
 what it tells      discovery, openapi, health, metrics, usage, components
 what is in it      bootstrap, default_roles, definitions (custom kinds), aggregator (other servers), backup, lookup
 """

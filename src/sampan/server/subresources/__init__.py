@@ -1,21 +1,28 @@
 """What stands below an object: status, scale, binding, eviction, logs and the rest, each handled in a file of its own.
 
 Also the kinds that can only be created (reviews, Binding), since they, too, are answered and not stored.
+
+of workloads       scale
+of pods            binding, eviction
+passed on to nodes connect (log, exec, attach, portforward, proxy), proxied (pages read through a proxy)
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from sampan.api.registry import Resource
 from sampan.api.resources import subresource
 from sampan.api.status import ApiError, method_not_allowed, no_such_path
 from sampan.client.messages import Response
-from sampan.server import binding, connect, decode, eviction, patch, read, respond, scale, write
+from sampan.server import decode, patch, read, respond, write
 from sampan.server.call import Call
 from sampan.server.negotiate import form_of
 from sampan.server.options import write_options
+from sampan.server.subresources import binding, connect, eviction, scale
 
 Handler = Callable[[Call], Awaitable[Response]]
+_TOKEN_REQUEST = Resource("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests", True)
 
 
 async def dispatch(call: Call) -> Response:
@@ -50,17 +57,10 @@ async def _token(call: Call) -> Response:
     if call.server.tokens is None:
         raise no_such_path()
     options = write_options(call.info.query, "CreateOptions")
-    row = _row("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests")
-    obj = decode.body(call, row, options.validation)
-    await call.server.admit(call, "CREATE", obj, None, options, shape=row)
+    obj = decode.body(call, _TOKEN_REQUEST, options.validation)
+    await call.server.admit(call, "CREATE", obj, None, options, shape=_TOKEN_REQUEST)
     answer = call.server.tokens.request(obj, call.info.namespace, call.info.name)
     return respond.obj(call, answer, 201)
-
-
-def _row(group: str, version: str, kind: str, plural: str):
-    from sampan.api.registry import Resource
-
-    return Resource(group, version, kind, plural, True)
 
 
 async def create_only(call: Call) -> Response:

@@ -15,10 +15,10 @@ from sampan.api.status import ApiError, FieldError, bad_request, internal, inval
 from sampan.base import hostport
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
-from sampan.server import proxied
 from sampan.server.call import Call
 from sampan.server.options import integer
 from sampan.server.route import is_true
+from sampan.server.subresources import proxied
 
 _HOP = {"authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "expect"}
 _PATH = "/:@!$&'()*+,;=-._~%"  # what need not be escaped in a path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sampan.client.messages import Response
-from sampan.server.proxied import link, page, through
+from sampan.server.subresources.proxied import link, page, through
 
 PREFIX, HOSTS = "/api/v1/namespaces/d/pods/p/proxy", ("10.0.0.9:80", "10.0.0.9")
 
