@@ -24,7 +24,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "sampan"
         "node/pods",
         "server",
         "server/auth",
+        "server/egress",
         "server/flowcontrol",
+        "server/nonresource",
+        "server/strategies",
         "server/subresources",
     ],
 )

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from sampan.client.client import read_body
-from sampan.server.callout import CalloutError
+from sampan.server.egress.callout import CalloutError
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 V1 = "/apis/x.io/v1/namespaces/d/widgets"

@@ -19,7 +19,7 @@ from sampan.base.errors import SampanError
 from sampan.cli import target
 from sampan.cli.show import size
 from sampan.client.client import Client, read_body
-from sampan.server.backup import BACKUP, RESTORE
+from sampan.server.nonresource.backup import BACKUP, RESTORE
 from sampan.store.backup import Reader, Unreadable
 
 _PART = 1 << 20  # bytes sent at once

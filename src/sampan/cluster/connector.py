@@ -12,14 +12,14 @@ from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.client.https import HttpsTransport
 from sampan.client.messages import Request, Response
-from sampan.server.aggregator import Backend
+from sampan.server.egress.aggregator import Backend
 
 _CHUNK = 64 * 1024
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
 
 
 class HttpsConnector:
-    """`server.proxy.NodeConnector` over the network. `node(name)` gives a Node object, or None."""
+    """`egress.nodes.NodeConnector` over the network. `node(name)` gives a Node object, or None."""
 
     def __init__(self, pki: Path, clock: Clock, node: Callable[[str], dict[str, Any] | None]) -> None:
         self._pki, self._clock, self._node = pki, clock, node
@@ -67,7 +67,7 @@ class HttpsConnector:
 
 
 class FrontProxyConnector:
-    """`server.aggregator.Connect`: to aggregated servers, known to them by the front proxy's certificate."""
+    """`egress.aggregator.Connect`: to aggregated servers, known to them by the front proxy's certificate."""
 
     def __init__(self, pki: Path, clock: Clock) -> None:
         self._pki, self._clock = pki, clock

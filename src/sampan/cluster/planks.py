@@ -26,12 +26,12 @@ from sampan.controllers.persistentvolume import LOCAL_PATH
 from sampan.scheduler import run as scheduler
 from sampan.server import bootstrap
 from sampan.server.admission import Admission, Context
-from sampan.server.allocators import Allocators
 from sampan.server.app import Config, Server
 from sampan.server.auth.authenticate import Authenticator
 from sampan.server.auth.tokens import TokenIssuer, account_user
-from sampan.server.callout import Callout
-from sampan.server.proxy import NodeConnector
+from sampan.server.egress.callout import Callout
+from sampan.server.egress.nodes import NodeConnector
+from sampan.server.strategies.allocators import Allocators
 from sampan.store.protocol import Store
 
 # Controllers that are a part of the API server in the original, and one that the original has not.

@@ -31,16 +31,12 @@ from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
 from sampan.server import (
-    aggregator,
     at_once,
-    backup,
     components,
     conversion,
     deadline,
     definitions,
     delete,
-    discovery,
-    health,
     objects,
     patch,
     pod_templates,
@@ -49,7 +45,6 @@ from sampan.server import (
     respond,
     route,
     subresources,
-    usage,
     validate,
     watch,
     write,
@@ -58,11 +53,13 @@ from sampan.server.admission.attrs import Attrs
 from sampan.server.auth import impersonate
 from sampan.server.auth.authorize import Authorizer, refusal
 from sampan.server.call import Call, warning_headers
+from sampan.server.egress import aggregator, usage
+from sampan.server.egress.nodes import NodeConnector
 from sampan.server.flowcontrol import dump, fairness, width
 from sampan.server.lookup import Lookup
-from sampan.server.metrics import Metrics
 from sampan.server.negotiate import form_of
-from sampan.server.proxy import NodeConnector
+from sampan.server.nonresource import backup, discovery, health
+from sampan.server.nonresource.metrics import Metrics
 from sampan.store.protocol import Item, Store, Watch
 
 if TYPE_CHECKING:

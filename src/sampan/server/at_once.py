@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
 from sampan.client.messages import Request, Response
-from sampan.server import components, metrics, objects, respond, route, usage
+from sampan.server import components, objects, respond, route
 from sampan.server.auth import impersonate
+from sampan.server.egress import usage
 from sampan.server.negotiate import form_of
+from sampan.server.nonresource import metrics
 from sampan.server.route import RequestInfo
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from sampan.api.registry import Resource
 from sampan.api.status import ApiError
 from sampan.base.objects import Object
 from sampan.server import objects, selectable
-from sampan.server.callout import CalloutError
+from sampan.server.egress.callout import CalloutError
 from sampan.store.protocol import Draft, Item
 
 if TYPE_CHECKING:
     from sampan.server.app import Server
 
-Post = Callable[..., Awaitable[Object]]  # see `server.callout`
+Post = Callable[..., Awaitable[Object]]  # see `egress.callout`
 
 _SECONDS = 30.0
 _BATCH = 500  # objects of one review

@@ -10,7 +10,7 @@ from sampan.node.simulated_node import SimulatedNode
 
 
 class SimulatedConnector:
-    """`server.proxy.NodeConnector` over the nodes of a test."""
+    """`egress.nodes.NodeConnector` over the nodes of a test."""
 
     def __init__(self, nodes: Mapping[str, SimulatedNode]) -> None:
         self._nodes = nodes

@@ -56,7 +56,7 @@ class Context:
     ids: Ids
     authorizer: Authorizer
     registry: Registry | None = None
-    call: Callable[..., Awaitable[Object]] | None = None  # posts to a webhook; see `server.callout`
+    call: Callable[..., Awaitable[Object]] | None = None  # posts to a webhook; see `egress.callout`
     toleration_seconds: int = 300  # how long a pod outlives its lost node
 
 

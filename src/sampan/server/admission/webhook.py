@@ -20,7 +20,7 @@ from sampan.base.objects import Object
 from sampan.server.admission import request
 from sampan.server.admission.attrs import CONNECT, CREATE, DELETE, UPDATE, Attrs, Context, Plugin, only
 from sampan.server.admission.matching import Criteria
-from sampan.server.callout import CalloutError
+from sampan.server.egress.callout import CalloutError
 from sampan.server.lookup import Derived, Lookup
 
 _GROUP = "admissionregistration.k8s.io"

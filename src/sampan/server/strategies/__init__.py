@@ -2,6 +2,9 @@
 
 A strategy is looked up by GroupResource; what it does not say, `GENERIC` does. Source: API conventions ("Spec and
 Status", "metadata.generation") and the API reference of each kind.
+
+rules              base (the shape of a strategy), table (what a table can say), pods, definitions
+Services           allocators (addresses and ports)
 """
 
 from __future__ import annotations

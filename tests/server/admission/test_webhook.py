@@ -9,7 +9,7 @@ from sampan.api.status import ApiError
 from sampan.client.messages import User
 from sampan.server.admission import Admission, Attrs, Context
 from sampan.server.auth.authorize import Authorizer
-from sampan.server.callout import CalloutError
+from sampan.server.egress.callout import CalloutError
 
 BOB = User("bob", ("system:authenticated",), "1")
 RULE = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}

@@ -1,7 +1,7 @@
 import pytest
 
 from sampan.api.status import ApiError
-from sampan.server.allocators import Allocators, Range
+from sampan.server.strategies.allocators import Allocators, Range
 
 
 @pytest.fixture

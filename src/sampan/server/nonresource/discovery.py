@@ -17,8 +17,10 @@ from sampan.api.resources import subresource
 from sampan.api.status import method_not_allowed, no_such_path
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
-from sampan.server import openapi, respond, usage
+from sampan.server import respond
+from sampan.server.egress import usage
 from sampan.server.negotiate import form_of
+from sampan.server.nonresource import openapi
 from sampan.server.route import RequestInfo
 
 if TYPE_CHECKING:

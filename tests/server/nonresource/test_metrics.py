@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sampan.server.metrics import BUCKETS, Metrics
+from sampan.server.nonresource.metrics import BUCKETS, Metrics
 from sampan.server.route import parse
 
 PODS = "/api/v1/namespaces/d/pods"

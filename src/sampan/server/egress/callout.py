@@ -18,7 +18,7 @@ from sampan.base import hostport, pki
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
-from sampan.server.backends import NoBackend, endpoint
+from sampan.server.egress.backends import NoBackend, endpoint
 from sampan.server.lookup import Lookup
 
 _LIMIT = 10 << 20  # bytes of an answer

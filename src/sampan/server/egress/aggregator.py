@@ -18,8 +18,9 @@ import orjson
 from sampan.api import openapi
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
-from sampan.server import respond, usage
-from sampan.server.backends import NoBackend, endpoint
+from sampan.server import respond
+from sampan.server.egress import usage
+from sampan.server.egress.backends import NoBackend, endpoint
 from sampan.server.lookup import Derived
 from sampan.server.route import RequestInfo
 

@@ -9,7 +9,7 @@ import pytest
 
 from sampan.base import pki
 from sampan.base.clock import RealClock
-from sampan.server.callout import Callout, CalloutError
+from sampan.server.egress.callout import Callout, CalloutError
 
 ANSWER = b'{"kind":"AdmissionReview","response":{"allowed":true}}'
 
