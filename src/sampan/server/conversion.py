@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from sampan.api import fields, wire
+from sampan.api import custom, fields, wire
 from sampan.api.copying import copied
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError
@@ -82,8 +82,6 @@ class Conversions:
 
     def _completed(self, row: Resource, obj: Object) -> Object:
         """Pruned and defaulted by the schema of the version it is now in."""
-        from sampan.server import custom
-
         node = custom.schema_node(row)
         obj, _ = fields.normalize(obj, node, strict=False)
         custom.apply_schema_defaults(obj, node)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import orjson
 
-from sampan.api import fields, jsontext, schema, wire
+from sampan.api import custom, fields, jsontext, schema, wire
 from sampan.api.defaults import apply_defaults
 from sampan.api.registry import Resource
 from sampan.api.status import ApiError, FieldError, bad_request, invalid
@@ -193,9 +193,7 @@ def default(row: Resource, obj: Object, node: schema.Node | None) -> None:
     """Defaults in place: those of the built-in kind, or of a custom resource's schema."""
     if row.custom:
         if node is not None:
-            from sampan.server.custom import apply_schema_defaults
-
-            apply_schema_defaults(obj, node)
+            custom.apply_schema_defaults(obj, node)
         return
     apply_defaults(row, obj)
 
@@ -204,6 +202,4 @@ def node_of(row: Resource) -> schema.Node | None:
     """The schema of a row: from the definitions, or from its CustomResourceDefinition."""
     if not row.custom:
         return schema.root(row.group, row.version, row.kind)
-    from sampan.server.custom import schema_node
-
-    return schema_node(row)
+    return custom.schema_node(row)

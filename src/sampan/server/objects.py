@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import orjson
 
-from sampan.api import wire
+from sampan.api import custom, wire
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
 from sampan.base.objects import Object
-from sampan.server import convert, custom, selectable
+from sampan.server import convert, selectable
 from sampan.store.protocol import Draft, Item, Store
 
 _NONE: dict[str, str] = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sampan.api import custom
 from sampan.api import validate as rules
 from sampan.api.registry import Resource
 from sampan.api.status import FieldError
 from sampan.base.objects import Object
-from sampan.server import custom
 
 if TYPE_CHECKING:
     from sampan.server.app import Server

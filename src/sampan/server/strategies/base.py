@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from sampan.api import fieldset
 from sampan.api.copying import copied
+from sampan.api.custom import default_status
 from sampan.api.fieldset import Trie
 from sampan.api.registry import Resource
 from sampan.base.objects import Object
 from sampan.client.messages import User
-from sampan.server.custom import default_status
 
 
 @dataclass(frozen=True, slots=True)
