@@ -12,7 +12,8 @@ from sampan.client.messages import User
 from sampan.client.plan import Create, Key, Plan
 from sampan.client.runner import Runner
 from sampan.client.view import CachedView
-from sampan.server.app import Config, Server
+from sampan.server.app import Server
+from sampan.server.config import Config
 from sampan.store.open import open_store
 
 ADMIN = User("admin", ("system:masters",))

@@ -8,7 +8,7 @@ from sampan.base import pki
 from sampan.base.clock import RealClock
 from sampan.client.messages import Request
 from sampan.cluster.connector import FrontProxyConnector
-from sampan.server.egress.aggregator import Backend
+from sampan.server.aggregation.aggregator import Backend
 
 
 @pytest.fixture

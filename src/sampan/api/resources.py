@@ -304,7 +304,7 @@ _SMALL = [
     ),
 ]
 
-# Answered from what nodes measure, never stored (`server.egress.usage`).
+# Answered from what nodes measure, never stored (`server.aggregation.usage`).
 _METRICS = [
     _row("metrics.k8s.io/v1beta1", "NodeMetrics", "nodes", cluster=True, verbs=READ_ONLY),
     _row("metrics.k8s.io/v1beta1", "PodMetrics", "pods", verbs=READ_ONLY),

@@ -12,7 +12,7 @@ from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.client.https import HttpsTransport
 from sampan.client.messages import Request, Response
-from sampan.server.egress.aggregator import Backend
+from sampan.server.aggregation.aggregator import Backend
 
 _CHUNK = 64 * 1024
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
@@ -67,7 +67,7 @@ class HttpsConnector:
 
 
 class FrontProxyConnector:
-    """`egress.aggregator.Connect`: to aggregated servers, known to them by the front proxy's certificate."""
+    """`aggregation.aggregator.Connect`: to aggregated servers, known to them by the front proxy's certificate."""
 
     def __init__(self, pki: Path, clock: Clock) -> None:
         self._pki, self._clock = pki, clock

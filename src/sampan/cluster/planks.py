@@ -26,9 +26,10 @@ from sampan.controllers.persistentvolume import LOCAL_PATH
 from sampan.scheduler import run as scheduler
 from sampan.server import bootstrap
 from sampan.server.admission import Admission, Context
-from sampan.server.app import Config, Server
+from sampan.server.app import Server
 from sampan.server.auth.authenticate import Authenticator
 from sampan.server.auth.tokens import TokenIssuer, account_user
+from sampan.server.config import Config
 from sampan.server.egress.callout import Callout
 from sampan.server.egress.nodes import NodeConnector
 from sampan.server.strategies.allocators import Allocators

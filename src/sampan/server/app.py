@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,12 +50,13 @@ from sampan.server import (
     write,
 )
 from sampan.server.admission.attrs import Attrs
+from sampan.server.aggregation import aggregator, usage
 from sampan.server.auth import impersonate
 from sampan.server.auth.authorize import Authorizer, refusal
 from sampan.server.call import Call, warning_headers
-from sampan.server.egress import aggregator, usage
-from sampan.server.egress.nodes import NodeConnector
+from sampan.server.config import Config
 from sampan.server.flowcontrol import dump, fairness, width
+from sampan.server.frames import Frames
 from sampan.server.lookup import Lookup
 from sampan.server.negotiate import form_of
 from sampan.server.nonresource import backup, discovery, health
@@ -89,16 +90,6 @@ class Admits(Protocol):
     def reads(self, resource: str) -> tuple[str, ...] | None: ...
 
     def steady(self, resource: str, namespace: str) -> bool: ...
-
-
-@dataclass(slots=True)
-class Config:
-    """What a composition root decides about a server."""
-
-    anonymous: bool = True
-    authorize: bool = True  # False: every authenticated user may do everything (tests of other things)
-    git_version: str = discovery.GIT_VERSION
-    nodes: NodeConnector | None = None
 
 
 class Server:
@@ -135,19 +126,19 @@ class Server:
         self.troubles: Callable[[], str] = str
         self.documents: dict[str, Callable[[route.Query], Any]] = {}
         self.places = at_once.Places(registry)
-        self.aggregator = aggregator.Aggregator(self)
-        self.backups = backup.Backups(self)
+        self.aggregator = aggregator.Aggregator(self.lookup, registry, clock, ids)
         self.nodes = self.config.nodes
         self.usage = usage.Usage(self)
-        self.frames = watch.Frames()
+        self.frames = Frames()
         self.watchers: dict[Watch, Resource] = {}
         self.metrics = Metrics()
-        self.conversions = conversion.Conversions(self)
+        self.conversions = conversion.Conversions(registry, ids)
         self.fairness = fairness.Fairness(self.lookup, clock, partial(width.seats, store, registry))
         self.deadlines = deadline.Deadlines(clock)
         self.metrics.sources.append(self.fairness.render)
         self.definitions = definitions.Definitions(self)
         self.definitions.load()
+        self.backups = backup.Backups(store, clock, self.definitions, self.config.git_version)
 
     # The request path
 
@@ -247,7 +238,7 @@ class Server:
             raise bad_request(f'Name parameter invalid: "{info.name}": {";".join(wrong)}')
         if row.group == usage.GROUP:
             call.form = form_of(call.request.headers, listing=verb == "list")
-            return await usage.serve(call)
+            return await self.usage.serve(call)
         if row.plural == components.PLURAL and not row.group:
             call.form = form_of(call.request.headers, listing=verb == "list")
             return components.serve(call)
@@ -369,10 +360,10 @@ class Server:
         await self.judge(call, await self.mutate(call, operation, obj, old, options, **more))
 
     def validate_create(self, row: Resource, obj: Object) -> list[FieldError]:
-        return validate.create(self, row, obj)
+        return validate.create(row, obj)
 
     def validate_update(self, row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validate.update(self, row, new, old, subresource)
+        return validate.update(row, new, old, subresource)
 
     def allocate(self, call: Call, obj: Object, old: Object | None, dry_run: bool) -> None:
         """Addresses and ports of a Service, in place. What is taken is read from the stored Services."""

@@ -7,20 +7,20 @@ a level without a seat, an audit) takes the long way from its beginning. Asking 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
-from sampan.client.messages import Request, Response
+from sampan.client.messages import Request, Response, User
 from sampan.server import components, objects, respond, route
+from sampan.server.aggregation import usage
 from sampan.server.auth import impersonate
-from sampan.server.egress import usage
+from sampan.server.call import Kit
+from sampan.server.config import Config
+from sampan.server.flowcontrol.fairness import Fairness
 from sampan.server.negotiate import form_of
 from sampan.server.nonresource import metrics
 from sampan.server.route import RequestInfo
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
 
 _PLACES_LIMIT = 4096
 
@@ -80,7 +80,18 @@ class Places:
         return place
 
 
-def answer(server: Server, request: Request) -> Response | None:
+class Answering(Kit, Protocol):
+    """What is used of `app.Server`."""
+
+    config: Config
+    fairness: Fairness
+    metrics: metrics.Metrics
+    places: Places
+
+    def authenticate(self, request: Request) -> User: ...
+
+
+def answer(server: Answering, request: Request) -> Response | None:
     """The answer that `Server.handle` would give, or None: then ask that."""
     if request.method != "GET" or request.query or request.user is not None or server.audit is not None:
         return None

@@ -1,26 +1,98 @@
-"""One request on its way through the server: what each step has found out so far."""
+"""One request on its way through the server: what each step has found out so far, and what it finds at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from sampan.api.registry import Resource
+from sampan.api.registry import Registry, Resource
+from sampan.api.status import FieldError
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
+from sampan.base.objects import Object
 from sampan.client.messages import Request, User
+from sampan.server.auth.authorize import Authorizer
+from sampan.server.conversion import Conversions
+from sampan.server.egress.nodes import NodeConnector
+from sampan.server.frames import Frames
+from sampan.server.lookup import Lookup
 from sampan.server.negotiate import PLAIN, Form
+from sampan.server.recent import Recent
 from sampan.server.route import RequestInfo
-from sampan.store.protocol import Item
+from sampan.store.protocol import Item, Store, Watch
 
-if TYPE_CHECKING:
-    from sampan.server.app import Server
+
+class Kit(Protocol):
+    """What the steps of a request find at hand, and all they know of `app.Server`, which is one; see there.
+
+    Not named are the types of what is plugged in (`admission`, `audit`, `authenticator`, `tokens`), and of what is a step
+    itself (`definitions`, `pod_templates`).
+    """
+
+    store: Store
+    registry: Registry
+    clock: Clock
+    ids: Ids
+    lookup: Lookup
+    recent: Recent
+    conversions: Conversions
+    frames: Frames
+    watchers: dict[Watch, Resource]
+    authorizer: Authorizer
+    nodes: NodeConnector | None
+    admission: Any
+    audit: Any
+    authenticator: Any
+    tokens: Any
+    definitions: Any
+    pod_templates: Any
+
+    async def authorize_as(self, call: Call, verb: str) -> None: ...
+
+    async def mutate(
+        self,
+        call: Call,
+        operation: str,
+        obj: Object | None,
+        old: Object | None,
+        options: Any = None,
+        *,
+        name: str = "",
+        namespace: str | None = None,
+        shape: Resource | None = None,
+    ) -> Any: ...
+
+    async def judge(self, call: Call, attrs: Any) -> None: ...
+
+    async def admit(
+        self,
+        call: Call,
+        operation: str,
+        obj: Object | None,
+        old: Object | None,
+        options: Any = None,
+        **more: Any,
+    ) -> None: ...
+
+    def validate_create(self, row: Resource, obj: Object) -> list[FieldError]: ...
+
+    def validate_update(
+        self, row: Resource, new: Object, old: Object, subresource: str
+    ) -> list[FieldError]: ...
+
+    def allocate(self, call: Call, obj: Object, old: Object | None, dry_run: bool) -> None: ...
+
+    def written(self, row: Resource, item: Item) -> None: ...
+
+    def removed(self, row: Resource, obj: Object) -> None: ...
 
 
 @dataclass(slots=True)
 class Call:
     """`row` is the resource that `info` names; `warnings` become Warning headers of the answer."""
 
-    server: Server
+    server: Kit
     request: Request
     info: RequestInfo
     row: Resource

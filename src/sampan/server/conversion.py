@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from sampan.api import custom, fields, wire
 from sampan.api.copying import copied
-from sampan.api.registry import Resource
+from sampan.api.registry import Registry, Resource
 from sampan.api.status import ApiError
+from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.server import objects, selectable
 from sampan.server.egress.callout import CalloutError
 from sampan.store.protocol import Draft, Item
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
 
 Post = Callable[..., Awaitable[Object]]  # see `egress.callout`
 
@@ -44,8 +42,9 @@ def by_webhook(row: Resource) -> bool:
 class Conversions:
     """What the server has had converted. `post` calls a webhook; without it conversions fail."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, registry: Registry, ids: Ids) -> None:
+        self._registry = registry
+        self._ids = ids
         self.post: Post | None = None
         self._kept: OrderedDict[tuple[str, str, bytes], bytes] = OrderedDict()
         self._size = 0
@@ -71,7 +70,7 @@ class Conversions:
         made: dict[bytes, bytes] = {}
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
-            found = await convert(self.post, row, [orjson.loads(v) for v in batch], self._server.ids.uid())
+            found = await convert(self.post, row, [orjson.loads(v) for v in batch], self._ids.uid())
             for value, obj in zip(batch, found, strict=True):
                 made[value] = orjson.dumps(self._completed(row, obj))
         for value, converted in made.items():
@@ -96,9 +95,9 @@ class Conversions:
 
     async def draft(self, row: Resource, obj: Object) -> Draft:
         """An object of `row`'s version made ready to be stored. Raises ApiError."""
-        stored = objects.storage_row(self._server.registry, row)
+        stored = objects.storage_row(self._registry, row)
         if stored.api_version != row.api_version:
-            [converted] = await convert(self.post, stored, [obj], self._server.ids.uid())
+            [converted] = await convert(self.post, stored, [obj], self._ids.uid())
             obj = self._completed(stored, converted)
         value, slot = wire.encode(obj)
         objects.check_size(value)

@@ -49,7 +49,7 @@ class Deadlines:
         try:
             waiting = work.send(None)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return done.value
         begun = _Begun(work, waiting)
         if limit != LIMIT:
             return await self._alone(limit, begun)
@@ -58,7 +58,7 @@ class Deadlines:
         if not self._armed:
             self._arm(limit)
         try:
-            return await begun  # type: ignore[no-any-return]
+            return await begun
         except asyncio.CancelledError:
             if wait.expired and wait.task.uncancel() <= wait.cancelling:
                 raise _too_late() from None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import orjson
 
@@ -15,12 +16,12 @@ from sampan.api import meta
 from sampan.api.registry import Resource
 from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
-from sampan.server import objects
+from sampan.client.messages import Request, User
+from sampan.server import delete, objects
+from sampan.server.call import Call, Kit
+from sampan.server.options import DeleteOptions
+from sampan.server.route import RequestInfo
 from sampan.store.protocol import Compacted, Conflict
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
-
 
 BUCKET = "customresourcedefinitions.apiextensions.k8s.io"
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -29,7 +30,7 @@ FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 class Definitions:
     """Keeps the registry in step with the stored definitions."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Kit) -> None:
         self._server = server
         self._served: dict[str, list[Resource]] = {}  # definition -> its rows
         self._cleaners: dict[str, asyncio.Task[None]] = {}
@@ -125,7 +126,7 @@ class Definitions:
         if meta.deleted(obj) and FINALIZER in meta.finalizers(obj) and name not in self._cleaners:
             task = asyncio.get_running_loop().create_task(self._clean(name))
             self._cleaners[name] = task
-            task.add_done_callback(lambda _: self._cleaners.pop(name, None))
+            task.add_done_callback(partial(self._cleaned, name))
 
     def removed(self, obj: Object) -> None:
         """A definition is gone: stop serving it; rivals for its names may be accepted now."""
@@ -138,7 +139,10 @@ class Definitions:
             if rival["spec"]["group"] == obj["spec"]["group"] and not meta.is_true(rival, "NamesAccepted"):
                 task = asyncio.get_running_loop().create_task(self._rename(item.key))
                 self._cleaners[f"rename/{item.key}"] = task
-                task.add_done_callback(lambda _, key=item.key: self._cleaners.pop(f"rename/{key}", None))
+                task.add_done_callback(partial(self._cleaned, f"rename/{item.key}"))
+
+    def _cleaned(self, name: str, task: asyncio.Task[None]) -> None:
+        self._cleaners.pop(name, None)
 
     def _end_watches(self, rows: list[Resource]) -> None:
         """Watchers begin again, and see objects as the definition now says."""
@@ -188,12 +192,6 @@ class Definitions:
         await self._release(name)
 
     async def _delete_instances(self, definition: Object) -> None:
-        from sampan.client.messages import Request, User
-        from sampan.server import delete
-        from sampan.server.call import Call
-        from sampan.server.options import DeleteOptions
-        from sampan.server.route import RequestInfo
-
         server = self._server
         row = next(iter(rows_of(definition)), None)
         if row is None:

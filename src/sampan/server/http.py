@@ -436,12 +436,11 @@ class Listener:
         for connection in list(self.connections):
             connection.finish()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.clock.call_later(grace, lambda: done.done() or done.set_result(None))
+        timer = self.clock.call_later(grace, done.cancel)
         tasks = [c._task for c in self.connections if c._task is not None]
         if tasks:
-            await asyncio.wait(
-                [asyncio.gather(*tasks, return_exceptions=True), done], return_when="FIRST_COMPLETED"
-            )
+            either: list[asyncio.Future[Any]] = [asyncio.gather(*tasks, return_exceptions=True), done]
+            await asyncio.wait(either, return_when="FIRST_COMPLETED")
         timer.cancel()
         for connection in list(self.connections):
             connection.cancel()

@@ -10,20 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import orjson
 
 from sampan.api.names import SUBDOMAIN_LIMIT
 from sampan.base.objects import Object
 from sampan.server import negotiate
-from sampan.server.call import Call
+from sampan.server.call import Call, Kit
 from sampan.server.lookup import Derived
 from sampan.server.options import WriteOptions
 from sampan.store.protocol import Draft, Item
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
 
 _PODS = "pods"
 _HEAD = b'{"apiVersion":"v1","kind":"Pod","metadata":'
@@ -81,7 +77,7 @@ class Template:
 class PodTemplates:
     """The templates of the pods that were last created the long way."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Kit) -> None:
         self._server = server
         self._state: Derived | None = (
             None  # made when it is first asked for, since admission is plugged in later

@@ -73,7 +73,7 @@ def text(body: str, status: int = 200) -> Response:
 def item(call: Call, found: Item, status: int = 200) -> Response:
     """A stored object: its bytes as they are whenever that is the form."""
     if call.form.stored:
-        headers = JSON_HEADERS
+        headers: dict[str, str] = JSON_HEADERS
         if call.warnings:
             headers = JSON_HEADERS | warning_headers(call.warnings)
         return Response(status, headers, objects.raw(found, call.row))

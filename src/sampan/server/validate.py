@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sampan.api import custom
 from sampan.api import validate as rules
 from sampan.api.registry import Resource
 from sampan.api.status import FieldError
 from sampan.base.objects import Object
 
-if TYPE_CHECKING:
-    from sampan.server.app import Server
 
-
-def create(server: Server, row: Resource, obj: Object) -> list[FieldError]:
+def create(row: Resource, obj: Object) -> list[FieldError]:
     """What is wrong with a new object."""
     if row.custom:
         return rules.validate_metadata(row, obj, None) + custom.validate(row, obj, None)
     return rules.validate_create(row, obj) + _expressions(row, obj, None)
 
 
-def update(server: Server, row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
+def update(row: Resource, new: Object, old: Object, subresource: str) -> list[FieldError]:
     """What is wrong with a changed object."""
     if row.custom:
         return rules.validate_metadata(row, new, old) + custom.validate(row, new, old, subresource)

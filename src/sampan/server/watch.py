@@ -6,10 +6,8 @@ Source: API concepts, "Efficient detection of changes", "Watch bookmarks", "Stre
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 import orjson
 
@@ -19,7 +17,7 @@ from sampan.base.objects import Object
 from sampan.client.messages import Response, WatchEvent
 from sampan.server import conversion, objects, respond
 from sampan.server.call import Call
-from sampan.server.negotiate import JSON, Form
+from sampan.server.negotiate import JSON
 from sampan.server.options import ListOptions, list_options, too_large_version, version_number
 from sampan.server.selectable import Match, compile_match, only_name, route
 from sampan.store.protocol import Change, Compacted, Item, Watch
@@ -27,40 +25,6 @@ from sampan.store.protocol import Change, Compacted, Item, Watch
 _CHUNK = 16 * 1024  # bytes handed to the connection at once, as many as TLS puts into a record
 _BOOKMARK = 60.0  # seconds between bookmarks
 _TIMEOUT = 1800.0  # a watch without timeoutSeconds ends after one to two times this
-_FRAMES = 1024  # shared frames kept
-_FRAMES_SIZE = 4 << 20  # and their bytes
-
-
-class Frames:
-    """Encoded events by (revision, form, type), shared by all watchers that read them at about the same time."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
-        self._size = 0
-        self._joints: WeakValueDictionary[tuple[str, str, Form], Joint] = WeakValueDictionary()
-
-    def get(self, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
-        frame = self._kept.get(key)
-        if frame is None:
-            frame = self._kept[key] = make()
-            self._size += len(frame)
-            while len(self._kept) > _FRAMES or self._size > _FRAMES_SIZE:
-                self._size -= len(self._kept.popitem(last=False)[1])
-        return frame
-
-    def joint(self, form: tuple[str, str, Form]) -> Joint:
-        """Shared by all who watch the same in the same form, for as long as there are any."""
-        return self._joints.setdefault(form, Joint())
-
-
-class Joint:
-    """The last batch that somebody was handed, in one piece. None: it is too large for that."""
-
-    __slots__ = ("__weakref__", "batch", "piece")
-
-    def __init__(self) -> None:
-        self.batch: Sequence[Change] = ()
-        self.piece: bytes | None = None
 
 
 def watch(call: Call) -> Response:

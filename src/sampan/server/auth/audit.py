@@ -223,11 +223,11 @@ class Audit:
             raise
         if response.status != 429:  # that comes before anyone asks who may do what
             record.annotations["authorization.k8s.io/decision"] = "allow"
-        if isinstance(response.body, bytes) and response.upgrade is None:
-            self.finish(record, response.status, response.body)
-        elif response.upgrade is not None:
+        if response.upgrade is not None:
             self.started(record, response.status)
             response.upgrade = self._recorded_upgrade(record, response.upgrade, response.status)
+        elif isinstance(response.body, bytes):
+            self.finish(record, response.status, response.body)
         else:
             self.started(record, response.status)
             response.body = self._recorded_stream(record, response.status, response.body)

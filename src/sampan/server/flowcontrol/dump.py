@@ -85,7 +85,7 @@ def _requests(level: Level, details: bool) -> Iterator[tuple[object, ...]]:
         for position, waiter in enumerate(queue):
             flow, info = waiter.flow, waiter.info
             since = datetime.fromtimestamp(waiter.since, UTC).isoformat().replace("+00:00", "Z")
-            row = (
+            row: tuple[object, ...] = (
                 level.name,
                 flow.tally.schema,
                 index,

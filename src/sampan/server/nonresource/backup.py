@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from sampan.api.status import ApiError, bad_request, method_not_allowed
-from sampan.base.clock import Timer, rfc3339
+from sampan.base.clock import Clock, Timer, rfc3339
 from sampan.client.messages import Request, Response
-from sampan.server import definitions, respond
+from sampan.server import respond
+from sampan.server.definitions import BUCKET, Definitions
+from sampan.server.route import RequestInfo
 from sampan.store.backup import Reader, Unreadable, draft_of, pieces
 from sampan.store.frames import Record
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
-    from sampan.server.route import RequestInfo
+from sampan.store.protocol import Store
 
 BACKUP, RESTORE = "/debug/sampan/backup", "/debug/sampan/restore"
 _PATIENCE = 120.0  # seconds between two parts of an upload
@@ -34,8 +33,12 @@ log = logging.getLogger("sampan.backup")
 class Backups:
     """`after` is awaited when a restore is done: the composition root puts in what every cluster must have."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, store: Store, clock: Clock, served: Definitions, version: str) -> None:
+        """`served` are the custom kinds, which come and go with a restore; `version` is written into backups."""
+        self._store = store
+        self._clock = clock
+        self._served = served
+        self._version = version
         self.after: Callable[[], Awaitable[Any]] | None = None
         self._upload: _Upload | None = None
 
@@ -52,11 +55,10 @@ class Backups:
         return None
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        server = self._server
-        made = {"made": rfc3339(server.clock.now()), "version": server.config.git_version}
-        for piece in pieces(server.store, **made):
+        made = {"made": rfc3339(self._clock.now()), "version": self._version}
+        for piece in pieces(self._store, **made):
             yield piece
-            await server.clock.sleep(0)  # a turn for others
+            await self._clock.sleep(0)  # a turn for others
 
     async def _restore(self, request: Request, info: RequestInfo) -> Response:
         """`?session=ID&offset=N` with a part of the file; `?session=ID&commit=true` when all parts were sent."""
@@ -70,7 +72,7 @@ class Backups:
             if upload is not None and upload.busy:
                 raise ApiError(409, "Conflict", "another restore is being carried out")
             upload = self._upload = _Upload(session)
-        upload.wait(self._server, self._forget)
+        upload.wait(self._clock, self._forget)
         if info.first("commit") != "true":
             upload.take(request.body, info.first("offset"))
             return respond.document({"received": upload.received, "items": upload.reader.count})
@@ -95,7 +97,7 @@ class Backups:
 
     async def _replace(self, records: list[Record]) -> dict[str, int]:
         """Make the store hold these records. All writes are given to it before anybody else gets a turn."""
-        store = self._server.store
+        store = self._store
         wanted = {(r.bucket, r.item.key): r.item for r in records if r.item is not None}
         writes: list[Awaitable[Any]] = []
         defined: list[dict[str, Any]] = []
@@ -107,7 +109,7 @@ class Backups:
                     continue
                 removed += 1
                 writes.append(store.delete(bucket, item.key, None))
-                if bucket == definitions.BUCKET:
+                if bucket == BUCKET:
                     undefined.append(orjson.loads(item.value))
         put = 0
         for (bucket, key), item in wanted.items():
@@ -117,12 +119,12 @@ class Backups:
                 continue
             put += 1
             writes.append(store.put(bucket, key, draft, None))
-            if bucket == definitions.BUCKET:
+            if bucket == BUCKET:
                 defined.append(orjson.loads(item.value))
         for obj in undefined:
-            self._server.definitions.removed(obj)
+            self._served.removed(obj)
         for obj in defined:
-            self._server.definitions.changed(obj)
+            self._served.changed(obj)
         await asyncio.gather(*writes, return_exceptions=False)
         return {"written": put, "removed": removed, "unchanged": len(wanted) - put}
 
@@ -137,11 +139,11 @@ class _Upload:
         self.busy = False
         self._timer: Timer | None = None
 
-    def wait(self, server: Server, forget: Callable[[_Upload], None]) -> None:
+    def wait(self, clock: Clock, forget: Callable[[_Upload], None]) -> None:
         """Give the sender a while for its next part."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = server.clock.call_later(_PATIENCE, forget, self)
+        self._timer = clock.call_later(_PATIENCE, forget, self)
 
     def take(self, data: bytes, offset: str) -> None:
         if offset != str(self.received):

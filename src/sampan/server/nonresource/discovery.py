@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -18,16 +18,13 @@ from sampan.api.status import method_not_allowed, no_such_path
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
 from sampan.server import respond
-from sampan.server.egress import usage
+from sampan.server.aggregation import usage
+from sampan.server.aggregation.aggregator import Aggregator
+from sampan.server.config import Config
 from sampan.server.negotiate import form_of
 from sampan.server.nonresource import openapi
 from sampan.server.route import RequestInfo
 
-if TYPE_CHECKING:
-    from sampan.server.app import Server
-
-
-GIT_VERSION = "v1.37.0+sampan"
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 _ROOTS = (
     "/api",
@@ -42,7 +39,16 @@ _ROOTS = (
 )
 
 
-async def answer(server: Server, request: Request, info: RequestInfo) -> Response | None:
+class Served(Protocol):
+    """What is told of `app.Server`."""
+
+    registry: Registry
+    aggregator: Aggregator
+    config: Config
+    tokens: Any
+
+
+async def answer(server: Served, request: Request, info: RequestInfo) -> Response | None:
     """The answer when the path is a discovery document, else None."""
     parts = [p for p in info.path.split("/") if p]
     head = parts[0] if parts else ""
@@ -68,17 +74,17 @@ async def answer(server: Server, request: Request, info: RequestInfo) -> Respons
     return respond.document(_legacy(server, parts), form=form)
 
 
-def _groups(server: Server) -> list[str]:
+def _groups(server: Served) -> list[str]:
     """All groups, those of aggregated servers after the built-in ones unless they are served here as well."""
     return list(dict.fromkeys((*server.registry.groups(), *server.aggregator.groups())))
 
 
-def _versions(server: Server, group: str) -> list[str]:
+def _versions(server: Served, group: str) -> list[str]:
     """A group's versions, the preferred one first."""
     return list(dict.fromkeys((*server.registry.versions(group), *server.aggregator.versions(group))))
 
 
-def _group_paths(server: Server) -> list[str]:
+def _group_paths(server: Served) -> list[str]:
     paths = ["/api/v1"]
     for group in _groups(server):
         if group:
@@ -105,7 +111,7 @@ def _version(git: str) -> Object:
 # One document a version
 
 
-def _legacy(server: Server, parts: list[str]) -> Object:
+def _legacy(server: Served, parts: list[str]) -> Object:
     if parts == ["api"]:
         return {
             "kind": "APIVersions",
@@ -124,7 +130,7 @@ def _legacy(server: Server, parts: list[str]) -> Object:
     raise no_such_path()
 
 
-def _group(server: Server, group: str) -> Object:
+def _group(server: Served, group: str) -> Object:
     versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in _versions(server, group)]
     return {"name": group, "versions": versions, "preferredVersion": versions[0]}
 
@@ -199,7 +205,7 @@ def _wants_aggregated(request: Request) -> str:
 _documents: dict[tuple[Any, ...], tuple[bytes, str]] = {}
 
 
-def _aggregated(server: Server, head: str, version: str, request: Request) -> Response:
+def _aggregated(server: Served, head: str, version: str, request: Request) -> Response:
     registry = server.registry
     key = (id(registry), registry.generation, *server.aggregator.stamp(), head, version)
     kept = _documents.get(key)
@@ -227,7 +233,7 @@ def _aggregated(server: Server, head: str, version: str, request: Request) -> Re
     return Response(200, headers, body)
 
 
-def _discovered_group(server: Server, group: str) -> Object:
+def _discovered_group(server: Served, group: str) -> Object:
     versions = []
     for version in _versions(server, group):
         other = server.aggregator.discovered(group, version)
@@ -268,7 +274,7 @@ def _discovered(row: Resource) -> Object:
 # Keys
 
 
-def _identity(server: Server, parts: list[str]) -> Response | None:
+def _identity(server: Served, parts: list[str]) -> Response | None:
     """OpenID discovery of service account tokens."""
     if server.tokens is None:
         return None

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
+from sampan.api.registry import Resource
 from sampan.api.status import method_not_allowed
 from sampan.client.messages import Request, Response
 from sampan.server import respond
+from sampan.server.nonresource.metrics import Metrics
 from sampan.server.route import RequestInfo
+from sampan.store.protocol import Store, Watch
 
-if TYPE_CHECKING:
-    from sampan.server.app import Server
+
+class Measured(Protocol):
+    """What is told of `app.Server`."""
+
+    store: Store
+    metrics: Metrics
+    watchers: dict[Watch, Resource]
+    troubles: Callable[[], str]
+
 
 _ENDPOINTS = ("healthz", "livez", "readyz")
 # Checks that monitoring asks for by name. What the original's hooks start once it listens is done here before it does.
@@ -34,7 +45,7 @@ _CHECKS = {
 }
 
 
-def answer(server: Server, request: Request, info: RequestInfo) -> Response | None:
+def answer(server: Measured, request: Request, info: RequestInfo) -> Response | None:
     """The answer when the path is one of these, else None."""
     head, _, check = info.path.strip("/").partition("/")
     if head == "metrics" and not check:

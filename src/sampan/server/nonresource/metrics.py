@@ -9,8 +9,8 @@ from sampan.base.exposition import Histogram, Labels, family, histogram
 from sampan.server.route import RequestInfo
 
 # Upper bounds of the durations' buckets, seconds: those of the original.
-BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-BUCKETS += (10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
+BUCKETS: tuple[float, ...] = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+BUCKETS += (5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 _VERBS = {verb: verb.upper() for verb in ("get", "list", "watch", "patch", "delete", "deletecollection")}
 _VERBS |= {"create": "POST", "update": "PUT", "head": "GET", "post": "POST", "put": "PUT"}
 _CONNECTS = {"exec", "attach", "portforward", "proxy", "log"}  # last as long as their caller likes

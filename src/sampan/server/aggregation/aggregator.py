@@ -10,22 +10,22 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import orjson
 
 from sampan.api import openapi
+from sampan.api.registry import Registry
+from sampan.base.clock import Clock
+from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response, User
 from sampan.server import respond
-from sampan.server.egress import usage
+from sampan.server.aggregation import usage
 from sampan.server.egress.backends import NoBackend, endpoint
-from sampan.server.lookup import Derived
+from sampan.server.lookup import Derived, Lookup
 from sampan.server.route import RequestInfo
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
 
 BUCKET = "apiservices.apiregistration.k8s.io"
 _OWN = User("system:kube-aggregator", ("system:masters",))
@@ -53,10 +53,13 @@ Connect = Callable[[Backend, Request], Awaitable[Response]]
 class Aggregator:
     """`connect` is given by the composition root; without it nothing can be reached."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, lookup: Lookup, registry: Registry, clock: Clock, ids: Ids) -> None:
+        self._lookup = lookup
+        self._registry = registry
+        self._clock = clock
+        self._ids = ids
         self.connect: Connect | None = None
-        self._given = Derived(server.lookup, (BUCKET,), self._read)
+        self._given = Derived(lookup, (BUCKET,), self._read)
         self._resources: dict[tuple[str, str], list[Object]] = {}  # what discovery there said last
         self._openapi: dict[tuple[str, str], dict[str, Object]] = {}  # likewise, by path
         self._swagger: dict[tuple[str, str], Object] = {}  # likewise, of OpenAPI 2.0 what is its own
@@ -66,7 +69,7 @@ class Aggregator:
 
     def _read(self) -> dict[tuple[str, str], Object]:
         found = {}
-        for service in self._server.lookup.list(BUCKET):
+        for service in self._lookup.list(BUCKET):
             spec = service.get("spec") or {}
             if spec.get("service"):
                 found[spec.get("group", ""), spec.get("version", "")] = service
@@ -89,7 +92,7 @@ class Aggregator:
             if len(parts) != 3 or parts[0] != "apis":
                 return None
             key = (parts[1], parts[2])
-        own = key[0] != usage.GROUP and key[1] in self._server.registry.versions(key[0])
+        own = key[0] != usage.GROUP and key[1] in self._registry.versions(key[0])
         return None if own else self.given().get(key)
 
     # Requests
@@ -109,7 +112,7 @@ class Aggregator:
         spec = service["spec"]
         namespace, name = spec["service"].get("namespace", ""), spec["service"].get("name", "")
         port = spec["service"].get("port") or 443
-        host, number = endpoint(self._server.lookup, self._server.ids, namespace, name, port)
+        host, number = endpoint(self._lookup, self._ids, namespace, name, port)
         backend = Backend(
             host, number, f"{name}.{namespace}.svc", _bundle(spec), bool(spec.get("insecureSkipTLSVerify"))
         )
@@ -127,7 +130,7 @@ class Aggregator:
 
     async def check(self, namespace: str, name: str) -> Object:
         """{} when the server behind the APIService `name` answers discovery, else {"error": text}."""
-        service = self._server.lookup.get(BUCKET, name)
+        service = self._lookup.get(BUCKET, name)
         if service is None or not (service.get("spec") or {}).get("service"):
             return {"error": "the APIService is gone"}
         spec = service["spec"]
@@ -212,7 +215,7 @@ class Aggregator:
         return {"paths": paths, "definitions": openapi.referred(paths, found.get("definitions") or {})}
 
     async def _fetch(self, service: Object, path: str, user: User, method: str = "GET") -> tuple[int, bytes]:
-        async with self._server.clock.timeout(_PATIENCE):
+        async with self._clock.timeout(_PATIENCE):
             request = Request(method, path, headers={"accept": "application/json"})
             answer = await self._ask(service, request, user)
             body = answer.body
@@ -222,7 +225,7 @@ class Aggregator:
 
     def stamp(self) -> tuple[int, int]:
         """Changes whenever a document that names aggregated groups must be made anew."""
-        return self._server.lookup.version(BUCKET), self._changes
+        return self._lookup.version(BUCKET), self._changes
 
     def groups(self) -> list[str]:
         """Groups of aggregated servers, the most important first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -19,13 +19,10 @@ from sampan.base.objects import Object
 from sampan.client.client import read_body
 from sampan.client.messages import Request, Response
 from sampan.server import respond
-from sampan.server.call import Call
+from sampan.server.call import Call, Kit
 from sampan.server.options import list_options
 from sampan.server.selectable import compile_match, only_name
 from sampan.store.protocol import Item
-
-if TYPE_CHECKING:
-    from sampan.server.app import Server
 
 GROUP = "metrics.k8s.io"
 _KEPT = 2.0  # seconds a node's answer is used again
@@ -34,12 +31,25 @@ _AT_ONCE = 32
 
 
 class Usage:
-    """The latest summaries of nodes."""
+    """The answers of the group, and the latest summaries of nodes that they are made of."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Kit) -> None:
         self._server = server
         self._asked: dict[str, tuple[float, asyncio.Task[Object | None]]] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def serve(self, call: Call) -> Response:
+        """GET or LIST of `nodes` or `pods` of the group. Raises 404 for what is not there or not measured."""
+        of_pods = call.row.plural == "pods"
+        if call.info.verb == "get":
+            key = f"{call.info.namespace}/{call.info.name}" if of_pods else call.info.name
+            item = call.server.store.get(call.row.plural, key)
+            found = await (_pods if of_pods else _nodes)(self, call, [item] if item else [])
+            if not found:
+                raise not_found(GROUP, call.row.plural, call.info.name)
+            return respond.obj(call, found[0])
+        items = _selected(call)
+        return respond.computed(call, await (_pods if of_pods else _nodes)(self, call, items))
 
     async def of(self, nodes: Iterable[str]) -> dict[str, Object]:
         """Summaries (stats/v1alpha1) by node, without those of nodes that do not answer."""
@@ -73,20 +83,6 @@ class Usage:
             return None
 
 
-async def serve(call: Call) -> Response:
-    """GET or LIST of `nodes` or `pods` of the group. Raises 404 for what is not there or not measured."""
-    of_pods = call.row.plural == "pods"
-    if call.info.verb == "get":
-        key = f"{call.info.namespace}/{call.info.name}" if of_pods else call.info.name
-        item = call.server.store.get(call.row.plural, key)
-        found = await (_pods if of_pods else _nodes)(call, [item] if item else [])
-        if not found:
-            raise not_found(GROUP, call.row.plural, call.info.name)
-        return respond.obj(call, found[0])
-    items = _selected(call)
-    return respond.computed(call, await (_pods if of_pods else _nodes)(call, items))
-
-
 def _selected(call: Call) -> Sequence[Item]:
     """The Pods or Nodes that the request's selectors choose."""
     options = list_options(call.info.query)
@@ -103,8 +99,8 @@ def _selected(call: Call) -> Sequence[Item]:
     return [item for item in items if match is None or match(item)]
 
 
-async def _nodes(call: Call, items: Sequence[Item]) -> list[Object]:
-    summaries = await call.server.usage.of(item.key for item in items)
+async def _nodes(usage: Usage, call: Call, items: Sequence[Item]) -> list[Object]:
+    summaries = await usage.of(item.key for item in items)
     result = []
     for item in items:
         node = summaries.get(item.key, {}).get("node")
@@ -113,10 +109,10 @@ async def _nodes(call: Call, items: Sequence[Item]) -> list[Object]:
     return result
 
 
-async def _pods(call: Call, items: Sequence[Item]) -> list[Object]:
+async def _pods(usage: Usage, call: Call, items: Sequence[Item]) -> list[Object]:
     placed = [(item, node) for item in items if (node := item.fields.get("spec.nodeName"))]
     placed = [(item, node) for item, node in placed if item.fields.get("status.phase") == "Running"]
-    summaries = await call.server.usage.of(node for _, node in placed)
+    summaries = await usage.of(node for _, node in placed)
     by_key = {
         (node, f"{pod['podRef']['namespace']}/{pod['podRef']['name']}"): pod
         for node, summary in summaries.items()
