@@ -23,6 +23,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "sampan"
         "node/network",
         "node/pods",
         "server",
+        "server/admission",
         "server/aggregation",
         "server/auth",
         "server/egress",

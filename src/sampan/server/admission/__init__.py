@@ -2,6 +2,13 @@
 
 Plugins run in the original's order, first all that change the object, then all that judge it; quota is last, so that
 nothing is awaited between it and the append. Source: Kubernetes documentation, "Admission Control in Kubernetes".
+
+what all share     attrs (what is asked about, what plugins may know), matching (rules, selectors), request
+others decide      webhook; expressions (plugins of policies), policy, mutation, asking (what policies see)
+pods               pod_security, pod_standards, pod_resize, priority, runtime_class, service_account, tolerations
+amounts            limits, quota, claim_resize
+who may            certificates, escalation, node_restriction
+the rest           namespace_lifecycle, defaults
 """
 
 from __future__ import annotations
