@@ -1,7 +1,7 @@
 """Requests as they are read: what came before on a connection changes nothing about the next one."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sampan.server.incoming import Bodies, RequestReader
@@ -63,6 +63,7 @@ requests = st.builds(
 )
 
 
+@example(request("ODD", "/a/b", "HTTP/1.1", HEADS[4], b"ab"), [], "/b")
 @given(requests, st.lists(st.integers(0, 80), max_size=3), st.sampled_from(["/b", "/a/c"]))
 def test_a_usual_request_before_makes_no_difference(data, cuts, path):
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})

@@ -192,7 +192,8 @@ class RequestReader:
         """A request with a body asks for no other protocol, whatever it says, but the parser leaves the body unread."""
         self._parser = httptools.HttpRequestParser(self)
         framing = "".join(f"{n}: {v}\r\n" for n, v in incoming.headers.items() if n in _FRAMING)
-        self._parser.feed_data(f"{incoming.method} / HTTP/1.1\r\n{framing}host:\r\n\r\n".encode("latin-1"))
+        method = "GET" if self._method else incoming.method  # see `_odd_method`
+        self._parser.feed_data(f"{method} / HTTP/1.1\r\n{framing}host:\r\n\r\n".encode("latin-1"))
         now = self.now
         assert now is not None
         now.url, now.headers = incoming.url, incoming.headers
