@@ -291,6 +291,20 @@ async def test_what_an_apply_cannot_change_is_no_conflict(ready):
     assert (code, [c["field"] for c in answer["details"]["causes"]]) == (409, [".status.replicas"])
 
 
+async def test_what_will_surprise_comes_with_a_warning(ready):
+    template = {
+        "metadata": {"labels": {"app": "x"}},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"memory": "128m"}}}]},
+    }
+    body = {"metadata": {"name": "w"}, "spec": DEPLOYMENT["spec"] | {"template": template}}
+    made = await ready.response("POST", DEPLOYMENTS, body)
+    assert (made.status, made.headers["warning"]) == (
+        201,
+        '299 - "spec.template.spec.containers[0].resources.limits[memory]: fractional byte value '
+        '\\"128m\\" is invalid, must be an integer"',
+    )
+
+
 async def test_concurrent_patches_all_arrive(ready):
     await ready.ok("POST", CMS, {"metadata": {"name": "a"}, "data": {}})
     await asyncio.gather(*(ready.merge(f"{CMS}/a", {"data": {f"k{n}": "v"}}) for n in range(20)))

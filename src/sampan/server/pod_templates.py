@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from sampan.api.names import SUBDOMAIN_LIMIT
+from sampan.api.names import LABEL_LIMIT
 from sampan.base.objects import Object
 from sampan.server import negotiate
 from sampan.server.call import Call, Kit
@@ -25,7 +25,7 @@ _PODS = "pods"
 _HEAD = b'{"apiVersion":"v1","kind":"Pod","metadata":'
 _SLOT = len(_HEAD) + len(b'{"resourceVersion":"')
 _LABEL = rb"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_is_name = re.compile(_LABEL + rb"(?:\." + _LABEL + rb")*").fullmatch
+_is_name = re.compile(_LABEL).fullmatch  # names with dots come with a warning
 _NODES = "system:nodes"  # what these may create depends on who they are
 _KEPT = 256  # keys, and templates whose pods bring a generateName
 _SUFFIX = 5  # characters that make a generated name
@@ -60,7 +60,7 @@ class Template:
         if not (body.startswith(before) and body.endswith(after)):
             return ""
         name = body[len(before) : len(body) - len(after)]
-        return name.decode() if len(name) <= SUBDOMAIN_LIMIT and _is_name(name) else ""
+        return name.decode() if len(name) <= LABEL_LIMIT and _is_name(name) else ""
 
     def draft(self, name: str, uid: str, now: str) -> Draft:
         """A pod of this template, ready to be stored. `now` is in RFC 3339."""

@@ -35,9 +35,15 @@ _HOOKS = (
     "priority-and-fairness-config-producer bootstrap-controller start-kubernetes-service-cidr-controller "
     "aggregator-reload-proxy-client-cert start-kube-aggregator-informers apiservice-status-local-available-controller "
     "apiservice-status-remote-available-controller apiservice-registration-controller apiservice-discovery-controller "
-    "kube-apiserver-autoregistration apiservice-openapi-controller apiservice-openapiv3-controller"
+    "kube-apiserver-autoregistration"
 ).split()
-_LIVE = ("ping", "log", "etcd", *(f"poststarthook/{name}" for name in _HOOKS))
+_LAST_HOOKS = ("apiservice-openapi-controller", "apiservice-openapiv3-controller")
+_LIVE = (
+    *("ping", "log", "etcd"),
+    *(f"poststarthook/{name}" for name in _HOOKS),
+    "autoregister-completion",
+    *(f"poststarthook/{name}" for name in _LAST_HOOKS),
+)
 _CHECKS = {
     "healthz": _LIVE,
     "livez": _LIVE,
