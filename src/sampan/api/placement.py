@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from sampan.api import meta, selectors
 from sampan.base.objects import Object
 
+_whole = re.compile(r"-?[0-9]+").fullmatch
 _OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!", "Gt": ">", "Lt": "<"}
 
 
 def tolerates(toleration: Object, taint: Object) -> bool:
-    """Toleration against taint: an empty effect or key matches all of them, Exists any value."""
+    """Toleration against taint: an empty effect or key matches all of them, Exists any value, Gt numbers above its own.
+
+    Source: "Taints and Tolerations", KEP-5471.
+    """
     if toleration.get("effect") and toleration["effect"] != taint["effect"]:
         return False
     if toleration.get("key") and toleration["key"] != taint["key"]:
         return False
-    if toleration.get("operator", "Equal") == "Exists":
+    operator = toleration.get("operator", "Equal")
+    if operator == "Exists":
         return True
+    if operator in ("Gt", "Lt"):
+        return _compared(operator, taint.get("value", ""), toleration.get("value", ""))
     return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
+
+
+def _compared(operator: str, value: str, bound: str) -> bool:
+    """Whether a whole number is above (Gt) or below (Lt) another; what is none is neither."""
+    if not (_whole(value) and _whole(bound)):
+        return False
+    return int(value) > int(bound) if operator == "Gt" else int(value) < int(bound)
 
 
 def untolerated(node: Object, tolerations: Iterable[Object], *effects: str) -> bool:

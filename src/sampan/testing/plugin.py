@@ -1,6 +1,6 @@
 """Fixtures for pytest, there as soon as sampan is installed (entry point `pytest11`).
 
-- `sampan_cluster`: a `Cluster` in memory, with virtual time, for async tests (needs pytest-asyncio);
+- `sampan_cluster`: a `Cluster` in memory, with virtual time, for async tests (of pytest-asyncio or anyio);
 - `sampan_server`: one `Served` for the whole session: a real API behind HTTPS;
 - `sampan_kubeconfig`: the path of a kubeconfig for that server, in a namespace of the test's own, also in $KUBECONFIG.
 
@@ -20,7 +20,7 @@ import pytest
 async_fixture: Callable[..., Any] = pytest.fixture
 with contextlib.suppress(
     ImportError
-):  # only `sampan_cluster` needs it; pytest says so when a test asks for it
+):  # only `sampan_cluster` needs it, or anyio, which takes it as it is
     from pytest_asyncio import fixture as async_fixture
 
 if TYPE_CHECKING:
