@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 async_fixture: Callable[..., Any] = pytest.fixture
-with contextlib.suppress(
-    ImportError
-):  # only `sampan_cluster` needs it, or anyio, which takes it as it is
+with contextlib.suppress(ImportError):  # only `sampan_cluster` needs it, or anyio, which takes it as it is
     from pytest_asyncio import fixture as async_fixture
 
 if TYPE_CHECKING:
