@@ -14,9 +14,9 @@ import yaml
 
 from sampan.base.objects import Object
 from sampan.cluster.config import ClusterConfig
-from sampan.controllers.bootstrap_signer import NAME as INFO
-from sampan.controllers.bootstrap_signer import NAMESPACE as PUBLIC
+from sampan.controllers import bootstrap_signer
 
+PUBLIC, INFO = bootstrap_signer.NAMESPACE, bootstrap_signer.NAME
 SETTINGS = "sampan-config"
 GROUP = "system:bootstrappers:kubeadm:default-node-token"  # of those who use tokens
 _RBAC = "rbac.authorization.k8s.io"

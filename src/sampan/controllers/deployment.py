@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from sampan.api import meta
 from sampan.base.objects import Object
-from sampan.client.plan import Create, Delete, Event, Patch, Plan, View, by_metadata
+from sampan.client.plan import Create, Delete, Event, Key, Patch, Plan, View, by_metadata
 
 from . import pods, progress, revisions, rolling
 from .adoption import claim
-from .base import Key, Rule, collision, merge_diff, owner_of, owner_or_selecting, selector_of, status_patch
+from .base import Rule, collision, merge_diff, owner_of, owner_or_selecting, selector_of, status_patch
 
 _RS = "replicasets.apps"
 _RESOURCE = "deployments.apps"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sampan.api import meta, selectors
+from sampan.base.objects import Object
 
-from .podinfo import Labels, Object
+from .podinfo import Labels
 
 
 class Budget:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from sampan.api import placement
+from sampan.base.objects import Object
 
-from .podinfo import Object, PodInfo
+from .podinfo import PodInfo
 from .snapshot import Array, Snapshot
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sampan.base.clock import rfc3339_parse
+from sampan.base.objects import Object
 
 from . import filters
-from .podinfo import Object, PodInfo
+from .podinfo import PodInfo
 from .snapshot import Placed, Snapshot
 
 _CANDIDATES = 100  # nodes looked at, as kube-scheduler's minimum

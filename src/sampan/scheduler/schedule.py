@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from sampan.api import meta
+from sampan.base.objects import Object
 
 from . import filters, scores, volumes
 from .decision import NO_NODES, Decision
 from .filters import Refusals
-from .podinfo import Object, PodInfo
+from .podinfo import PodInfo
 from .preempt import find_victims
-from .snapshot import Snapshot
+from .snapshot import Array, Snapshot
 
 _NEVER = "preemption: not eligible due to preemptionPolicy=Never."
 
@@ -50,7 +51,7 @@ def schedule(pod: Object, snapshot: Snapshot, choice: Callable[[int], int] = lam
 
 
 def _best(
-    pod: Object, info: PodInfo, snapshot: Snapshot, possible: scores.Array, choice: Callable[[int], int]
+    pod: Object, info: PodInfo, snapshot: Snapshot, possible: Array, choice: Callable[[int], int]
 ) -> tuple[int, float]:
     """The nominated node if it will do, else one of the best."""
     nominated = snapshot.index.get(pod.get("status", {}).get("nominatedNodeName", ""))

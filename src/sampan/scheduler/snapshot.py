@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from sampan.api import meta, pod_resources
+from sampan.base.objects import Object
 
 from .budget import Budget
-from .podinfo import Infos, Labels, Object, PodInfo, Term
+from .podinfo import Infos, Labels, PodInfo, Term
 
 Array = Any  # numpy.ndarray; its element types are told in comments
 _BASE = ("cpu", "memory", "ephemeral-storage", "pods")

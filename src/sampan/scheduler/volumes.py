@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sampan.api import meta, placement, quantity, selectors
+from sampan.base.objects import Object
 
 from .filters import Refusals
-from .podinfo import Object, PodInfo
+from .podinfo import PodInfo
 from .snapshot import Snapshot
 
 _NO_PROVISIONER = "kubernetes.io/no-provisioner"

@@ -15,7 +15,6 @@ from sampan.api.cel import comprehend, types
 from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, Make, MapOf, Name, Select
 from sampan.api.cel.functions import FUNCTIONS, METHODS, Family, Overload
 from sampan.api.cel.lib_standard import SIMPLE, TYPE_NAMES, quick_equals
-from sampan.api.cel.lib_text import contains
 from sampan.api.cel.types import BOOL, DYN, INT, KINDS, STRING, TYPE, Type
 from sampan.api.cel.values import NONE, CelError, Made, Optional, UInt
 
@@ -574,6 +573,3 @@ def _map_of(entries: list[tuple[Run, Run, bool]]) -> Run:
         return result
 
     return run
-
-
-__all__ = ["Code", "Compiler", "contains"]

@@ -10,10 +10,10 @@ from sampan.api.registry import Resource
 from sampan.api.status import FieldError
 from sampan.api.validate import meta
 from sampan.api.validate.rules import GENERIC, rules_of
+from sampan.base.objects import Object
 
 __all__ = ["validate_create", "validate_metadata", "validate_update"]
 
-Object = dict[str, object]
 
 # Whose objects may have finalizers of any name, as custom ones; elsewhere they say whose they are: example.com/name.
 _ANY_FINALIZER = (
@@ -28,7 +28,7 @@ def _strict(row: Resource) -> bool:
     return not row.custom and row.group not in _ANY_FINALIZER
 
 
-def validate_create(row: Resource, obj: dict) -> list[FieldError]:
+def validate_create(row: Resource, obj: Object) -> list[FieldError]:
     """What is wrong with a new object; empty when nothing is."""
     errors: list[FieldError] = []
     rules = rules_of(row)
@@ -38,7 +38,7 @@ def validate_create(row: Resource, obj: dict) -> list[FieldError]:
     return errors
 
 
-def validate_update(row: Resource, new: dict, old: dict, subresource: str = "") -> list[FieldError]:
+def validate_update(row: Resource, new: Object, old: Object, subresource: str = "") -> list[FieldError]:
     """What is wrong with `new` as the successor of `old`, written through `subresource`."""
     errors: list[FieldError] = []
     rules = rules_of(row)
@@ -50,7 +50,7 @@ def validate_update(row: Resource, new: dict, old: dict, subresource: str = "") 
     return errors
 
 
-def validate_metadata(row: Resource, obj: dict, old: dict | None) -> list[FieldError]:
+def validate_metadata(row: Resource, obj: Object, old: Object | None) -> list[FieldError]:
     """The metadata alone, of a new object (`old` is None) or a changed one."""
     errors: list[FieldError] = []
     if old is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Container
 from functools import lru_cache
 
 from sampan.api import selectors
@@ -159,7 +160,7 @@ def _failure_policy(errors: Errors, spec: Object, inner: Object, path: str) -> N
                 one_of(errors, f"{where}.status", pattern["status"], ("False", "True", "Unknown"))
 
 
-def _exit_codes(errors: Errors, rule: Object, known: set, path: str) -> None:
+def _exit_codes(errors: Errors, rule: Object, known: Container[str], path: str) -> None:
     operator, values = rule.get("operator", ""), rule.get("values") or ()
     if not operator:
         errors.append(required(f"{path}.operator", 'valid values: "In", "NotIn"'))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from sampan.api import quantity
 from sampan.api.validate.base import (
@@ -54,7 +54,7 @@ def is_extended(name: str) -> bool:
     return not is_native(name) and not name.startswith("requests.") and not key_problems("requests." + name)
 
 
-def resources(errors: Errors, given: Object, path: str, claims: set | None = None) -> None:
+def resources(errors: Errors, given: Object, path: str, claims: Container[str] | None = None) -> None:
     """Requests and limits against each other. Source: "Resource Management for Pods and Containers"."""
     limits, requests = given.get("limits") or NONE, given.get("requests") or NONE
     counted = huge = False
@@ -128,7 +128,7 @@ def _resource_amount(errors: Errors, name: str, text: str, path: str) -> quantit
     return value
 
 
-def _claim(errors: Errors, claim: Object, path: str, known: set) -> None:
+def _claim(errors: Errors, claim: Object, path: str, known: Container[str]) -> None:
     name = claim.get("name", "")
     if not name:
         errors.append(required(f"{path}.name"))

@@ -77,7 +77,7 @@ def build(
 def _projected(
     pod: Object,
     projected: Object,
-    found: Mapping,
+    found: Mapping[tuple[str, str], Object | None],
     issued: Mapping[str, str],
     allocatable: Object,
     bundles: Sequence[Object],
@@ -121,7 +121,9 @@ def _optional(source: Object) -> bool:
     return bool(source.get("optional"))
 
 
-def _from_object(resource: str, name: str, source: Object, found: Mapping, mode: int) -> Payload:
+def _from_object(
+    resource: str, name: str, source: Object, found: Mapping[tuple[str, str], Object | None], mode: int
+) -> Payload:
     obj = found.get((resource, name))
     kind = "configmap" if resource == "configmaps" else "secret"
     if obj is None:

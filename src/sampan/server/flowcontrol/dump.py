@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from sampan.api.status import method_not_allowed
 from sampan.client.messages import Request, Response
 from sampan.server import respond
-from sampan.server.flowcontrol.fairness import CANCELLED, FULL, NO_QUEUE, TIMED_OUT, Fairness, Level
+from sampan.server.flowcontrol.fairness import CANCELLED, FULL, NO_QUEUE, TIMED_OUT, Fairness
+from sampan.server.flowcontrol.level import Level
 from sampan.server.route import RequestInfo
 
 _ROOT = "/debug/api_priority_and_fairness/dump_"
