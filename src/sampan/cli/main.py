@@ -9,10 +9,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sampan import __version__
 from sampan.base.errors import SampanError
+
+_Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, "module:function", help
 
 _ELSEWHERE = "It may belong to another user, or lie where nothing can be written."
 _ROOM = "Make room on the disk and try again."
@@ -43,6 +45,23 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
+    _cluster(command)
+    _join(
+        commands, common, command("join", "join:join", "make this machine a node of a cluster on another one")
+    )
+    _node(commands, common)
+    _image(commands, common)
+    _objects(command)
+    completion = commands.add_parser("completion", help="print a completion script for bash or zsh")
+    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion.set_defaults(command="completion:completion")
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(command="lifecycle:version")
+    return top
+
+
+def _cluster(command: _Command) -> None:
+    """The cluster as a whole."""
     _up(command("up", "lifecycle:up", "make the cluster, or bring it back after a stop or a reboot"))
     command("down", "lifecycle:down", "remove the cluster and everything it made")
     command("stop", "lifecycle:stop", "stop all processes, keep the data")
@@ -57,11 +76,10 @@ def parser() -> argparse.ArgumentParser:
     command("doctor", "doctor:doctor", "what this machine lacks for a full cluster, and what that costs")
     demo = command("demo", "demo:demo", "a first Kubernetes course in one go, on real pods, under load")
     demo.add_argument("--keep", action="store_true", help="leave the demo's cluster running at the end")
-    _join(
-        commands, common, command("join", "join:join", "make this machine a node of a cluster on another one")
-    )
-    _node(commands, common)
-    _image(commands, common)
+
+
+def _objects(command: _Command) -> None:
+    """What is in the cluster."""
     service = command("service", "service:service", "print where a Service is reached from here, and open it")
     service.add_argument("service", metavar="NAME")
     service.add_argument("-n", "--namespace", default="default")
@@ -76,12 +94,6 @@ def parser() -> argparse.ArgumentParser:
     )
     restore.add_argument("file", metavar="FILE")
     restore.add_argument("--yes", action="store_true", help="do not ask")
-    completion = commands.add_parser("completion", help="print a completion script for bash or zsh")
-    completion.add_argument("shell", choices=("bash", "zsh"))
-    completion.set_defaults(command="completion:completion")
-    version = commands.add_parser("version", help="print the version")
-    version.set_defaults(command="lifecycle:version")
-    return top
 
 
 def _name(text: str) -> str:
@@ -168,7 +180,16 @@ def _up(sub: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds that API and nodes may take, each (60)",
     )
-    network = sub.add_argument_group("the network, of a new cluster")
+    sub.add_argument(
+        "--advertise",
+        metavar="ADDRESS",
+        help="serve the API at this address of the machine too, so that others can join (auto: the default route's; off: no longer)",
+    )
+    _network(sub.add_argument_group("the network, of a new cluster"))
+    _periods(sub.add_argument_group("periods of node failure, in seconds"))
+
+
+def _network(network: argparse._ArgumentGroup) -> None:
     network.add_argument(
         "--ip-family",
         choices=("ipv4", "ipv6", "dual"),
@@ -179,12 +200,9 @@ def _up(sub: argparse.ArgumentParser) -> None:
         choices=("auto", "host-gw", "vxlan"),
         help="how pods of other nodes are reached (default: auto, by plain routes where nodes are neighbours)",
     )
-    sub.add_argument(
-        "--advertise",
-        metavar="ADDRESS",
-        help="serve the API at this address of the machine too, so that others can join (auto: the default route's; off: no longer)",
-    )
-    periods = sub.add_argument_group("periods of node failure, in seconds")
+
+
+def _periods(periods: argparse._ArgumentGroup) -> None:
     periods.add_argument(
         "--node-monitor-grace-period",
         type=float,

@@ -7,7 +7,8 @@ Namespace v1 (status.conditions), "Automatic deletion": conditions say what stil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sampan.api import meta
 from sampan.base.objects import Object
@@ -52,31 +53,26 @@ def _terminating(obj: Object, view: View) -> list[Key]:
     return [Key("", name)] if found and meta.deleted(found) else []
 
 
+class _Left(NamedTuple):
+    """What a namespace still holds, or `reads`: what must be read before that can be told."""
+
+    contents: Sequence[tuple[str, Object]] = ()  # by GroupResource; the pods alone, while there are any
+    blind: bool = False  # some kinds cannot be followed: nobody wakes us when an object of them goes
+    unread: Mapping[str, str] = {}  # GroupResource -> why it could not be read
+    elsewhere: Object = {}  # what other servers say they have
+    reads: Sequence[tuple[str, str, str]] = ()
+
+
 def reconcile(namespace: Object, view: View, now: float) -> Plan:
     """Deletes what is not yet being deleted, waits for the rest, and finalizes the empty namespace."""
-    plan = Plan()
-    if not meta.deleted(namespace):
-        return plan
     finalizers = namespace.get("spec", {}).get("finalizers") or []
-    if "kubernetes" not in finalizers:
-        return plan
+    if not meta.deleted(namespace) or "kubernetes" not in finalizers:
+        return Plan()
     name = meta.name(namespace)
-    everything = view.contents(name)
-    contents = [(r, o) for r, o in everything if r == "pods"] or list(everything)
-    unseen = [] if everything else [("effect:contents", name, r) for r in view.unseen()]
-    plan.reads = [read for read in unseen if read not in view.fetched]
-    if plan.reads:
-        return plan
-    answers = {read[2]: view.fetched[read] or {} for read in unseen}
-    unread = {resource: answer["error"] for resource, answer in answers.items() if "error" in answer}
-    contents += [(resource, o) for resource, answer in answers.items() for o in answer.get("items", ())]
-    elsewhere: Object = {}
-    if not everything and _others(view):
-        read = ("effect:aggregated", name, "")
-        if read not in view.fetched:
-            plan.reads = [read]
-            return plan
-        elsewhere = view.fetched[read] or {}
+    contents, blind, unread, elsewhere, reads = _left(name, view)
+    if reads:
+        return Plan(reads=list(reads))
+    plan = Plan()
     plan.then(*status_patch("namespaces", namespace, _status(namespace, contents, elsewhere, unread, now)))
     doomed = [
         Delete(r, meta.name(o), name, uid=meta.uid(o), propagation="Background")
@@ -90,7 +86,7 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
         return plan
     if contents:
         plan.why = f"waits for {len(contents)} objects"
-        return plan.requeue(_AGAIN) if unseen else plan
+        return plan.requeue(_AGAIN) if blind else plan
     if elsewhere.get("remaining") or elsewhere.get("failed"):
         plan.why = "waits for what other servers have in it"
         return plan.requeue(_AGAIN)
@@ -105,6 +101,25 @@ def reconcile(namespace: Object, view: View, now: float) -> Plan:
     return plan
 
 
+def _left(name: str, view: View) -> _Left:
+    everything = view.contents(name)
+    if everything:
+        return _Left([(r, o) for r, o in everything if r == "pods"] or list(everything))
+    unseen = [("effect:contents", name, r) for r in view.unseen()]
+    if reads := [read for read in unseen if read not in view.fetched]:
+        return _Left(reads=reads)
+    others = ("effect:aggregated", name, "")
+    if _others(view) and others not in view.fetched:
+        return _Left(reads=[others])
+    answers = {read[2]: view.fetched[read] or {} for read in unseen}
+    return _Left(
+        contents=[(resource, o) for resource, answer in answers.items() for o in answer.get("items", ())],
+        blind=bool(unseen),
+        unread={resource: answer["error"] for resource, answer in answers.items() if "error" in answer},
+        elsewhere=view.fetched.get(others) or {},
+    )
+
+
 def _others(view: View) -> bool:
     """Whether any API is another server's, which may have objects of the namespace."""
     return any(service["spec"].get("service") for service in view.list("apiservices.apiregistration.k8s.io"))
@@ -112,7 +127,7 @@ def _others(view: View) -> bool:
 
 def _status(
     namespace: Object,
-    remaining: list[tuple[str, Object]],
+    remaining: Sequence[tuple[str, Object]],
     elsewhere: Object,
     unread: Mapping[str, str],
     now: float,

@@ -23,28 +23,22 @@ def node_object(
     now: float,
     handlers: Sequence[str] = ("",),
 ) -> Object:
-    """A whole Node with status, ready to be created. `handlers`: what a RuntimeClass may name."""
+    """A whole Node with status, ready to be created.
+
+    `capacity`: quantities by resource. `info`: what the machine says of itself (status.nodeInfo). `runtime`: name and
+    version of the container runtime; `handlers`: what a RuntimeClass may name. `now`: seconds since the epoch.
+    """
     architecture, system = info.get("architecture", "amd64"), info.get("operatingSystem", "linux")
-    labels = {
-        "beta.kubernetes.io/arch": architecture,
-        "beta.kubernetes.io/os": system,
-        "kubernetes.io/arch": architecture,
-        "kubernetes.io/hostname": config.hostname or name,
-        "kubernetes.io/os": system,
-        **config.labels,
-    }
-    spec: Object = {}
-    ranges = list(config.pod_cidrs) or ([config.pod_cidr] if config.pod_cidr else [])
-    if ranges:
-        spec = {"podCIDR": ranges[0], "podCIDRs": ranges}
-    if config.taints:
-        spec["taints"] = [dict(t) for t in config.taints]
     annotations = {"volumes.kubernetes.io/controller-managed-attach-detach": "true", **config.annotations}
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": labels, "annotations": annotations},
-        "spec": spec,
+        "metadata": {
+            "name": name,
+            "labels": _labels(config.hostname or name, architecture, system) | dict(config.labels),
+            "annotations": annotations,
+        },
+        "spec": _spec(config),
         "status": {
             "capacity": dict(capacity),
             "allocatable": allocatable(capacity, _withheld(config, capacity)),
@@ -72,6 +66,26 @@ def node_object(
             },
         },
     }
+
+
+def _labels(hostname: str, architecture: str, system: str) -> dict[str, str]:
+    return {
+        "beta.kubernetes.io/arch": architecture,
+        "beta.kubernetes.io/os": system,
+        "kubernetes.io/arch": architecture,
+        "kubernetes.io/hostname": hostname,
+        "kubernetes.io/os": system,
+    }
+
+
+def _spec(config: AgentConfig) -> Object:
+    spec: Object = {}
+    ranges = list(config.pod_cidrs) or ([config.pod_cidr] if config.pod_cidr else [])
+    if ranges:
+        spec = {"podCIDR": ranges[0], "podCIDRs": ranges}
+    if config.taints:
+        spec["taints"] = [dict(t) for t in config.taints]
+    return spec
 
 
 def _withheld(config: AgentConfig, capacity: Mapping[str, str]) -> list[tuple[str, str]]:

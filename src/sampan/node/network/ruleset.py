@@ -95,6 +95,7 @@ class Balance:
 
 
 def sets(family: Family) -> list[Set]:
+    """All sets and maps of one IP version; their elements are what changes with Services."""
     address = (family.type_id, family.size)
     proto, port, number = (PROTO, 4), (SERVICE, 4), (MARK, 4)
     key = (address, proto, port)
@@ -128,50 +129,21 @@ def _choose(family: Family, name: str, condition: bytes = b"", *, node_port: boo
 
 def chains(family: Family, config: Config) -> list[Chain]:
     """The fixed part; the order is that of creation, any may point to any."""
-    pods = _networks(family, config.pods)
-    here = x.fib_daddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL))
-    if family.version == 6:  # the kernel lets no packet from ::1 out
-        here += x.daddr(family, 0) + x.compare(0, bytes(15) + b"\x01", x.NOT_EQUAL)
-    elif not config.loopback:
-        here += x.daddr(family, 0) + x.within(family, 0, bytes((127, 0, 0, 0)), 8, x.NOT_EQUAL)
-    from_pods = [
-        x.saddr(family, 0) + x.within(family, 0, *pod) + x.then(x.jump("from-inside")) for pod in pods
-    ]
-    from_here = x.fib_saddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL)) + x.then(x.jump("from-inside"))
-    new = x.ct_state(0) + x.has_bits(0, x.NEW)
-    refusing = new + x.then(x.jump("refuse"))
-    unknown = [
-        new
-        + x.fib_daddr_type(0)
-        + x.compare(0, struct.pack("=I", x.LOCAL), x.NOT_EQUAL)
-        + x.daddr(family, 0)
-        + x.within(family, 0, *service)
-        + x.then(x.goto("rejecting"))
-        for service in _networks(family, config.services)
-    ]
+    here = _here(family, config)
+    refusing = x.ct_state(0) + x.has_bits(0, x.NEW) + x.then(x.jump("refuse"))
+    unknown = _unknown(family, config)
     tcp = x.l4proto(0) + x.compare(0, bytes((x.TCP,)))
     guard = [Chain("guard", [_forged(family)], PREROUTING, _GUARD_PRIORITY)] if config.loopback else []
+    services = [
+        *_from_inside(family, config),
+        *_choose(family, VIPS),
+        *_choose(family, VIPS, here, node_port=True),
+    ]
     return [
         *guard,
-        Chain(
-            "services",
-            [
-                *from_pods,
-                from_here,
-                *_choose(family, VIPS),
-                *_choose(family, VIPS, here, node_port=True),
-            ],
-        ),
+        Chain("services", services),
         Chain("from-inside", [*_choose(family, SHORTCUT), *_choose(family, SHORTCUT, here, node_port=True)]),
-        Chain(
-            "refuse",
-            [
-                _key(family) + x.lookup(REJECTED, 0) + x.then(x.goto("rejecting")),
-                here + _key(family, node_port=True) + x.lookup(REJECTED, 0) + x.then(x.goto("rejecting")),
-                _key(family) + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
-                here + _key(family, node_port=True) + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
-            ],
-        ),
+        Chain("refuse", _refuse(family, here)),
         Chain("rejecting", [tcp + x.reject_tcp(), x.reject_icmp(family)]),
         Chain("prerouting", [x.then(x.jump("services"))], PREROUTING, _DNAT_PRIORITY, "nat"),
         Chain("output", [x.then(x.jump("services"))], OUTPUT, _DNAT_PRIORITY, "nat"),
@@ -179,6 +151,48 @@ def chains(family: Family, config: Config) -> list[Chain]:
         Chain("filter-input", [refusing], INPUT),
         Chain("filter-forward", [refusing, *unknown], FORWARD),
         Chain("filter-output", [refusing, *unknown], OUTPUT),
+    ]
+
+
+def _here(family: Family, config: Config) -> bytes:
+    """Condition: the destination is an address of this namespace at which node ports answer."""
+    here = x.fib_daddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL))
+    if family.version == 6:  # the kernel lets no packet from ::1 out
+        here += x.daddr(family, 0) + x.compare(0, bytes(15) + b"\x01", x.NOT_EQUAL)
+    elif not config.loopback:
+        here += x.daddr(family, 0) + x.within(family, 0, bytes((127, 0, 0, 0)), 8, x.NOT_EQUAL)
+    return here
+
+
+def _from_inside(family: Family, config: Config) -> list[bytes]:
+    """Packets of pods and of this namespace itself may take the shortcut to endpoints elsewhere."""
+    pods = [x.saddr(family, 0) + x.within(family, 0, *network) for network in _networks(family, config.pods)]
+    own = x.fib_saddr_type(0) + x.compare(0, struct.pack("=I", x.LOCAL))
+    return [source + x.then(x.jump("from-inside")) for source in (*pods, own)]
+
+
+def _refuse(family: Family, here: bytes) -> list[bytes]:
+    """Ports of Services that nobody serves: the client is told, or the packet vanishes."""
+    service, node_port = _key(family), here + _key(family, node_port=True)
+    return [
+        service + x.lookup(REJECTED, 0) + x.then(x.goto("rejecting")),
+        node_port + x.lookup(REJECTED, 0) + x.then(x.goto("rejecting")),
+        service + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
+        node_port + x.lookup(DROPPED, 0) + x.then(x.DROPPED),
+    ]
+
+
+def _unknown(family: Family, config: Config) -> list[bytes]:
+    """New connections to a Service address that was not translated are refused: no Service has that port."""
+    return [
+        x.ct_state(0)
+        + x.has_bits(0, x.NEW)
+        + x.fib_daddr_type(0)
+        + x.compare(0, struct.pack("=I", x.LOCAL), x.NOT_EQUAL)
+        + x.daddr(family, 0)
+        + x.within(family, 0, *service)
+        + x.then(x.goto("rejecting"))
+        for service in _networks(family, config.services)
     ]
 
 
