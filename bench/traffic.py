@@ -37,11 +37,11 @@ class Machine:
     def __init__(self, directory: str, mode: str) -> None:
         self.directory, self.fabric = directory, f"{directory}/run/fabric"
         self.spaces: list[str] = []
-        fabric.create(self.fabric, "bench")
+        fabric.create(self.fabric)
         objects = [_node(number) for number in (1, 2)]
         for number in (1, 2):
             node = self.space(f"node-{number}")
-            fabric.join(self.fabric, "bench", node, number, f"10.89.7.{number + 1}/24")
+            fabric.join(self.fabric, node, number, f"10.89.7.{number + 1}/24")
             prepare_node(netns=node)
             ways = NodeRoutes("eth0", node, sources=[f"10.89.7.{number + 1}"], mode=mode)
             ways.sync(routes.wanted(objects, f"node-{number}"))

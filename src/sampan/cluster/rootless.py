@@ -52,7 +52,7 @@ def subordinate_range() -> tuple[int, int] | None:
     return ranges[0] if ranges[0] and ranges[0] == ranges[1] else None
 
 
-def enter(run: Path) -> Gateway:
+def enter() -> Gateway:
     """Fork the gateway, then move this process into its namespaces as uid 0. Raises OSError with the failing step."""
     inside, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.getpid()

@@ -71,7 +71,7 @@ class Supervisor:
             self.listeners.append(_listen(machine, port))
         if self.config["rootless"]:
             os.environ[delegation.VARIABLE] = delegation.claim()
-            self.gateway = rootless.enter(self.run)
+            self.gateway = rootless.enter()
         if self.config["fabric"]:
             self.listeners += [_listen(address, port) for address in self.wiring.build()]
 

@@ -55,7 +55,7 @@ class Wiring:
     def build(self) -> list[str]:
         """A fresh fabric with the host in it. Gives the addresses at which the host is to listen."""
         fabric.destroy(self._path, self._config["name"])
-        fabric.create(self._path, self._config["name"])
+        fabric.create(self._path)
         self._join_host()
         self._join_machines()
         self._watch = fabric.watch(self._path)
@@ -86,13 +86,13 @@ class Wiring:
         index = self._index(name)
         gateways = self.addresses(self._leaf)
         cidrs = self._cidrs(index)
-        fabric.join(self._path, self._config["name"], pid, index, cidrs, gateways=gateways, mtu=self._mtu)
+        fabric.join(self._path, pid, index, cidrs, gateways=gateways, mtu=self._mtu)
 
     def leave(self, name: str) -> None:
         """Unplugs a node, if the configuration still knows it."""
         for node in self._config["nodes"]:
             if node["name"] == name:
-                fabric.leave(self._path, self._config["name"], node["index"])
+                fabric.leave(self._path, node["index"])
 
     def destroy(self) -> None:
         if self._watch:

@@ -69,7 +69,7 @@ def reconcile(ds: Object, view: View, now: float) -> Plan:
     fleet = _Fleet(ds, claimed.mine, past, view, now)
     fleet.manage(plan)
     if not fleet.changing:
-        fleet.roll(plan)
+        fleet.roll()
     fleet.carry_out(plan)
     live = {f"{meta.name(ds)}-{meta.labels(p).get(_HASH, '')}" for p in claimed.mine}
     plan.then(*history.surplus(past, live, ds["spec"].get("revisionHistoryLimit", 10)))
@@ -201,7 +201,7 @@ class _Fleet:
         message = f"Found {how.lower()} daemon pod {key} on node {node}, will try to {'kill' if how == 'Failed' else 'delete'} it"
         plan.events.append(Event(self.ds, kind, f"{how}DaemonPod", message))
 
-    def roll(self, plan: Plan) -> None:
+    def roll(self) -> None:
         """Replaces old pods: as many at a time as may be unavailable, or, with surge, after their successors are."""
         if (self.ds["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
             return

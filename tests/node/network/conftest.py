@@ -125,13 +125,13 @@ class Machine:
         self.servers: list[Server | Echo] = []
         self.pods: dict[str, str] = {}
         namespace.create(self.host)
-        fabric.create(self.fabric, "test")
+        fabric.create(self.fabric)
         fabric.join_host(self.fabric, "test", f"{self.plan.host}/24", host=self.host)
         self.networks = []
         for index in range(count):
             namespace.create(self.node(index))
             address = f"{self.plan.node(index)}/24"
-            fabric.join(self.fabric, "test", self.node(index), index + 1, address, gateways=[self.plan.host])
+            fabric.join(self.fabric, self.node(index), index + 1, address, gateways=[self.plan.host])
             node.prepare_node(["10.96.0.10"], self.node(index))
             cidrs = [f"10.244.{index}.0/24", f"fd00:244:{index}::/64"]
             network = PodNetwork(cidrs, node_ips=[self.plan.node(index)], netns=self.node(index))
@@ -140,7 +140,7 @@ class Machine:
         self.outsider = self.plan.node(100)
         namespace.create(self.fabric_client)
         outside = f"{self.outsider}/24"
-        fabric.join(self.fabric, "test", self.fabric_client, 100, outside, gateways=[self.plan.host])
+        fabric.join(self.fabric, self.fabric_client, 100, outside, gateways=[self.plan.host])
         self.sync_routes()
 
     def node(self, index: int) -> str:

@@ -198,9 +198,9 @@ def test_a_node_reaches_the_outside_through_a_host_that_drops(host, tmp_path, wi
         namespace.run_in(node, lambda: socket.create_connection(("192.0.2.2", 8080), timeout).close())
 
     try:
-        fabric.create(path, "a")
+        fabric.create(path)
         fabric.join_host(path, "a", "10.89.1.1/24", host=host)
-        fabric.join(path, "a", node, 1, "10.89.1.2/24", gateways=["10.89.1.1"])
+        fabric.join(path, node, 1, "10.89.1.2/24", gateways=["10.89.1.1"])
         call(60)
         passage.remove(fabric.host_table("a"), host)
         with pytest.raises(TimeoutError):

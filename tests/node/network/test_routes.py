@@ -66,10 +66,10 @@ GOAL = {
 class Node:
     def __init__(self, directory):
         self.fabric, self.path = f"{directory}/run/fabric", f"{directory}/node"
-        fabric.create(self.fabric, "test")
+        fabric.create(self.fabric)
         namespace.create(self.path)
         cidrs = ["10.89.7.2/24", "fd00:89::2/64"]
-        fabric.join(self.fabric, "test", self.path, 1, cidrs, gateways=["10.89.7.1"])
+        fabric.join(self.fabric, self.path, 1, cidrs, gateways=["10.89.7.1"])
 
     def ip(self, command):
         done = subprocess.run(

@@ -62,11 +62,11 @@ def macro(compiler: Compiler, node: Macro) -> Code:
             return Code(BOOL, _exists_one(walk, first, cost), source.cost + 2)
         case "filter":
             kept_slot = slots[0]
-            run = _collect(walk, first, None, lambda fr: fr[kept_slot], 0, cost)
+            run = _collect(walk, first, lambda fr: fr[kept_slot], 0, cost)
             return Code(types.list_of(kinds[0]), run, source.cost + 11)
         case "map" | "transformList":
             test = first if len(parts) == 2 else None
-            run = _collect(walk, test, last, last.run, last.cost, cost)
+            run = _collect(walk, test, last.run, last.cost, cost)
             return Code(types.list_of(last.type), run, source.cost + 11)
         case "transformMap":
             test = first if len(parts) == 2 else None
@@ -230,7 +230,6 @@ def _exists_one(walk: Callable[[Frame], Iterable[None]], test: Code, step: int) 
 def _collect(
     walk: Callable[[Frame], Iterable[None]],
     test: Code | None,
-    made: Code | None,
     value: Run,
     more: int,
     step: int,

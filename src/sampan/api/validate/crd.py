@@ -88,7 +88,7 @@ def _versions(errors: Errors, versions: Sequence[Object]) -> None:
         if text is None:
             errors.append(required(f"{at}.schema.openAPIV3Schema", "schemas are required"))
         elif not same["schema"]:
-            crd_schema.schema(errors, text, f"{at}.schema.openAPIV3Schema", _has_status(version))
+            crd_schema.schema(errors, text, f"{at}.schema.openAPIV3Schema")
         if not same["subresources"]:
             _subresources(errors, version.get("subresources"), f"{at}.subresources")
         if not same["additionalPrinterColumns"]:
@@ -99,7 +99,7 @@ def _versions(errors: Errors, versions: Sequence[Object]) -> None:
     first = versions[0]
     text = (first.get("schema") or NONE).get("openAPIV3Schema")
     if same["schema"] and text is not None:
-        crd_schema.schema(errors, text, "spec.validation.openAPIV3Schema", _has_status(first))
+        crd_schema.schema(errors, text, "spec.validation.openAPIV3Schema")
     if same["subresources"]:
         _subresources(errors, first.get("subresources"), "spec.subresources")
     if same["additionalPrinterColumns"]:
@@ -108,10 +108,6 @@ def _versions(errors: Errors, versions: Sequence[Object]) -> None:
 
 def _shared(versions: Sequence[Object], field: str) -> bool:
     return all(v.get(field) == versions[0].get(field) for v in versions)
-
-
-def _has_status(version: Object) -> bool:
-    return (version.get("subresources") or NONE).get("status") is not None
 
 
 def _warning(errors: Errors, version: Object, path: str) -> None:

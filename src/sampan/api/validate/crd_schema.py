@@ -46,7 +46,7 @@ _NOT_IN_PARTS = (
 )
 
 
-def schema(errors: Errors, raw: Object, path: str, has_status: bool = False) -> None:
+def schema(errors: Errors, raw: Object, path: str) -> None:
     """A whole `openAPIV3Schema`."""
     if raw.get("nullable"):
         detail = "nullable cannot be true at the root"

@@ -47,7 +47,7 @@ def host_table(cluster: str) -> str:
     return f"sampan-{tag(cluster)}"
 
 
-def create(path: str, cluster: str) -> None:
+def create(path: str) -> None:
     """Makes the namespace, mounted at `path`, and its bridge."""
     if not namespace.exists(path):
         namespace.remove(path)
@@ -81,7 +81,6 @@ def destroy(path: str, cluster: str, *, host: namespace.Netns | None = None) -> 
 
 def join(
     path: str,
-    cluster: str,
     node: namespace.Netns,
     index: int,
     cidrs: str | Sequence[str],
@@ -91,7 +90,8 @@ def join(
 ) -> None:
     """Gives the namespace of a node (a process in it, or its path) an `eth0` with addresses and default routes.
 
-    `cidrs` and `gateways`: one of IPv4 or one of each IP version. `index` numbers the nodes of the cluster; a former link of the same number is replaced (the node was restarted).
+    `cidrs` and `gateways`: one of IPv4 or one of each IP version. `index` numbers the nodes of the cluster; a former link
+    of the same number is replaced (the node was restarted).
     """
     link = _plug(path, node, port_name(index), _NODE_LINK, cidrs, mtu)
     with rtnetlink.connect(node) as nl:
@@ -100,7 +100,7 @@ def join(
             nl.run(rtnetlink.add_route("::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway, link=link))
 
 
-def leave(path: str, cluster: str, index: int) -> None:
+def leave(path: str, index: int) -> None:
     """Unplugs a node."""
     if namespace.exists(path):
         with rtnetlink.connect(path) as nl:

@@ -483,10 +483,10 @@ def _recall(world: World, pod: Object) -> None:
         for entry in status.get(part) or ():
             container_id = str(entry.get("containerID", "")).rpartition("//")[2]
             if container_id and world.latest(entry["name"]) is None:
-                world.containers[container_id] = _lost(entry, container_id, world)
+                world.containers[container_id] = _lost(entry, container_id)
 
 
-def _lost(entry: Object, container_id: str, world: World) -> ContainerStatus:
+def _lost(entry: Object, container_id: str) -> ContainerStatus:
     """The status of a container that was not found, from what was last reported of it."""
     state, last = entry.get("state") or {}, entry.get("lastState") or {}
     ended = state.get("terminated") or (last.get("terminated") if "waiting" in state else None)

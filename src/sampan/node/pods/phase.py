@@ -175,7 +175,7 @@ def _conditions(pod: Object, world: World, phase: str, status: Object, now: floa
     wanted = [
         ("PodReadyToStartContainers", sandbox, "", ""),
         ("Initialized", *((True, "", "") if world.before else _initialized(pod, phase, status))),
-        ("Ready", *_ready(pod, phase, containers_ready)),
+        ("Ready", *_ready(pod, containers_ready)),
         ("ContainersReady", *containers_ready),
         ("PodScheduled", True, "", ""),
     ]
@@ -284,7 +284,7 @@ def _containers_ready(pod: Object, phase: str, status: Object) -> tuple[bool, st
     return True, "", ""
 
 
-def _ready(pod: Object, phase: str, containers_ready: tuple[bool, str, str]) -> tuple[bool, str, str]:
+def _ready(pod: Object, containers_ready: tuple[bool, str, str]) -> tuple[bool, str, str]:
     if not containers_ready[0]:
         return containers_ready
     present = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions") or ()}

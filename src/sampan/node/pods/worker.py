@@ -92,7 +92,7 @@ def _advance(pod: Object, world: World, now: float, out: Step) -> None:
             starting = _keep(pod, container, world, now, out, starting) or starting
     for container in ephemerals(pod):
         if world.latest(container["name"]) is None:
-            _start(pod, container, world, now, out)
+            _start(container, world, now, out)
 
 
 def _initialize(pod: Object, world: World, now: float, out: Step) -> bool:
@@ -133,18 +133,16 @@ def _keep(pod: Object, container: Object, world: World, now: float, out: Step, w
     name = container["name"]
     latest = world.latest(name)
     if latest is None:
-        return not waiting and _start(pod, container, world, now, out)
+        return not waiting and _start(container, world, now, out)
     if latest.state != "exited":
-        _check(pod, container, world, latest, now, out)
+        _check(pod, container, world, latest, out)
         return False
     if waiting or not (world.starts_anew(latest) or should_restart(pod, container, latest)):
         return False
     return _restart(pod, container, world, now, out)
 
 
-def _check(
-    pod: Object, container: Object, world: World, status: ContainerStatus, now: float, out: Step
-) -> None:
+def _check(pod: Object, container: Object, world: World, status: ContainerStatus, out: Step) -> None:
     """Stops a running container whose liveness or startup probe failed, or whose image was changed."""
     name = container["name"]
     results = world.of(name).probes
@@ -187,7 +185,7 @@ def _restart(pod: Object, container: Object, world: World, now: float, out: Step
     name = container["name"]
     latest = world.latest(name)
     if latest is None:
-        return _start(pod, container, world, now, out)
+        return _start(container, world, now, out)
     ready_at = phase.back_off_until(world.of(name), latest)
     if ready_at > now:
         out.wake_at(ready_at)
@@ -201,10 +199,10 @@ def _restart(pod: Object, container: Object, world: World, now: float, out: Step
             )
         )
         return False
-    return _start(pod, container, world, now, out)
+    return _start(container, world, now, out)
 
 
-def _start(pod: Object, container: Object, world: World, now: float, out: Step) -> bool:
+def _start(container: Object, world: World, now: float, out: Step) -> bool:
     name = container["name"]
     facts = world.of(name)
     problem = facts.problem
