@@ -3,8 +3,8 @@
     program = compile("self.replicas <= self.maxReplicas", {"self": cel.declared(node)})
     value, cost = program.evaluate([obj])
 
-Why our own: docs/decisions/0011-cel.md. The path of an expression: `lexer`, `parser`, `compile` (types are checked and
-closures made), `program`. What it may call stands in the tables of `lib_*`. `rules` is what custom resources use.
+Why our own: docs/decisions/0011-cel.md. The path of an expression: `lexer`, `parser`, `compile` (types are checked, and
+`closures` made), `program`. What it may call stands in the tables of `lib_*`. `rules` is what custom resources use.
 """
 
 from __future__ import annotations

@@ -1,38 +1,23 @@
 """From `ast` to closures: types are checked and code made in one walk.
 
-A closure takes the frame, a list: cost so far, its limit, then variables by number. What a part surely costs is summed
-up here and paid once; only branches, loops and costs that depend on sizes are counted while running. Where types are
-known the overload is chosen here, otherwise by the values. Source: CEL specification; cost as cel-go counts it.
+What a part surely costs is summed up here and paid once; only branches, loops and costs that depend on sizes are counted
+while running. Where types are known the overload is chosen here, otherwise by the values. Source: CEL specification;
+cost as cel-go counts it.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sampan.api.cel import comprehend, types
+from sampan.api.cel import closures, comprehend, types
 from sampan.api.cel.ast import Call, Choice, Const, Expr, ListOf, Logic, Macro, Make, MapOf, Name, Select
+from sampan.api.cel.closures import FIRST, NOTHING, Code
 from sampan.api.cel.functions import FUNCTIONS, METHODS, Family, Overload
-from sampan.api.cel.lib_standard import SIMPLE, TYPE_NAMES, quick_equals
+from sampan.api.cel.lib_standard import SIMPLE, TYPE_NAMES
 from sampan.api.cel.types import BOOL, DYN, INT, KINDS, STRING, TYPE, Type
-from sampan.api.cel.values import NONE, CelError, Made, Optional, UInt
 
-Frame = list[Any]
-Run = Callable[[Frame], Any]
-COST, LIMIT, FIRST = 0, 1, 2  # of a frame
-FAILURES = comprehend.FAILURES
-_NOTHING = object()
 _CONST_TYPES = {bool: BOOL, int: INT, str: STRING}
-
-
-class Code:
-    """A part made ready: what it gives, how, and what it always costs. `const` and `slot` allow shorter closures."""
-
-    __slots__ = ("const", "cost", "run", "slot", "type")
-
-    def __init__(self, type: Type, run: Run, cost: int = 0, const: Any = _NOTHING, slot: int = 0) -> None:
-        self.type, self.run, self.cost, self.const, self.slot = type, run, cost, const, slot
 
 
 class Compiler:
@@ -82,14 +67,14 @@ class Compiler:
 
     def declare(self, name: str, kind: Type) -> tuple[int, Any]:
         """A variable of a macro: (its number, what `forget` needs)."""
-        before = self._scope.get(name, _NOTHING)
+        before = self._scope.get(name, NOTHING)
         slot = self.slots
         self.slots += 1
         self._scope[name] = (slot, kind)
         return slot, before
 
     def forget(self, name: str, before: Any) -> None:
-        if before is _NOTHING:
+        if before is NOTHING:
             del self._scope[name]
         else:
             self._scope[name] = before
@@ -135,12 +120,12 @@ class Compiler:
             return self.problem(node.at, f"type '{holder}' does not support field selection")
         cost = operand.cost + 1
         if node.test:
-            return Code(BOOL, _has(operand.run, key), cost)
+            return Code(BOOL, closures.has(operand.run, key), cost)
         if through:
-            return Code(types.optional_of(kind), _maybe_field(operand.run, key), cost)
+            return Code(types.optional_of(kind), closures.maybe_field(operand.run, key), cost)
         if operand.slot:
-            return Code(kind, _field_of(operand.slot, key), cost)
-        return Code(kind, _field(operand.run, key), cost)
+            return Code(kind, closures.field_of(operand.slot, key), cost)
+        return Code(kind, closures.field(operand.run, key), cost)
 
     # Calls
 
@@ -173,16 +158,16 @@ class Compiler:
         result = _result(fitting, kinds)
         fixed = sum(a.cost for a in args)
         if any(k.kind in ("dyn", "param") for k in kinds) and not _generic(fitting):
-            return Code(result, _dispatch(family, [a.run for a in args]), fixed)
-        quick = _quick(family.name, args)
+            return Code(result, closures.dispatch(family, [a.run for a in args]), fixed)
+        quick = closures.quick(family.name, args)
         if quick is not None:
             return Code(result, quick, fixed + 1)
         overload = fitting[0]
         if isinstance(overload.cost, int):
-            return Code(result, _direct(overload.function, args), fixed + overload.cost)
+            return Code(result, closures.direct(overload.function, args), fixed + overload.cost)
         if family.name in ("_==_", "_!=_") and all(k.kind in SIMPLE - {"string", "bytes"} for k in kinds):
-            return Code(result, _direct(overload.function, args), fixed + 1)
-        return Code(result, _counted(overload.function, overload.cost, [a.run for a in args]), fixed)
+            return Code(result, closures.direct(overload.function, args), fixed + 1)
+        return Code(result, closures.counted(overload.function, overload.cost, [a.run for a in args]), fixed)
 
     # Branches
 
@@ -202,10 +187,10 @@ class Compiler:
                 shown = f"({pair[0]}, {pair[1]})"
                 return self.problem(node.at, f"found no matching overload for '{name}' applied to '{shown}'")
         if len(parts) == 2:
-            make = _both if node.conjunction else _either
+            make = closures.both if node.conjunction else closures.either
             return Code(BOOL, make(parts[0].run, parts[1].run, parts[1].cost), parts[0].cost)
         steps = [(p.run, p.cost if i else 0) for i, p in enumerate(parts)]
-        return Code(BOOL, _chain(steps, not node.conjunction), parts[0].cost)
+        return Code(BOOL, closures.chain(steps, not node.conjunction), parts[0].cost)
 
     def _choice(self, node: Choice) -> Code:
         test = self.visit(node.condition)
@@ -216,7 +201,7 @@ class Compiler:
         if test.type.kind not in ("bool", "dyn", "param") or clash:
             shown = f"({test.type}, {yes.type}, {no.type})"
             return self.problem(node.at, f"found no matching overload for '_?_:_' applied to '{shown}'")
-        return Code(kind, _branch(test.run, yes, no), test.cost)
+        return Code(kind, closures.branch(test.run, yes, no), test.cost)
 
     # Aggregates
 
@@ -245,11 +230,11 @@ class Compiler:
             items.append((code, optional))
         made = types.list_of(kind or DYN)
         cost = 10 + sum(c.cost for c, _ in items)
-        if all(c.const is not _NOTHING and not optional for c, optional in items):
+        if all(c.const is not NOTHING and not optional for c, optional in items):
             value = [c.const for c, _ in items]
             return Code(made, lambda _: value, cost, value)
         if any(optional for _, optional in items):
-            return Code(made, _optional_list([(c.run, o) for c, o in items]), cost)
+            return Code(made, closures.optional_list([(c.run, o) for c, o in items]), cost)
         runs = [c.run for c, _ in items]
         return Code(made, lambda fr: [run(fr) for run in runs], cost)
 
@@ -264,7 +249,7 @@ class Compiler:
             value_type = self._same(value, value_type, value_code, optional)
             entries.append((key_code.run, value_code.run, optional))
             cost += key_code.cost + value_code.cost
-        return Code(types.map_of(key_type or DYN, value_type or DYN), _map_of(entries), cost)
+        return Code(types.map_of(key_type or DYN, value_type or DYN), closures.map_of(entries), cost)
 
     def _make(self, node: Make) -> Code:
         kind = self._makeable(node.name) if self._makeable is not None else None
@@ -283,22 +268,7 @@ class Compiler:
                 self.problem(value.at, wanted)
             members.append((name, code.run, optional))
             cost += code.cost
-        return Code(kind, _made(kind.name, members), cost)
-
-
-def _made(name: str, members: list[tuple[str, Run, bool]]) -> Run:
-    def run(fr: Frame) -> Made:
-        found = Made(name)
-        for field, value, optional in members:
-            given = value(fr)
-            if optional:
-                if not given.present:
-                    continue
-                given = given.value
-            found[field] = given
-        return found
-
-    return run
+        return Code(kind, closures.made(kind.name, members), cost)
 
 
 def _dotted(node: Expr) -> str:
@@ -324,252 +294,3 @@ def _result(fitting: list[Overload], kinds: list[Type]) -> Type:
 def _generic(fitting: list[Overload]) -> bool:
     """Whether the only overload takes values of any type."""
     return len(fitting) == 1 and all(p.kind in ("dyn", "param") for p in fitting[0].params)
-
-
-# Closures
-
-
-def _no_key(holder: Any, key: str) -> Any:
-    if isinstance(holder, Optional):
-        return _maybe_value(holder, key)
-    if isinstance(holder, dict) or holder is None:
-        raise CelError(f"no such key: {key}")
-    raise CelError("no such overload")
-
-
-def _field_of(slot: int, key: str) -> Run:
-    def run(fr: Frame) -> Any:
-        try:
-            return fr[slot][key]
-        except (KeyError, TypeError):
-            return _no_key(fr[slot], key)
-
-    return run
-
-
-def _field(operand: Run, key: str) -> Run:
-    def run(fr: Frame) -> Any:
-        holder = operand(fr)
-        try:
-            return holder[key]
-        except (KeyError, TypeError):
-            return _no_key(holder, key)
-
-    return run
-
-
-def _has(operand: Run, key: str) -> Run:
-    def run(fr: Frame) -> bool:
-        holder = operand(fr)
-        if isinstance(holder, Optional):
-            if not holder.present:
-                return False
-            holder = holder.value
-        if isinstance(holder, dict):
-            return key in holder
-        raise CelError("no such overload")
-
-    return run
-
-
-def _maybe_value(holder: Any, key: str) -> Optional:
-    if isinstance(holder, Optional):
-        if not holder.present:
-            return NONE
-        holder = holder.value
-    if not isinstance(holder, dict):
-        raise CelError("no such overload")
-    return Optional(holder[key]) if key in holder else NONE
-
-
-def _maybe_field(operand: Run, key: str) -> Run:
-    return lambda fr: _maybe_value(operand(fr), key)
-
-
-def _direct(function: Callable[..., Any], args: list[Code]) -> Run:
-    runs = [a.run for a in args]
-    if len(runs) == 1:
-        (one,) = runs
-        return lambda fr: function(one(fr))
-    if len(runs) == 2:
-        left, right = runs
-        if args[1].const is not _NOTHING:
-            value = args[1].const
-            return lambda fr: function(left(fr), value)
-        return lambda fr: function(left(fr), right(fr))
-    return lambda fr: function(*[run(fr) for run in runs])
-
-
-def _counted(function: Callable[..., Any], cost: Callable[..., int], runs: list[Run]) -> Run:
-    def run(fr: Frame) -> Any:
-        values = [r(fr) for r in runs]
-        fr[0] += cost(*values)
-        return function(*values)
-
-    return run
-
-
-def _dispatch(family: Family, runs: list[Run]) -> Run:
-    seen = family.seen
-
-    def run(fr: Frame) -> Any:
-        values = [r(fr) for r in runs]
-        overload = seen.get(tuple(map(type, values))) or family.find(*values)
-        cost = overload.cost
-        fr[0] += cost if isinstance(cost, int) else cost(*values)
-        return overload.function(*values)
-
-    return run
-
-
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "_==_": operator.eq,
-    "_!=_": operator.ne,
-    "_<_": operator.lt,
-    "_<=_": operator.le,
-    "_>_": operator.gt,
-    "_>=_": operator.ge,
-}
-_NUMBERS = frozenset(("int", "uint", "double"))
-
-
-def _quick(name: str, args: list[Code]) -> Run | None:
-    """Comparisons of numbers and of short constant text, which cost 1 whatever the values are; None for others."""
-    compare = _COMPARISONS.get(name)
-    if compare is None:
-        return None
-    left, right = args
-    if quick_equals(left.type, right.type) and left.type.kind == "string":
-        short = any(isinstance(a.const, str) and len(a.const) <= 10 for a in args)
-        if not short or (isinstance(left.const, str) and not left.const) or right.const == "":
-            return None
-    elif not (left.type.kind in _NUMBERS and right.type.kind in _NUMBERS):
-        return None
-    run, value = left.run, right.const
-    if value is _NOTHING:
-        other = right.run
-        return lambda fr: compare(run(fr), other(fr))
-    match name:
-        case "_==_":
-            return lambda fr: run(fr) == value
-        case "_!=_":
-            return lambda fr: run(fr) != value
-        case "_<_":
-            return lambda fr: run(fr) < value
-        case "_<=_":
-            return lambda fr: run(fr) <= value
-        case "_>_":
-            return lambda fr: run(fr) > value
-    return lambda fr: run(fr) >= value
-
-
-def _both(left: Run, right: Run, cost: int) -> Run:
-    """&&: false decides from either side, whatever happened on the other."""
-
-    def run(fr: Frame) -> bool:
-        try:
-            first = left(fr)
-        except FAILURES as error:
-            first = error
-        if first is False:
-            return False
-        fr[0] += cost
-        second = right(fr)
-        if second is False:
-            return False
-        if first is True and second is True:
-            return True
-        raise first if isinstance(first, Exception) else CelError("no such overload")
-
-    return run
-
-
-def _either(left: Run, right: Run, cost: int) -> Run:
-    def run(fr: Frame) -> bool:
-        try:
-            first = left(fr)
-        except FAILURES as error:
-            first = error
-        if first is True:
-            return True
-        fr[0] += cost
-        second = right(fr)
-        if second is True:
-            return True
-        if first is False and second is False:
-            return False
-        raise first if isinstance(first, Exception) else CelError("no such overload")
-
-    return run
-
-
-def _chain(steps: list[tuple[Run, int]], decisive: bool) -> Run:
-    """Many parts of one && or ||: the first that equals `decisive` ends it."""
-
-    def run(fr: Frame) -> bool:
-        failure: Exception | None = None
-        for part, cost in steps:
-            fr[0] += cost
-            try:
-                value = part(fr)
-            except FAILURES as error:
-                failure = failure or error
-                continue
-            if value is decisive:
-                return decisive
-            if value is not (not decisive):
-                failure = failure or CelError("no such overload")
-        if failure is not None:
-            raise failure
-        return not decisive
-
-    return run
-
-
-def _branch(test: Run, yes: Code, no: Code) -> Run:
-    then, otherwise, then_cost, otherwise_cost = yes.run, no.run, yes.cost, no.cost
-
-    def run(fr: Frame) -> Any:
-        decided = test(fr)
-        if decided is True:
-            fr[0] += then_cost
-            return then(fr)
-        if decided is False:
-            fr[0] += otherwise_cost
-            return otherwise(fr)
-        raise CelError("no such overload")
-
-    return run
-
-
-def _optional_list(items: list[tuple[Run, bool]]) -> Run:
-    def run(fr: Frame) -> list[Any]:
-        result = []
-        for item, optional in items:
-            value = item(fr)
-            if not optional:
-                result.append(value)
-            elif value.present:
-                result.append(value.value)
-        return result
-
-    return run
-
-
-def _map_of(entries: list[tuple[Run, Run, bool]]) -> Run:
-    def run(fr: Frame) -> dict[Any, Any]:
-        result: dict[Any, Any] = {}
-        for key_run, value_run, optional in entries:
-            key, value = key_run(fr), value_run(fr)
-            if optional:
-                if not value.present:
-                    continue
-                value = value.value
-            if not isinstance(key, str | int | UInt | bool):
-                raise CelError(f"unsupported key type: {KINDS.get(type(key), 'dyn')}")
-            if key in result:
-                raise CelError(f"Failed with repeated key: {key}")
-            result[key] = value
-        return result
-
-    return run

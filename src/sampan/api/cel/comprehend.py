@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.api.cel import types
 from sampan.api.cel.ast import Macro
+from sampan.api.cel.closures import FAILURES, Code, Frame, Run
 from sampan.api.cel.types import BOOL, DYN, INT, Type
 from sampan.api.cel.values import NONE, CelError, CostExceeded, Optional
 
 if TYPE_CHECKING:
-    from sampan.api.cel.compile import Code, Compiler
-
-Frame = list[Any]
-Run = Callable[[Frame], Any]
-# What a part may raise that && and || may absorb: errors of CEL, and of Python where a dyn was not what it should be.
-FAILURES = (CelError, TypeError, AttributeError, ValueError, KeyError, OverflowError)
+    from sampan.api.cel.compile import Compiler
 
 # what each step costs beside its parts: the loop's condition and the reading of its result
 _STEP = {"all": 3, "exists": 4, "exists_one": 2, "map": 12, "filter": 12}
@@ -27,8 +23,6 @@ _STEP = {"all": 3, "exists": 4, "exists_one": 2, "map": 12, "filter": 12}
 
 def macro(compiler: Compiler, node: Macro) -> Code:
     """Code of a macro."""
-    from sampan.api.cel.compile import Code
-
     source = compiler.visit(node.range)
     if node.kind in ("bind", "optMap", "optFlatMap"):
         return _binding(compiler, node, source)
@@ -90,8 +84,6 @@ def _variables(source: Type, count: int) -> list[Type] | None:
 
 def _binding(compiler: Compiler, node: Macro, source: Code) -> Code:
     """cel.bind(name, value, expression), value.optMap(name, expression), value.optFlatMap(name, expression)."""
-    from sampan.api.cel.compile import Code
-
     optional = node.kind != "bind"
     if optional and source.type.kind not in ("optional", "dyn"):
         what = f"found no matching overload for 'hasValue' applied to '{source.type}.()'"

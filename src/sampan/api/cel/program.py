@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sampan.api.cel import lib_authorizer, lib_kubernetes, lib_text, lib_time  # noqa: F401 (they fill the table)
-from sampan.api.cel.compile import FAILURES, FIRST, Compiler
+from sampan.api.cel.closures import FAILURES, FIRST
+from sampan.api.cel.compile import Compiler
 from sampan.api.cel.lexer import SyntaxProblem
 from sampan.api.cel.parser import parse
 from sampan.api.cel.types import Type
