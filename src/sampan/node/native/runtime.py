@@ -13,14 +13,14 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from sampan import __version__
 from sampan.base.clock import Clock
-from sampan.node.native import cgroups, stdio, streams, syscalls, usage
+from sampan.node.native import cgroups, requests, stdio, streams, syscalls, usage
 from sampan.node.native.channel import Channel, ZygoteError, connect_unix
-from sampan.node.native.records import Container, Sandbox, encode, own_namespaces
+from sampan.node.native.records import Container, Sandbox, own_namespaces
 from sampan.node.runtime import (
     ContainerConfig,
     ContainerStatus,
@@ -169,17 +169,7 @@ class NativeRuntime:
         directory = f"{self._directory}/sandboxes/{config.id}"
         own = own_namespaces(config)
         created = self._clock.now()
-        request = {
-            "dir": directory,
-            "hostname": config.hostname,
-            "own": own,
-            "user_base": config.user_base,
-            "sysctls": dict(config.sysctls),
-            "cgroup": self._pod_cgroup(config),
-            "limits": asdict(config.limits),
-            "config": encode(config),
-            "created_at": created,
-        }
+        request = requests.sandbox(directory, config, own, self._pod_cgroup(config), created)
         sandbox = Sandbox(directory, config, created, own)
         try:
             async with self._starting:
@@ -282,7 +272,9 @@ class NativeRuntime:
         if not config.args or not config.args[0]:
             raise RuntimeFailure("CreateContainerError", "no command specified")
         directory = f"{self._directory}/containers/{config.id}"
-        spec = self._spec(directory, config, sandbox)
+        pod = sandbox.config
+        pid = "host" if pod.host_pid else self._processes_of(sandbox, config.target)
+        spec = requests.container(directory, config, sandbox, self._pod_cgroup(pod), pid)
         record = Container(directory, {**spec, "config": None}, config)
         try:
             async with self._starting:
@@ -309,51 +301,10 @@ class NativeRuntime:
             raise RuntimeFailure("CreateContainerError", f"sandbox {config.sandbox} was stopped")
         return status
 
-    def _spec(self, directory: str, config: ContainerConfig, sandbox: Sandbox) -> dict[str, Any]:
-        """What the shim is told; see starter.serve()."""
-        pod = sandbox.config
-        surroundings = {name: f"{sandbox.directory}/{name}" for name in sandbox.own}
-        group = self._pod_cgroup(pod)
-        limits = asdict(config.limits)
-        limits["controllers"] = cgroups.needed(asdict(pod.limits))
-        return {
-            "id": config.id,
-            "dir": directory,
-            "args": list(config.args),
-            "env": dict(config.env),
-            "cwd": config.cwd or "/",
-            "uid": config.uid,
-            "gid": config.gid,
-            "groups": list(config.groups),
-            "layers": list(config.image.layers),
-            "trees": [list(one) for one in config.image.trees],
-            "mounts": [asdict(one) | {"devices": config.privileged} for one in config.mounts],
-            "net": surroundings.get("net"),
-            "ipc": surroundings.get("ipc"),
-            "uts": surroundings.get("uts"),
-            "user": surroundings.get("user"),
-            "user_base": pod.user_base,
-            "pid": "host" if pod.host_pid else surroundings.get("pid") or self._processes_of(config.target),
-            "shm": None if pod.host_ipc else f"{sandbox.directory}/shm",
-            "cgroup": f"{group}/{config.id}" if group else None,
-            "limits": limits,
-            "capabilities": None if config.capabilities is None else list(config.capabilities),
-            "privileged": config.privileged,
-            "no_new_privileges": config.no_new_privileges,
-            "readonly_root": config.readonly_root,
-            "image_volumes": sorted(config.image.config.get("Volumes") or ()),
-            "seccomp": config.seccomp,
-            "masked": config.masked_paths,
-            "devices": list(config.devices),
-            "stdin": config.stdin,
-            "stdin_once": config.stdin_once,
-            "tty": config.tty,
-            "log": config.log_path,
-            "config": encode(config),
-        }
-
-    def _processes_of(self, target: str) -> str:
-        """The PID namespace of a running container of the sandbox; `own` without one. Raises RuntimeFailure."""
+    def _processes_of(self, sandbox: Sandbox, target: str) -> str:
+        """The PID namespace of the pod or of a running container; `own` without one. Raises RuntimeFailure."""
+        if "pid" in sandbox.own:
+            return f"{sandbox.directory}/pid"
         if not target:
             return "own"
         record = self._containers.get(target)
@@ -440,7 +391,7 @@ class NativeRuntime:
         record = self._containers.get(container_id)
         if record is None or not record.spec.get("cgroup"):
             return
-        await _resized(self._resize, record, _or_unlimited(limits))
+        await _resized(self._resize, record, requests.limits(limits))
         record.config = replace(record.config, limits=limits)
 
     @staticmethod
@@ -462,7 +413,7 @@ class NativeRuntime:
         group = self._pod_cgroup(sandbox.config) if sandbox else None
         if sandbox is None or group is None:
             return
-        await _resized(cgroups.update, group, _or_unlimited(limits))
+        await _resized(cgroups.update, group, requests.limits(limits))
         sandbox.config = replace(sandbox.config, limits=limits)
         self._weigh_classes()
         await asyncio.to_thread(sandbox.save)
@@ -514,18 +465,10 @@ class NativeRuntime:
         record = self._containers.get(container_id)
         if record is None or record.exit is not None or not record.state.get("pid"):
             raise RuntimeFailure("ExecError", f'container "{container_id}" is not running')
-        group = record.spec.get("cgroup")
-        request = {
-            "pid": record.state["pid"],
-            "pid_start": record.state["pid_start"],
-            "spec": {**record.spec, "config": None, "mounts": [], "layers": []},
-            "procs": cgroups.procs(group, record.spec["limits"]) if group else [],
-            "args": list(args),
-            "tty": tty,
-            "stdin": stdin,
-        }
         try:
-            connection = await self._channel.request("exec", request)
+            connection = await self._channel.request(
+                "exec", requests.execution(record, args, tty=tty, stdin=stdin)
+            )
         except ZygoteError as error:
             raise RuntimeFailure("ExecError", str(error)) from None
         try:
@@ -589,11 +532,6 @@ class NativeRuntime:
         if chosen is None:
             raise failure
         return chosen
-
-
-def _or_unlimited(limits: Limits) -> dict[str, Any]:
-    """What has no limit any more loses the one it had."""
-    return {**asdict(limits), "cpu_quota": limits.cpu_quota or -1, "memory": limits.memory or -1}
 
 
 async def _resized(change: Callable[..., None], *arguments: Any) -> None:

@@ -25,7 +25,7 @@ _MOST_DESCRIPTORS = 253  # in one message (SCM_MAX_FD)
 
 
 def serve(connection: socket.socket, request: int) -> None:
-    """Live one container's life; `request` is a file with what NativeRuntime._spec() made. Never returns."""
+    """Live one container's life; `request` is a file with what requests.container() made. Never returns."""
     if _hung_up(connection):
         os._exit(0)  # the agent died with its wish; the next one would not know of what we start
     os.setsid()
