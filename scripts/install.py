@@ -7,6 +7,7 @@ Standard library only. The system's own packages are never touched (PEP 668).
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -93,8 +94,17 @@ def has(module: str) -> bool:
     return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
+def is_current(here: Path) -> bool:
+    """As the launcher sees it: installed since `pyproject.toml` was changed."""
+    stamp = here / ".venv" / ".sampan"
+    return stamp.exists() and stamp.stat().st_mtime >= (here / "pyproject.toml").stat().st_mtime
+
+
 def main() -> None:
     here, extra = Path(sys.argv[1]).resolve(), sys.argv[2] if len(sys.argv) > 2 else ""
+    fcntl.flock(os.open(here, os.O_RDONLY), fcntl.LOCK_EX)  # one at a time, for as long as this process lives
+    if not extra and is_current(here):
+        return  # another launcher has done it meanwhile
     started = time.monotonic()
     print(f"sampan: installing into {here / '.venv'} with {sys.executable} (once)")
     install(here, extra)

@@ -141,3 +141,17 @@ def test_an_interrupt_at_any_moment_of_the_start_shows_no_traceback():
     for process in started:  # at their dozen different places by now, or after the next one's end
         process.send_signal(signal.SIGINT)
         assert b"Traceback" not in process.communicate()[1]
+
+
+def test_launchers_that_start_together_install_once(tmp_path):
+    """`.venv` with a Python that only writes down what it was asked for."""
+    (tmp_path / "pyproject.toml").touch()
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("pip", "python"):
+        (programs / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+        (programs / name).chmod(0o755)
+    command = [sys.executable, Path(__file__).parents[2] / "scripts" / "install.py", tmp_path]
+    started = [subprocess.Popen(command, env={"PATH": "/none"}, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait() for process in started] == [0] * 4
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
