@@ -8,7 +8,7 @@ import gzip
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -63,7 +63,7 @@ async def _fetch(client: Client, path: Path, *, compressed: bool) -> Reader:
     return reader
 
 
-async def _chunks(body: Any) -> Any:
+async def _chunks(body: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if isinstance(body, bytes):
         yield body
         return

@@ -11,7 +11,7 @@ import orjson
 from sampan.api.status import ApiError
 from sampan.base.errors import SampanError
 from sampan.cli import target
-from sampan.client.client import read_body
+from sampan.client.client import Client, read_body
 from sampan.cluster.debug import STORY
 
 
@@ -48,7 +48,7 @@ def tell(told: dict[str, Any]) -> list[str]:
     return text
 
 
-async def _ask(client: Any, query: dict[str, str]) -> dict[str, Any]:
+async def _ask(client: Client, query: dict[str, str]) -> dict[str, Any]:
     response = await client.request("GET", STORY, query)
     body = await read_body(response)
     if response.status >= 400:

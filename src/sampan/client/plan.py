@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from sampan.api.selectors import LabelSelector
 from sampan.base.objects import Object
 
 Objects = list[Object]
@@ -98,13 +99,15 @@ Step = Create | Update | Patch | Delete | Subresource
 
 @dataclass(slots=True)
 class Plan:
-    """`events` with text `{error}` are sent only if a phase fails; the others after all phases succeeded.
+    """What is to be done, in which order, and what is told of it.
 
-    `reads` names what the controller must see beyond its view; the runner fetches each (GET of resource, namespace,
-    name; a missing one is None) and calls reconcile again with them in `view.fetched`. `RESOURCE/scale` is that
-    subresource of it; an empty name lists the collection; a resource `effect:NAME` calls the runner's effect of that name with (namespace, name), such as
-    `effect:sign` for a certificate. `rescue` steps run if a phase fails: the text `{error}` in their strings becomes
-    what the failure said (a ReplicaFailure condition, say).
+    events: those with text `{error}` are sent only if a phase fails; the others after all phases succeeded.
+    reads: (resource, namespace, name) of what the controller must see beyond its view. The runner fetches each (a missing
+        one is None) and calls reconcile again with them in `view.fetched`. `RESOURCE/scale` is that subresource of it; an
+        empty name lists the collection; `effect:NAME` calls the runner's effect of that name with (namespace, name), such
+        as `effect:sign` for a certificate.
+    rescue: steps that run if a phase fails: the text `{error}` in their strings becomes what the failure said (a
+        ReplicaFailure condition, say).
     """
 
     phases: list[list[Step]] = field(default_factory=list)
@@ -156,8 +159,8 @@ class View(Protocol):
 
     def list(self, resource: str, namespace: str | None = None) -> Objects: ...
 
-    def selected(self, resource: str, namespace: str, selector: Any) -> Objects:
-        """Objects whose labels match a `api.selectors.LabelSelector`."""
+    def selected(self, resource: str, namespace: str, selector: LabelSelector) -> Objects:
+        """Objects whose labels match."""
         ...
 
     def owned(self, resource: str, uid: str) -> Objects:
@@ -196,15 +199,22 @@ def by_metadata(mapper: Mapper) -> Mapper:
 
 
 class Controller(Protocol):
-    """One kind's meaning. `watches` maps other resources to the keys a change of theirs concerns.
+    """One kind's meaning.
 
-    The runner asks `watches` about both the old and the new object of a change (but see `by_metadata`). `resource` "*"
-    is every object of every resource (garbage collection): its keys carry the resource in front,
-    `Key(namespace, "deployments.apps/name")`; a watched "*" is a change of anything. `reconcile` gets objects with apiVersion and kind. A true attribute `alone`
-    asks for one key at a time: what it gives out comes from a common stock. An attribute `signs` maps resources to the function
-    of an object whose last change `View.last_sign` tells. An attribute `concerns`, if there is one and it is
-    not None, says of an object of `resource` whether a change of it can matter: where it is false, `reconcile` has nothing
-    to do, whatever else there is in the cluster, and `removed` neither.
+    resource: "*" is every object of every resource (garbage collection): its keys carry the resource in front,
+        `Key(namespace, "deployments.apps/name")`.
+    watches: other resources, and the keys that a change of theirs concerns. The runner asks about both the old and the new
+        object of a change (but see `by_metadata`); a watched "*" is a change of anything.
+    reconcile: gets objects with apiVersion and kind.
+
+    These attributes may be missing:
+
+    reads: resources it looks at without being woken by them.
+    indexes: by resource, functions of an object under which `View.indexed` finds it.
+    signs: by resource, the function of an object whose last change `View.last_sign` tells.
+    alone: true asks for one key at a time, since what it gives out comes from a common stock.
+    concerns: says of an object of `resource` whether a change of it can matter. Where it is false, `reconcile` has nothing
+        to do, whatever else there is in the cluster, and `removed` neither.
     """
 
     @property

@@ -7,9 +7,9 @@ owner is read again from the server, since a stale one would adopt for a control
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from sampan.api import meta
+from sampan.api.selectors import LabelSelector
 from sampan.base.objects import Object
 from sampan.client.plan import Patch, Step, View
 
@@ -27,7 +27,7 @@ def claim(
     owner: Object,
     owner_resource: str,
     resource: str,
-    selector: Any,
+    selector: LabelSelector,
     view: View,
     *,
     eligible: Callable[[Object], bool] = lambda _: True,

@@ -37,10 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Rule:
-    """One controller, as `client.plan.Controller` asks for it. `reads` names resources it looks at without being woken
-    by them; `indexes` are functions of an object under which `view.indexed` finds it, `signs` those whose last change `view.last_sign` tells. `alone`: one key at a time, since
-    what it gives out comes from a common stock. `concerns`: most objects of the resource are none of its business, whatever
-    else there is, and need not wake it."""
+    """One controller, as `client.plan.Controller` asks for it, where the fields are explained."""
 
     name: str
     resource: str
@@ -87,7 +84,7 @@ def same_name(obj: Object, view: View) -> Iterable[Key]:
     return [Key(meta.namespace(obj), meta.name(obj))]
 
 
-def selector_of(obj: Object) -> Any:
+def selector_of(obj: Object) -> selectors.LabelSelector:
     """`spec.selector` as a LabelSelector: a plain map (ReplicationController, Service) or a meta/v1 LabelSelector."""
     raw = obj.get("spec", {}).get("selector")
     if raw and not ("matchLabels" in raw or "matchExpressions" in raw):
@@ -96,7 +93,7 @@ def selector_of(obj: Object) -> Any:
 
 
 @functools.lru_cache(maxsize=20_000)
-def _parse(raw: bytes) -> Any:
+def _parse(raw: bytes) -> selectors.LabelSelector:
     return selectors.from_object(orjson.loads(raw))
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import ssl
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -71,7 +71,7 @@ async def run_command(runtime: Runtime, container_id: str, command: Sequence[str
     process = await runtime.exec(container_id, command)
     output: list[bytes] = []
 
-    async def collect(read: Any) -> None:
+    async def collect(read: Callable[[], Awaitable[bytes]]) -> None:
         while data := await read():
             if sum(map(len, output)) < _BODY:
                 output.append(data)

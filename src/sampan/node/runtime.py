@@ -7,6 +7,7 @@ so that a CRI implementation can follow.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -270,7 +271,7 @@ class Runtime(Protocol):
 
     async def attach(self, container_id: str) -> Exec: ...
 
-    async def connect(self, sandbox_id: str, port: int) -> Any:
+    async def connect(self, sandbox_id: str, port: int) -> socket.socket:
         """A connected TCP socket to 127.0.0.1:port inside the sandbox (port-forward)."""
         ...
 

@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import re
 import shlex
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -249,7 +250,7 @@ class SimulatedRuntime:
     async def attach(self, container_id: str) -> Exec:
         return EchoExec((), True)
 
-    async def connect(self, sandbox_id: str, port: int) -> Any:
+    async def connect(self, sandbox_id: str, port: int) -> socket.socket:
         raise ConnectionRefusedError(f"port {port}: simulated pods have no network")
 
     async def update_limits(self, container_id: str, limits: Limits) -> None:

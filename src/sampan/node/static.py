@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any
+from collections.abc import Callable
 
 from sampan.base.objects import Object
 from sampan.node.api.inotify import DirectoryWatch
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class StaticPods:
     """Keeps the manager's static pods what the files of `directory` say. `load` reads them, `run` follows for ever."""
 
-    def __init__(self, directory: str, manager: PodManager, node: str, now: Any) -> None:
+    def __init__(self, directory: str, manager: PodManager, node: str, now: Callable[[], float]) -> None:
         self._directory, self._manager, self._node, self._now = directory, manager, node, now
         self._told: dict[str, str] = {}  # file -> the last complaint about it
 

@@ -11,6 +11,7 @@ import importlib
 import logging
 import sys
 from collections import OrderedDict
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sampan.api import meta
@@ -117,7 +118,7 @@ class Scheduler:
         """(pods that will be tried at once, pods that rest until something changes)."""
         return self._queue.sizes()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -29,6 +29,7 @@ class Needs:
 
 
 def needs(info: PodInfo, snapshot: Snapshot) -> Needs:
+    """What the pod's claims ask of a node, or why there can be none yet."""
     result = Needs()
     for name in info.claims:
         claim = snapshot.claims.get((info.namespace, name))
@@ -50,11 +51,13 @@ def needs(info: PodInfo, snapshot: Snapshot) -> Needs:
 
 
 def waits(claim: Object, snapshot: Snapshot) -> bool:
+    """Whether its class leaves it unbound until a pod that uses it has a node."""
     found = snapshot.classes.get(claim["spec"].get("storageClassName") or "")
     return found is not None and found.get("volumeBindingMode") == "WaitForFirstConsumer"
 
 
 def restrict(found: Needs, snapshot: Snapshot, refusals: Refusals) -> None:
+    """Refuses the nodes that a bound volume does not reach, or that no volume for a waiting claim reaches."""
     for volume in found.bound:
         mask = np.array([not reaches(volume, n) for n in snapshot.nodes], bool)
         refusals.refuse(mask, "node(s) had volume node affinity conflict", final=True)
@@ -71,6 +74,7 @@ def provisioned(claim: Object, snapshot: Snapshot) -> bool:
 
 
 def reaches(volume: Object, node: Object) -> bool:
+    """PersistentVolume.spec.nodeAffinity; one without it is reached from everywhere."""
     required = (volume["spec"].get("nodeAffinity") or {}).get("required")
     return placement.matches(required, node)
 

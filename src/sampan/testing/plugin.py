@@ -22,6 +22,8 @@ with contextlib.suppress(ImportError):  # only `sampan_cluster` needs it, or any
     from pytest_asyncio import fixture as async_fixture
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sampan.testing import Cluster, Served
 
 # They look at $KUBECONFIG when they are imported: without help a test would write into the developer's own cluster.
@@ -59,7 +61,9 @@ def sampan_server(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 
 @pytest.fixture
-def sampan_kubeconfig(sampan_server: Served, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def sampan_kubeconfig(
+    sampan_server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """A kubeconfig whose namespace is made for the test and removed after it."""
     import yaml
 

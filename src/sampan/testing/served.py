@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
@@ -134,7 +135,7 @@ class Served:
         Path(self.kubeconfig).write_text(yaml.safe_dump(self.context("default")))
         return listener
 
-    def _tls(self) -> Any:
+    def _tls(self) -> ssl.SSLContext:
         directory = Path(self._directory.name)
         pair = self._ca.issue("apiserver", dns=["localhost"], ips=["127.0.0.1"], server=True)
         pair.save(directory / "crt", directory / "key")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +21,7 @@ from sampan.node.api.spdy import SpdySession, SpdyStream
 from sampan.node.api.websocket import WebSocket, handshake, is_websocket
 from sampan.node.runtime import RuntimeFailure
 
-Dial = Callable[[int], Awaitable[Any]]  # port -> connected socket
+Dial = Callable[[int], Awaitable[socket.socket]]  # port -> connected socket
 _TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _PLAIN = ("portforward.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -212,7 +213,7 @@ class KubeletApi:
         if sandbox is None or not sandbox.ready:
             raise NotStreamed(500, f'pod not found ("{_full_name(driver)}")')
 
-        async def dial(port: int) -> Any:
+        async def dial(port: int) -> socket.socket:
             return await self._agent.runtime.connect(sandbox.config.id, port)
 
         return portforward.serve(query, dial, driver.uid, self._clock)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock
@@ -132,11 +132,11 @@ class DnsServer:
             else:
                 self._answer_udp(channel, query, peer)
 
-    def _send(self, channel: socket.socket, answer: bytes, peer: Any) -> None:
+    def _send(self, channel: socket.socket, answer: bytes, peer: tuple[Any, ...]) -> None:
         with contextlib.suppress(OSError):  # a full buffer or an unreachable client: it asks again
             channel.sendto(answer, peer)
 
-    def _answer_udp(self, channel: socket.socket, query: bytes, peer: Any) -> None:
+    def _answer_udp(self, channel: socket.socket, query: bytes, peer: tuple[Any, ...]) -> None:
         try:
             question = wire.parse(query)
             answer = self._at_once(query, question, question.limit)
@@ -157,7 +157,7 @@ class DnsServer:
         else:
             self._send(channel, wire.refusal(query, question, SERVFAIL), peer)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from sampan.base.clock import Clock
 from sampan.node.descriptors import when
 
 _PATIENCE = 5.0  # seconds a dead zygote is waited for: process 1 starts another
 _RETRY = 0.02
+T = TypeVar("T")
 
 
 class ZygoteError(Exception):
@@ -48,7 +49,7 @@ class Connection:
         self._sock.close()
 
 
-async def _ready(sock: socket.socket, call: Any) -> Any:
+async def _ready(sock: socket.socket, call: Callable[[], T]) -> T:
     """Do a non-blocking call on `sock` as soon as it is readable."""
     while True:
         try:

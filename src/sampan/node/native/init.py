@@ -114,8 +114,8 @@ def spawn_node(
     `agent` is its argv, restarted whenever it ends; `log` takes its output and ours. `run`/zygote.sock and `run`/init.pid
     are made; `directory` is the working directory. `connect(pid)` is called when the namespaces exist and before the agent
     starts: put a cable into /proc/PID/ns/net there. `netns`: "new", "host", or a path to join. `cgroup` is swept when
-    the node is told to stop (SIGTERM: the agent gets `grace` seconds). `fresh`: exec a new interpreter instead of forking this one; None
-    decides by whether this process has threads. A forked node becomes our child (we become a subreaper).
+    the node is told to stop (SIGTERM: the agent gets `grace` seconds). `fresh`: exec a new interpreter instead of forking
+    this one; None decides by whether this process has threads. A forked node becomes our child (we become a subreaper).
     """
     pid_file = f"{run}/init.pid"
     config = {

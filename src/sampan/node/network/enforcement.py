@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock, Timer
@@ -20,7 +20,8 @@ from sampan.node.network.damage import DamageWatcher
 from sampan.node.network.expressions import FAMILIES, jump
 from sampan.node.network.nftables import Transaction
 from sampan.node.network.policy import Policy, Selection
-from sampan.node.network.programming import Delta, Programmed
+from sampan.node.network.programming import Delta, Programmed, Value
+from sampan.node.network.services import Element
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +321,7 @@ class PolicyEnforcer:
         return result
 
 
-def _grouped(version: int, elements: Any) -> dict[str, dict[bytes, bytes | None]]:
+def _grouped(version: int, elements: Mapping[Element, Value]) -> dict[str, dict[bytes, bytes | None]]:
     """Set name -> key -> encoded value."""
     result: dict[str, dict[bytes, bytes | None]] = {}
     for element, value in elements.items():

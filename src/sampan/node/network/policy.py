@@ -247,7 +247,8 @@ def fixed_sets(family: Family) -> list[Set]:
 def fixed_chains(family: Family) -> list[Chain]:
     """Replies pass, a pod reaches itself; else its own egress and then the other's ingress must allow it.
 
-    What belongs to a connection from before a policy that forbids it carries the mark `ENDED` (see `verdicts`). Traffic between a pod and its own node does not come here: it is always allowed.
+    What belongs to a connection from before a policy that forbids it carries the mark `ENDED` (see `verdicts`). Traffic
+    between a pod and its own node does not come here: it is always allowed.
     """
     ended = x.ct_mark(0) + x.has_bits(0, ENDED) + x.then(x.DROPPED)
     known = x.ct_state(0) + x.has_bits(0, x.ESTABLISHED_OR_RELATED) + x.then(x.ACCEPTED)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sampan.base.objects import ReadOnlyObject
 from sampan.node.network import namespace, rtnetlink
-from sampan.node.network.netlink import NetlinkSocket
+from sampan.node.network.netlink import Message, NetlinkSocket
 
 AUTO, HOST_GW, VXLAN = "auto", "host-gw", "vxlan"
 TUNNEL = "vxlan"
@@ -33,11 +33,13 @@ class Way(NamedTuple):
 
 
 def pod_cidrs(node: ReadOnlyObject) -> list[str]:
+    """The ranges of its pods, the primary one first; none until the control plane has given it some."""
     spec = node.get("spec", {})
     return spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
 
 
 def internal_ips(node: ReadOnlyObject) -> list[str]:
+    """Addresses at which other nodes reach it, the primary one first."""
     addresses = node.get("status", {}).get("addresses") or []
     return [entry["address"] for entry in addresses if entry.get("type") == "InternalIP"]
 
@@ -158,7 +160,7 @@ class NodeRoutes:
                 changed.append(key[0])
         return changed
 
-    def _route(self, destination: str, gateway: str, link: int) -> Any:
+    def _route(self, destination: str, gateway: str, link: int) -> Message:
         source = self._sources.get(_version(destination), "")
         return rtnetlink.add_route(
             destination, gateway=gateway, link=link, source=source, onlink=True, metric=metric_of(link)

@@ -52,6 +52,8 @@ _FOREVER = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Link:
+    """A network interface. `mac` may be ""; `master` is the index of the bridge it is a port of, 0 for none."""
+
     index: int
     name: str
     up: bool
@@ -280,6 +282,7 @@ def forwardings(nl: NetlinkSocket, link: int) -> set[tuple[str, str]]:
 
 
 def links(nl: NetlinkSocket) -> list[Link]:
+    """All of the namespace."""
     return [_parse_link(payload) for _, payload in nl.ask(_GETLINK, DUMP, _link(0), "list links")]
 
 
@@ -294,6 +297,7 @@ def owner_of(nl: NetlinkSocket, address: str) -> int:
 
 
 def link_named(nl: NetlinkSocket, name: str) -> Link | None:
+    """None when there is no such link."""
     try:
         answers = nl.ask(_GETLINK, 0, _link(0) + text(3, name), f"link {name}")
     except OSError as error:
@@ -336,6 +340,7 @@ def routes(nl: NetlinkSocket, *, protocol: int | None = None) -> list[Route]:
 
 
 def all_routes(nl: NetlinkSocket, protocol: int | None = None) -> list[Route]:
+    """Unicast and unreachable routes of every table, of both families; `protocol` as in `routes`."""
     result = []
     for family, zero in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         request = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)

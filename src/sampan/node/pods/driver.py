@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from sampan.api import pod_resources
 from sampan.api.status import ApiError
-from sampan.base.clock import rfc3339_parse
+from sampan.base.clock import Timer, rfc3339_parse
 from sampan.base.objects import Object
 from sampan.node.pods import phase, resize, restart_all, starting, worker
 from sampan.node.pods.actions import (
@@ -62,7 +62,7 @@ class PodDriver:
         self._resizing = False  # resources were granted, and are not all applied yet
         self._status: Object = {}
         self._requests: tuple[Object, Mapping[str, int]] | None = None
-        self._timer: Any = None
+        self._timer: Timer | None = None
         self._scheduled = False
         self._closed = False
         self._waiters: list[asyncio.Future[None]] = []  # for the end of some container
@@ -261,7 +261,7 @@ class PodDriver:
             if key in self._tasks:
                 self._tasks[key].cancel()
 
-    def _spawn(self, key: str, work: Any) -> None:
+    def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))

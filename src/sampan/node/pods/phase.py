@@ -7,7 +7,6 @@ Reasons and messages are those kubelet reports, since clients and people match o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from sampan.api import duration
 from sampan.base.clock import rfc3339, rfc3339_parse
@@ -23,7 +22,7 @@ from sampan.node.pods.podspec import (
     should_restart,
     sidecars,
 )
-from sampan.node.pods.world import RESTART_RESET, Facts, World
+from sampan.node.pods.world import RESTART_RESET, Facts, Problem, World
 from sampan.node.runtime import ContainerConfig, ContainerStatus
 
 DEADLINE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -401,7 +400,7 @@ def _waiting(pod: Object, container: Object, world: World, now: float) -> Object
     return {"reason": "PodInitializing" if inits(pod) else "ContainerCreating"}
 
 
-def _problem(container: Object, problem: Any, now: float) -> Object:
+def _problem(container: Object, problem: Problem, now: float) -> Object:
     if problem.reason == "ErrImagePull" and now >= problem.at + _SETTLES:
         image = problem.image or container.get("image", "")
         text = f'Back-off pulling image "{image}": ErrImagePull: {problem.message}'
