@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import struct
 import zlib
@@ -110,6 +111,30 @@ async def test_exec_passes_input_until_it_is_closed(world):
         world, ["cat"], "v5.channel.k8s.io", "input=1&output=1&error=1", [b"\x00abc", b"\xff\x00"]
     )
     assert seen[1].endswith(b"abc") and orjson.loads(seen[3])["status"] == "Success"
+
+
+@pytest.mark.parametrize("protocol", ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"])
+async def test_exec_for_clients_that_speak_text(world, protocol):
+    seen = await run_websocket(world, ["echo", "hello"], protocol)
+    assert base64.b64decode(seen.pop(ord("1"))) == b"hello\n"
+    status = [orjson.loads(base64.b64decode(data))["status"] for data in seen.values()]
+    assert status == (["Success"] if protocol.startswith("v4.") else [])
+
+
+async def test_text_that_is_none_ends_the_connection(world):
+    headers = {**KEY, "sec-websocket-protocol": "base64.channel.k8s.io"}
+    world.pod()
+    await world.clock.advance(0)
+    _, raw = await start(world, "/exec/default/p/c", "command=cat&input=1&output=1", headers)
+    client = Socket(raw)
+    client.send(b"0" + base64.b64encode(b"abc"))
+    async with asyncio.timeout(60):
+        assert await client.receive() == b"1" + base64.b64encode(b"cat\n")
+        assert await client.receive() == b"1" + base64.b64encode(b"abc")
+        client.send(b"x")
+        while await client.receive() is not None:
+            pass
+        await raw.task
 
 
 async def run_attach(world, process, send=(), **container):

@@ -1,4 +1,4 @@
-"""The five channels of a remote command, over WebSocket (v4/v5.channel.k8s.io) or SPDY/3.1 (v4): one interface.
+"""The five channels of a remote command, over WebSocket (v5, v4, as text, or older) or SPDY/3.1 (v4): one interface.
 
 Source: the remotecommand protocol of Kubernetes (KEP-4006): 0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize.
 """
@@ -6,6 +6,7 @@ Source: the remotecommand protocol of Kubernetes (KEP-4006): 0 stdin, 1 stdout, 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -20,9 +21,12 @@ WEBSOCKET = (
     "v3.channel.k8s.io",
     "v2.channel.k8s.io",
     "channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "base64.channel.k8s.io",
 )
 SPDY = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
 _CLOSE = 255
+_INVALID = 1007  # RFC 6455, 7.4.1: data that is not of the message's type
 _KINDS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
 
 
@@ -39,10 +43,11 @@ class Channels(Protocol):
 
 
 class WebSocketChannels:
-    """Each message begins with the channel's number."""
+    """Each message begins with the channel's number; in those of text that is a digit, and the rest is base64."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
+        self._text = "base64." in socket.subprotocol
         self.structured = socket.subprotocol.startswith(("v4.", "v5."))
 
     async def receive(self) -> tuple[int, bytes | None]:
@@ -52,12 +57,21 @@ class WebSocketChannels:
                 return -1, None
             if not message:
                 continue
+            if self._text:
+                try:
+                    message = bytes((int(message[:1]),)) + base64.b64decode(message[1:], validate=True)
+                except ValueError:
+                    await self._socket.close(_INVALID)
+                    return -1, None
             if message[0] == _CLOSE and self._socket.subprotocol.startswith("v5."):
                 return (message[1] if len(message) > 1 else -1), None
             return message[0], message[1:]
 
     async def send(self, channel: int, data: bytes) -> None:
-        await self._socket.send(bytes((channel,)) + data)
+        if self._text:
+            await self._socket.send_text(f"{channel}{base64.b64encode(data).decode()}")
+        else:
+            await self._socket.send(bytes((channel,)) + data)
 
     async def close(self) -> None:
         await self._socket.close()
