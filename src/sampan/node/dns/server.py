@@ -85,11 +85,12 @@ class DnsServer:
         loop = asyncio.get_running_loop()
         try:
             for address in self._addresses:
-                channel = _udp_socket(address, self._port)
+                # TCP first: of its ports the machine has more in use, where any one is asked for (0).
+                server = await asyncio.start_server(self._serve_tcp, address, self._port)
+                self._tcp.append(server)
+                channel = _udp_socket(address, server.sockets[0].getsockname()[1])
                 self._udp.append(channel)
                 loop.add_reader(channel.fileno(), self._readable, channel)
-                port = channel.getsockname()[1]
-                self._tcp.append(await asyncio.start_server(self._serve_tcp, address, port))
         except BaseException:
             await self.stop()
             raise
