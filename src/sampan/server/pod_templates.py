@@ -27,10 +27,11 @@ _SLOT = len(_HEAD) + len(b'{"resourceVersion":"')
 _LABEL = rb"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _is_name = re.compile(_LABEL).fullmatch  # names with dots come with a warning
 _NODES = "system:nodes"  # what these may create depends on who they are
-_KEPT = 256  # keys, and templates whose pods bring a generateName
+_KEPT = 256  # templates whose pods bring a generateName
+_KEYS = 64  # of the others
 _SUFFIX = 5  # characters that make a generated name
 _NAMED = 8  # templates of one key: a request is compared with each
-_LONGEST = 32 * 1024  # bytes of a body that is remembered
+_LONGEST = 16 * 1024  # bytes of a body that is remembered
 
 # Namespace, field manager, what is done with unknown fields: besides its text, all that a request says.
 Key = tuple[str, str, str]
@@ -79,9 +80,7 @@ class PodTemplates:
 
     def __init__(self, server: Kit) -> None:
         self._server = server
-        self._state: Derived | None = (
-            None  # made when it is first asked for, since admission is plugged in later
-        )
+        self._state: Derived | None = None  # made when first asked for: admission is plugged in later
         self._of: object = None  # the state that what is known holds for
         self._named: dict[Key, list[Template]] = {}
         self._generated: dict[tuple[Key, bytes], Template] = {}
@@ -139,7 +138,7 @@ class PodTemplates:
                 del self._generated[next(iter(self._generated))]
             self._generated[key, template.before] = template
             return
-        while len(self._named) >= _KEPT:
+        while len(self._named) >= _KEYS:
             del self._named[next(iter(self._named))]
         known = self._named.setdefault(key, [])
         known.insert(0, template)
