@@ -64,7 +64,7 @@ async def create(client: Client, clock: Clock, ttl: float, description: str) -> 
             await _signed(client, token)
     except TimeoutError:
         raise SampanError(
-            f"the cluster does not sign with token {token.id}", "Its log: sampan logs"
+            f"the cluster does not sign with token {token.id}", "The log of its control plane says why."
         ) from None
     return token
 

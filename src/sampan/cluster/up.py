@@ -73,11 +73,8 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
         if config.machine:
             progress(_where_others_find_us(config))
         kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
-        asyncio.run(_wait_for_account(paths, config, wishes.timeout))
     _warn_of_obstacles(config, progress)
-    wanted = [node.name for node in config.nodes if not node.stopped]
-    if wanted:
-        asyncio.run(_wait_for_nodes(paths, config, wanted, wishes.timeout, progress))
+    asyncio.run(_wait_until_usable(config, paths, wishes.timeout, progress))
     return config
 
 
@@ -412,28 +409,40 @@ def _route_form(third: int) -> str:
     return f"{third:02X}590A"
 
 
-async def _wait_for_account(paths: Paths, config: ClusterConfig, timeout: float) -> None:
+async def _wait_until_usable(config: ClusterConfig, paths: Paths, timeout: float, progress: Progress) -> None:
+    """Until pods are taken, and every node that should run is Ready; each may take `timeout` seconds."""
+    client = node_client(config, paths) if config.server else admin_client(config, paths)
+    wanted = {node.name for node in config.nodes if not node.stopped}
+    try:
+        if not config.server:
+            await _wait_for_account(client, timeout, command("logs", config.name))
+        if wanted:
+            await _wait_for_nodes(client, wanted, timeout, command("logs", config.name), progress)
+    except (ConnectionError, ssl.SSLError, OSError) as error:
+        raise SampanError(
+            f"the API at {config.server_url} cannot be asked: {error}",
+            "The nodes run, and come back to the cluster when it answers.",
+        ) from None
+
+
+async def _wait_for_account(client: Client, timeout: float, logs: str) -> None:
     """Pods are refused before a controller has made the account they run as: what is up takes pods at once."""
     try:
         async with RealClock().timeout(timeout):
-            watch = admin_client(config, paths).watch(
-                "serviceaccounts", "default", fields="metadata.name=default", initial=True
-            )
+            watch = client.watch("serviceaccounts", "default", fields="metadata.name=default", initial=True)
             async for line in watch:
                 if json.loads(line)["type"] == "ADDED":
                     return
     except TimeoutError:
         why = f"the namespace default has no ServiceAccount after {timeout:.0f} s"
-        raise SampanError(why, "What the controllers say: sampan logs") from None
+        raise SampanError(why, f"What the controllers say: {logs}") from None
 
 
 async def _wait_for_nodes(
-    paths: Paths, config: ClusterConfig, names: list[str], timeout: float, progress: Progress
+    client: Client, waiting: set[str], timeout: float, logs: str, progress: Progress
 ) -> None:
-    clock, waiting = RealClock(), set(names)
-    client = node_client(config, paths) if config.server else admin_client(config, paths)
     try:
-        async with clock.timeout(timeout):
+        async with RealClock().timeout(timeout):
             async for line in client.watch("nodes", initial=True):
                 event = json.loads(line)
                 node = event["object"]
@@ -446,12 +455,6 @@ async def _wait_for_nodes(
                 if not waiting:
                     return
     except TimeoutError:
-        late = ", ".join(sorted(waiting))
-        raise SampanError(
-            f"not Ready after {timeout:.0f} s: {late}", f"Their logs: sampan logs {sorted(waiting)[0]}"
-        ) from None
-    except (ConnectionError, ssl.SSLError, OSError) as error:
-        raise SampanError(
-            f"the API at {config.server_url} cannot be asked: {error}",
-            "The nodes run, and come back to the cluster when it answers.",
-        ) from None
+        late = sorted(waiting)
+        why = f"not Ready after {timeout:.0f} s: {', '.join(late)}"
+        raise SampanError(why, f"Their logs: {logs} {late[0]}") from None

@@ -15,7 +15,7 @@ from sampan.store.protocol import KEY, Change, Compacted, Route
 
 HISTORY_BYTES = 32 << 20
 _BATCH = 256  # changes a cursor hands out at once
-_TURN = 128  # readers fed in one turn of the loop
+_TURN = range(32, 129)  # readers fed in one turn of the loop, at least and at most
 
 Feed = Callable[[Sequence[Change]], bool]
 
@@ -89,9 +89,14 @@ class History:
         self._fed.pop(cursor, None)
 
     def _feed(self) -> None:
-        """Some readers a turn, so that requests are read between; who waits longer is given more at once."""
+        """Some readers a turn, so that requests are read between; who waits longer is given more at once.
+
+        The further they are behind, the more are fed between two requests: else writers could outrun them.
+        """
         fed, end = self._fed, self.end
-        for _ in range(_TURN):
+        first = next(iter(fed), None)
+        behind = 0 if first is None else end - first.position
+        for _ in range(min(max(8 * behind, _TURN[0]), _TURN[-1])):
             cursor = next(iter(fed), None)
             if cursor is None or cursor.position == end:
                 break
