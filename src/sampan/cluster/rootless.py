@@ -13,7 +13,6 @@ import pwd
 import shutil
 import signal
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def _be_gateway(
         os.read(entered_r, 1)
         try:
             _write_maps(child)
-        except (OSError, subprocess.CalledProcessError) as error:
+        except OSError as error:
             os.write(mapped_w, str(error).encode() or b"unknown")
             os._exit(1)
         os.write(mapped_w, b"ok")
@@ -137,12 +136,17 @@ def _be_gateway(
 
 
 def _write_maps(child: int) -> None:
+    """Raises OSError."""
+    import subprocess  # here, since it brings `threading`: the supervisor's forks, which all pods are, would pay for that
+
     uid, gid = os.getuid(), os.getgid()
     ids = subordinate_range()
     if ids:
         for tool, own in (("newuidmap", uid), ("newgidmap", gid)):
             arguments = [tool, str(child), "0", str(own), "1", "1", str(ids[0]), "65536"]
-            subprocess.run(arguments, check=True, capture_output=True)
+            done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise OSError(f"{tool}: {done.stderr.strip() or f'exit code {done.returncode}'}")
         return
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         Path(f"/proc/{child}/{file}").write_text(text)

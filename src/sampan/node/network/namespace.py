@@ -1,15 +1,17 @@
 """Network namespaces by path or process, entered only by short-lived threads: the agent's own threads stay at home.
 
 A thread has its own network namespace (setns(2)), and a socket keeps the one it was opened in. So a thread enters,
-opens a socket or writes a setting, and ends. Python 3.11 has no os.setns, hence ctypes.
+opens a socket or writes a setting, and ends. Python 3.11 has no os.setns, hence ctypes; and not `threading`, since every
+fork of a process that has loaded it costs half a millisecond and half a megabyte: the supervisor makes the nodes' network
+here, and all pods are forks of it.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -114,10 +116,13 @@ def _in_thread(enter: Callable[[], None], function: Callable[[], T]) -> T:
             result.append(function())
         except BaseException as error:  # handed to the caller below
             failure.append(error)
+        finally:
+            done.release()
 
-    thread = threading.Thread(target=work, name="netns")
-    thread.start()
-    thread.join()
+    done = _thread.allocate_lock()
+    with done:
+        _thread.start_new_thread(work, ())
+        done.acquire()
     if failure:
         raise failure[0]
     return result[0]
