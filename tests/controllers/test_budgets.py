@@ -195,16 +195,38 @@ def test_scales_down_only_after_the_window():
     assert grown(w) < 4
 
 
+def test_a_new_autoscaler_does_not_shrink_what_it_finds_before_the_window_is_over():
+    w = autoscaled(4)
+    w.use = 10
+    assert grown(w) == 4
+    assert able(w) == "ScaleDownStabilized"
+    w.now += 270
+    assert grown(w) == 4
+    w.now += 30
+    assert grown(w) == 1
+
+
+def test_a_window_of_none_shrinks_at_once():
+    w = autoscaled(4, behavior={"scaleDown": {"stabilizationWindowSeconds": 0}})
+    w.use = 10
+    assert grown(w) == 1
+
+
 def test_a_new_autoscaler_knows_nothing_of_one_of_its_name_that_was_removed():
     w = autoscaled(4)
     w.use = 50
     assert grown(w) == 4
+    w.now += 200
     resource = "horizontalpodautoscalers.autoscaling"
     old = w.objects[resource].pop(("default", "h"))
     (scaler,) = [r for r in w.rules if r.resource == resource]
     w.act(scaler, resource, "h")
     w.use = 10
     w.put(resource, {"metadata": {"name": "h"}, "spec": old["spec"]})
+    for _ in range(19):  # its window begins with itself
+        assert grown(w) == 4
+        w.now += 15
+    w.now += 15
     assert grown(w) < 4
 
 
@@ -324,4 +346,5 @@ def test_how_far_from_its_target_use_must_be_for_a_change(tolerance, expected):
     behavior = {"scaleUp": {"tolerance": tolerance}} if tolerance else {}
     w = autoscaled(2, **({"behavior": behavior} if behavior else {}))
     w.use = 54  # of 50
-    assert grown(w) == expected
+    w.settle()
+    assert w.get("replicasets.apps", "r", "default")["spec"]["replicas"] == expected

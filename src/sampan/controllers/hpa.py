@@ -93,6 +93,9 @@ class Autoscaler:
 
     def _size(self, plan: Plan, hpa: Object, scale: Object, view: View, now: float) -> Plan:
         spec, current = hpa["spec"], _replicas(scale)
+        # Who has seen nothing yet takes the size it finds for advice: a new autoscaler does not shrink at once.
+        if not self._advice[meta.key(hpa)]:
+            self._advice[meta.key(hpa)].append((view.moment, current))
         low, high = spec.get("minReplicas") or 1, spec["maxReplicas"]
         able = (
             "AbleToScale",
@@ -194,11 +197,11 @@ class Autoscaler:
         """Of the advice within the stabilisation windows the one that changes least."""
         up, down = _behavior(hpa)
         kept = self._advice[meta.key(hpa)]
-        kept.append((moment, advised))
+        lowest = min([advised, *(n for t, n in kept if t > moment - up["stabilizationWindowSeconds"])])
+        highest = max([advised, *(n for t, n in kept if t > moment - down["stabilizationWindowSeconds"])])
         longest = max(up["stabilizationWindowSeconds"], down["stabilizationWindowSeconds"])
-        kept[:] = [k for k in kept if k[0] >= moment - longest]
-        lowest = min(n for t, n in kept if t >= moment - up["stabilizationWindowSeconds"])
-        highest = max(n for t, n in kept if t >= moment - down["stabilizationWindowSeconds"])
+        kept[:] = [k for k in kept if k[0] > moment - longest]
+        kept.append((moment, advised))
         return lowest if current < lowest else highest if current > highest else current
 
     def _bounded(
