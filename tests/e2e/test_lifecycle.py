@@ -158,7 +158,7 @@ def test_the_same_name_with_other_data_is_refused(fresh: Cluster, tmp_path: Path
     for command in ("up", "down", "stop"):
         arguments = [str(ROOT / "sampan"), command, f"--name={fresh.name}", f"--data-dir={other}"]
         done = subprocess.run(arguments, capture_output=True, text=True)
-        assert done.returncode == 1 and "no such cluster" in done.stderr or str(fresh.data) in done.stderr
+        assert done.returncode == 1 and "there is no cluster" in done.stderr or str(fresh.data) in done.stderr
         assert not other.exists()
     assert fresh.kubectl()("get --raw /readyz") == "ok"
 

@@ -32,7 +32,7 @@ def create(arguments: argparse.Namespace) -> int:
     if not config.machine:
         raise SampanError(
             "other machines cannot reach this cluster",
-            "Give it an address for them: sampan stop, then sampan up --advertise ADDRESS",
+            f"Give it an address for them: {paths.command('stop')}, then {paths.command('up --advertise ADDRESS')}",
         )
     token = asyncio.run(tokens.create(client, RealClock(), arguments.ttl, arguments.description))
     ca_hash = pki.public_key_hash((paths.pki / "ca.crt").read_bytes())

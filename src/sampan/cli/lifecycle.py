@@ -125,9 +125,8 @@ def version(arguments: argparse.Namespace) -> int:
 
 def _again(arguments: argparse.Namespace) -> str:
     """The `up` of the cluster that a command was about."""
-    given = {"--name": arguments.name, "--data-dir": arguments.data_dir, "--kubeconfig": arguments.kubeconfig}
-    words = [f"{flag} {value}" for flag, value in given.items() if value and value != "default"]
-    return " ".join([called(), "up", *words])
+    line = _paths(arguments).command("up").replace("sampan", called(), 1)
+    return f"{line} --kubeconfig {arguments.kubeconfig}" if arguments.kubeconfig else line
 
 
 def _paths(arguments: argparse.Namespace) -> Paths:

@@ -292,9 +292,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", _HINTS.get(error.errno or 0, ""))
     except KeyboardInterrupt:
-        begun = arguments.verb == "up"
-        _failed("interrupted", "Go on with `sampan up`, or undo it with `sampan down`." if begun else "")
+        _failed("interrupted", _after_half_an_up(arguments) if arguments.verb == "up" else "")
         return 130
+
+
+def _after_half_an_up(arguments: argparse.Namespace) -> str:
+    from sampan.cluster.paths import Paths
+
+    cluster = Paths.of(arguments.name, arguments.data_dir)
+    return f"Go on with `{cluster.command('up')}`, or undo it with `{cluster.command('down')}`."
 
 
 def _failed(message: str, hint: str) -> int:

@@ -26,5 +26,5 @@ def running(arguments: argparse.Namespace) -> tuple[Paths, ClusterConfig, Client
     """With a client that acts as its administrator. Raises SampanError when there is none, or it does not run."""
     found, config = existing(arguments)
     if not supervision.running(found):
-        raise supervision.not_running(config.name)
+        raise supervision.not_running(found)
     return found, config, admin_client(config, found)

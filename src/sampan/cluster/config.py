@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.base.errors import SampanError
-from sampan.cluster.paths import Paths, known_clusters
+from sampan.cluster.paths import Paths
 
 FORMAT = 1
 _EXAMPLES: dict[str, Any] = {"name": "", "kubeconfigs": [], "kubelet": {}}  # of fields that have no default
@@ -171,11 +171,11 @@ def load(path: Path) -> ClusterConfig:
             raise SampanError(f"{path} was written by a newer sampan (format {raw['format']})", hint)
         return _read(raw)
     except FileNotFoundError:
-        others = ", ".join(f"--name {name}" for name in known_clusters())
-        hint = f"There are others: {others}" if others else "Make one: sampan up"
-        raise SampanError(f"there is no such cluster: {path.parent} holds none", hint) from None
+        raise SampanError(f"there is no cluster in {path.parent}") from None
     except (ValueError, TypeError, KeyError) as error:
-        raise SampanError(f"{path} is damaged: {error}", "Remove the cluster with: sampan down") from None
+        raise SampanError(
+            f"{path} is damaged: {error}", "Bring the file back, or remove the cluster."
+        ) from None
 
 
 def _read(raw: dict[str, Any]) -> ClusterConfig:

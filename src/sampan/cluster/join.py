@@ -33,7 +33,7 @@ from sampan.client.https import HttpsTransport
 from sampan.cluster import cluster_info, credentials, supervision, underlay
 from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig, NodeConfig
-from sampan.cluster.paths import Paths, command, is_root, make_private
+from sampan.cluster.paths import Paths, is_root, make_private
 from sampan.cluster.up import Wishes, bring_up, exclusive
 from sampan.controllers.bootstrap_signer import SIGNATURE
 from sampan.node import certificates
@@ -112,7 +112,7 @@ def _check_machine(paths: Paths, node: str) -> None:
     if paths.config.exists():
         config = configs.load(paths.config)
         what = f"has joined {config.server}" if config.server else "has a cluster of its own"
-        up, down = command("up", paths.name), command("down", paths.name)
+        up, down = paths.command("up"), paths.command("down")
         if config.server and not underlay.present(config.machine):
             raise SampanError(
                 f"this machine {what} with the address {config.machine}, which it no longer has",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,14 @@ class Paths:
     def fabric(self) -> Path:
         return self.run / "fabric"
 
+    def command(self, words: str) -> str:
+        """The command line about this cluster, as hints print it: it finds the cluster, wherever its data are."""
+        name = "" if self.name == "default" else f" --name {self.name}"
+        usual = default_data_root() / "clusters" / self.name
+        return f"sampan {words}{name}" + (
+            "" if self.data == usual else f" --data-dir {shlex.quote(str(self.data))}"
+        )
+
     def node(self, name: str) -> Path:
         return self.data / "nodes" / name
 
@@ -120,11 +129,6 @@ def make_private(path: Path) -> Path:
         hint = "Choose another place with --data-dir or $XDG_DATA_HOME."
         raise SampanError(f"cannot make {path}: {error.strerror}", hint) from None
     return path
-
-
-def command(verb: str, name: str) -> str:
-    """The command line about a cluster, as hints print it."""
-    return f"sampan {verb}" if name == "default" else f"sampan {verb} --name {name}"
 
 
 def known_clusters() -> list[str]:

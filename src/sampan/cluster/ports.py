@@ -26,7 +26,7 @@ def taken(port: int, host: str = "127.0.0.1") -> SampanError:
     """What a person is told of a port in use."""
     by = holder(port)
     return SampanError(
-        f"port {port} of {host} is taken" + (f" by {by}" if by else ""), "Choose another: sampan up --port N"
+        f"port {port} of {host} is taken" + (f" by {by}" if by else ""), "Choose another: --port N"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from sampan.base.errors import SampanError
 from sampan.cluster import config as configs
 from sampan.cluster import processes
-from sampan.cluster.paths import Paths, command, make_private
+from sampan.cluster.paths import Paths, known_clusters, make_private
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 _BOOT = "import sys; sys.path.insert(0, {source!r}); from sampan.cluster import supervisor; supervisor.main()"
@@ -55,9 +55,9 @@ def start(paths: Paths) -> None:
         raise SampanError(f"the cluster's supervisor could not start: {answer['error']}", hint)
 
 
-def not_running(name: str) -> SampanError:
+def not_running(paths: Paths) -> SampanError:
     """What a person is told who needs a cluster's processes."""
-    return SampanError(f"cluster {name} is not running", f"Start it: {command('up', name)}")
+    return SampanError(f"cluster {paths.name} is not running", f"Start it: {paths.command('up')}")
 
 
 def ask(paths: Paths, op: str, timeout: float | None = 30, **arguments: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def ask(paths: Paths, op: str, timeout: float | None = 30, **arguments: Any) -> 
             connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
             line = connection.makefile().readline()
         except (FileNotFoundError, ConnectionRefusedError):
-            raise not_running(paths.name) from None
+            raise not_running(paths) from None
         except TimeoutError:
             raise SampanError(
                 f"the supervisor did not answer {op!r} in {timeout:.0f} s",
@@ -122,6 +122,10 @@ def running(paths: Paths) -> bool:
 def configuration(paths: Paths) -> configs.ClusterConfig:
     """What the cluster is made with. Raises SampanError when there is none here, as `running` when it is elsewhere."""
     running(paths)
+    if not paths.config.exists():
+        others = ", ".join(f"--name {name}" for name in known_clusters())
+        hint = f"There are others: {others}" if others else f"Make it: {paths.command('up')}"
+        raise SampanError(f"there is no cluster {paths.name}: {paths.data} holds none", hint)
     return configs.load(paths.config)
 
 

@@ -25,7 +25,7 @@ from sampan.cluster import cluster_info, credentials, kubeconfig, places, ports,
 from sampan.cluster import config as configs
 from sampan.cluster.config import ClusterConfig, NodeConfig
 from sampan.cluster.down import sweep
-from sampan.cluster.paths import Paths, command, is_root, make_private
+from sampan.cluster.paths import Paths, is_root, make_private
 from sampan.node.network import fabric, obstacles, rtnetlink
 
 DEFAULT_PORT = 6443
@@ -71,20 +71,20 @@ def bring_up(paths: Paths, wishes: Wishes, progress: Progress) -> ClusterConfig:
     if not config.server:
         progress(f"the API answers at https://127.0.0.1:{config.port}")
         if config.machine:
-            progress(_where_others_find_us(config))
+            progress(_where_others_find_us(config, paths))
         kubeconfig.merge(kubeconfig.target(wishes.kubeconfig), admin_kubeconfig(config, paths))
     _warn_of_obstacles(config, progress)
     asyncio.run(_wait_until_usable(config, paths, wishes.timeout, progress))
     return config
 
 
-def _where_others_find_us(config: ClusterConfig) -> str:
+def _where_others_find_us(config: ClusterConfig, paths: Paths) -> str:
     """A cluster whose machine has moved to another network is of use without the others."""
     if underlay.present(config.machine):
-        return f"and for other machines at {cluster_info.url(config)}: sampan token create"
+        return f"and for other machines at {cluster_info.url(config)}: {paths.command('token create')}"
     return (
-        f"warning: this machine no longer has {config.machine}, where other machines reach the cluster; sampan stop, then "
-        f"sampan up --advertise ADDRESS, and those that have joined join anew; or without them: --advertise {OFF}"
+        f"warning: this machine no longer has {config.machine}, where other machines reach the cluster; "
+        f"{paths.command('stop')}, then {paths.command('up --advertise ADDRESS')}, and those that have joined join anew; or without them: --advertise {OFF}"
     )
 
 
@@ -212,9 +212,9 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
     if config.server:
         if wishes.nodes is not None:
             config.need_server()
-        _check_joined(config, wishes.advertise)
+        _check_joined(config, paths, wishes.advertise)
         return config
-    anew = f"Remove the cluster first: {command('down', paths.name)}"
+    anew = f"Remove the cluster first: {paths.command('down')}"
     for name in ("ip_family", "pod_network"):
         if getattr(wishes, name) not in (None, getattr(config, name)):
             flag = name.replace("_", "-")
@@ -237,9 +237,9 @@ def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
     return config
 
 
-def _check_joined(config: ClusterConfig, wish: str | None) -> None:
+def _check_joined(config: ClusterConfig, paths: Paths, wish: str | None) -> None:
     """A machine that has joined keeps its address: other machines and its own tunnel were told. Raises SampanError."""
-    anew = "Join anew: sampan down, then what `sampan token create` prints on the first machine"
+    anew = f"Join anew: {paths.command('down')}, then what `sampan token create` prints on the first machine"
     if not underlay.present(config.machine):
         raise SampanError(
             f"this machine has joined with the address {config.machine}, which it no longer has",
@@ -267,7 +267,7 @@ def _advertise(config: ClusterConfig, paths: Paths, wish: str) -> None:
     if supervision.running(paths):
         raise SampanError(
             "the address for other machines can change only when a cluster starts",
-            f"Stop it first, its data stay: {command('stop', paths.name)}",
+            f"Stop it first, its data stay: {paths.command('stop')}",
         )
     config.machine = config.first_machine = address
     config.network_id, config.mtu = 0, fabric.MTU
@@ -415,9 +415,9 @@ async def _wait_until_usable(config: ClusterConfig, paths: Paths, timeout: float
     wanted = {node.name for node in config.nodes if not node.stopped}
     try:
         if not config.server:
-            await _wait_for_account(client, timeout, command("logs", config.name))
+            await _wait_for_account(client, timeout, paths.command("logs"))
         if wanted:
-            await _wait_for_nodes(client, wanted, timeout, command("logs", config.name), progress)
+            await _wait_for_nodes(client, wanted, timeout, paths.command("logs"), progress)
     except (ConnectionError, ssl.SSLError, OSError) as error:
         raise SampanError(
             f"the API at {config.server_url} cannot be asked: {error}",
