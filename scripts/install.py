@@ -2,7 +2,7 @@
 
     python3 scripts/install.py DIR [EXTRA]
 
-Standard library only. The system's own packages are never touched (PEP 668).
+Standard library only, and readable by any Python 3 that may say that it is too old. The system's own packages are never touched (PEP 668).
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ def is_current(here: Path) -> bool:
 
 
 def main() -> None:
+    if sys.hexversion < 0x030B0000:
+        raise SystemExit(f"sampan: needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}")
     here, extra = Path(sys.argv[1]).resolve(), sys.argv[2] if len(sys.argv) > 2 else ""
     fcntl.flock(os.open(here, os.O_RDONLY), fcntl.LOCK_EX)  # one at a time, for as long as this process lives
     if not extra and is_current(here):

@@ -169,6 +169,23 @@ def test_webhooks(judge, change, expected):
     same(judge.create(HOOKS, {"webhooks": [HOOK | change]}), expected)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        f"{group}admission{what}" if what != "webhookconfigurations" else f"{group}{what}"
+        for group in ("validating", "mutating")
+        for what in ("policies", "policybindings", "webhookconfigurations")
+    ],
+)
+def test_names_of_what_comes_from_files_are_taken(judge, kind):
+    named = {"metadata": {"name": "a.static.k8s.io"}}
+    found = judge.create(f"{kind}.admissionregistration.k8s.io", named)
+    assert found[0] == (
+        'metadata.name: Invalid value: "a.static.k8s.io": names ending with ".static.k8s.io" are reserved for '
+        "static manifest-based configurations and cannot be managed via the API"
+    )
+
+
 def test_policies(judge):
     kind = "validatingadmissionpolicies.admissionregistration.k8s.io"
     rules = [HOOK["rules"][0]]

@@ -26,6 +26,18 @@ from sampan.base.objects import Object
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _SCOPES = ("*", "Cluster", "Namespaced")
 _FORM = "; desired format: https://host[/path]"
+_STATIC = ".static.k8s.io"
+
+
+def name_problems(name: str) -> list[str]:
+    """Names of what comes from files on the API server's disk are taken (KEP-5793, beta since 1.37)."""
+    problems = subdomain_problems(name)
+    if name.endswith(_STATIC):
+        problems.append(
+            f'names ending with "{_STATIC}" are reserved for static manifest-based configurations and cannot be '
+            "managed via the API"
+        )
+    return problems
 
 
 # Where a webhook is reached (definitions have one for conversion, too)

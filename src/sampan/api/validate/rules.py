@@ -159,20 +159,30 @@ _STORAGE: dict[str, Rules] = {
     "volumeattributesclasses": Rules(storage.attributes_class, storage.attributes_class_update),
 }
 
+_policy = Rules(
+    admissionregistration.policy,
+    admissionregistration.policy_update,
+    name=admissionregistration.name_problems,
+)
+_binding = Rules(
+    admissionregistration.binding,
+    admissionregistration.binding_update,
+    name=admissionregistration.name_problems,
+)
 _ADMISSION: dict[str, Rules] = {
-    "mutatingadmissionpolicies": Rules(admissionregistration.policy, admissionregistration.policy_update),
-    "mutatingadmissionpolicybindings": Rules(
-        admissionregistration.binding, admissionregistration.binding_update
-    ),
+    "mutatingadmissionpolicies": _policy,
+    "mutatingadmissionpolicybindings": _binding,
     "mutatingwebhookconfigurations": Rules(
-        admissionregistration.mutating, admissionregistration.mutating_update
+        admissionregistration.mutating,
+        admissionregistration.mutating_update,
+        name=admissionregistration.name_problems,
     ),
-    "validatingadmissionpolicies": Rules(admissionregistration.policy, admissionregistration.policy_update),
-    "validatingadmissionpolicybindings": Rules(
-        admissionregistration.binding, admissionregistration.binding_update
-    ),
+    "validatingadmissionpolicies": _policy,
+    "validatingadmissionpolicybindings": _binding,
     "validatingwebhookconfigurations": Rules(
-        admissionregistration.validating, admissionregistration.validating_update
+        admissionregistration.validating,
+        admissionregistration.validating_update,
+        name=admissionregistration.name_problems,
     ),
 }
 _CERTIFICATES: dict[str, Rules] = {

@@ -69,7 +69,7 @@ class DnsServer:
         self._stubs: dict[Name, Upstream] = {}
         self._cache = AnswerCache()
         self._directory = Directory(view, self._cache.invalidate)
-        self._zones = Zones(self._directory, domain, networks)
+        self._zones = Zones(self._directory, domain, networks, addresses)
         self._udp: list[socket.socket] = []
         self._tcp: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from sampan.node.dns.zones import (
@@ -119,12 +120,15 @@ def encode(
 ) -> bytes:
     """The whole answer. `extra` are further records in wire form (the rest of a CNAME chain).
 
-    What is larger than `limit` is cut to an answer without records and with TC set: the client asks again by TCP.
+    Of what is larger than `limit` come as many records as have room, with TC set: the client asks again by TCP, and
+    one that cannot (musl before 1.2.4) has some addresses.
     """
     name = query[12 : question.end - 4]
     start = packed_name(question.name)
 
     def write(record: Record) -> bytes:
+        if record.type == SOA:
+            return soa(domain, ttl)
         owner = b"\xc0\x0c" if packed_name(record.name) == start else packed_name(record.name)
         data = _rdata(record)
         return owner + struct.pack(">HHIH", record.type, 1, ttl, len(data)) + data
@@ -138,7 +142,9 @@ def encode(
     fixed = 12 + len(name) + 4 + len(options)
     if fixed + len(body) > limit:
         flags |= TRUNCATED
-        answers, authority, additional, body = [], [], [], b""
+        ends = accumulate(map(len, answers), initial=fixed)
+        answers = answers[: sum(end <= limit for end in ends) - 1]
+        authority, additional, body = [], [], b"".join(answers)
     elif fixed + len(body) + sum(map(len, additional)) > limit:
         additional = []
     head = _HEADER.pack(

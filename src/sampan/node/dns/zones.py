@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -18,10 +18,11 @@ A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, ANY = 1, 2, 5, 6, 12, 16, 28, 33, 255
 NOERROR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 2, 3, 4, 5
 
 Name = tuple[str, ...]
+_SERVER: Name = ("ns", "dns")  # below the domain: as CoreDNS calls itself
 
 
 class Record(NamedTuple):
-    """`data` is an address (text), a Name, or for SRV (priority, weight, port, Name)."""
+    """`data` is an address (text), a Name, or for SRV (priority, weight, port, Name); a zone's SOA is always the same."""
 
     name: Name
     type: int
@@ -57,9 +58,15 @@ class Zones:
     """Answers for one cluster domain and for the reverse zones of its addresses."""
 
     def __init__(
-        self, services: Services, domain: str = "cluster.local", networks: Iterable[str] = ()
+        self,
+        services: Services,
+        domain: str = "cluster.local",
+        networks: Iterable[str] = (),
+        addresses: Sequence[str] = (),
     ) -> None:
+        """`addresses` are those at which the zones are served."""
         self._services = services
+        self._addresses = addresses
         self.domain: Name = tuple(domain.lower().strip(".").split("."))
         self._networks = [ipaddress.ip_network(network) for network in networks]
 
@@ -75,6 +82,10 @@ class Zones:
 
     def _inside(self, name: Name, relative: Name, kind: int) -> Answer:
         if not relative:
+            return self._apex(name, kind)
+        if relative == _SERVER:
+            return Answer(records=self._server(name, kind))
+        if relative == _SERVER[1:]:
             return Answer()
         if relative == ("dns-version",):
             return Answer(records=[Record(name, TXT, "1.1.0")] if kind in (TXT, ANY) else [])
@@ -83,6 +94,16 @@ class Zones:
         if relative[-1] == "pod":
             return self._pod(name, relative[:-1], kind)
         return Answer(NXDOMAIN)
+
+    def _apex(self, name: Name, kind: int) -> Answer:
+        """Who serves the zone: dynamic updaters and resolvers that delegate look for it (RFC 1035, 3.3.11 and 3.3.13)."""
+        if kind == NS:
+            server = (*_SERVER, *self.domain)
+            return Answer(records=[Record(name, NS, server)], additional=self._server(server, ANY))
+        return Answer(records=[Record(name, SOA, None)] if kind == SOA else [])
+
+    def _server(self, name: Name, kind: int) -> list[Record]:
+        return [Record(name, _kind_of(a), a) for a in self._addresses if kind in (_kind_of(a), ANY)]
 
     def _service(self, name: Name, relative: Name, kind: int) -> Answer:
         """`relative` is what stands before "svc": [_port._protocol or endpoint host] service namespace."""
