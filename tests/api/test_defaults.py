@@ -72,6 +72,20 @@ def test_the_address_of_a_pod_is_the_first_of_its_addresses():
     assert defaulted("v1", "Pod", status={"podIPs": [{"ip": "10.0.0.1"}]})["status"]["podIP"] == "10.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("given", "single", "listed"),
+    [
+        ({"podCIDR": "10.0.1.0/24"}, "10.0.1.0/24", ["10.0.1.0/24"]),
+        ({"podCIDRs": ["10.0.1.0/24", "fd00::/64"]}, "10.0.1.0/24", ["10.0.1.0/24", "fd00::/64"]),
+        ({"podCIDR": "10.0.1.0/24", "podCIDRs": ["10.0.1.0/24", "fd00::/64"]}, "10.0.1.0/24", ["10.0.1.0/24", "fd00::/64"]),
+        ({"podCIDR": "10.0.9.0/24", "podCIDRs": ["10.0.1.0/24"]}, "10.0.9.0/24", ["10.0.9.0/24"]),
+    ],
+)  # fmt: skip
+def test_a_nodes_single_range_is_the_first_of_the_list(given, single, listed):
+    spec = defaulted("v1", "Node", spec=given)["spec"]
+    assert (spec["podCIDR"], spec["podCIDRs"]) == (single, listed)
+
+
 def test_requests_follow_limits_in_pods_but_not_in_templates():
     resources = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100m"}}
     assert container(resources=resources)["resources"]["requests"] == {"cpu": "100m", "memory": "1Gi"}

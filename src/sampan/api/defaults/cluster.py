@@ -27,11 +27,13 @@ def namespace(obj: Json) -> None:
 
 
 def node(obj: Json) -> None:
+    """The single range is the first of the list; where they differ the single one, which old clients write, wins."""
     spec = obj.setdefault("spec", {})
-    if spec.get("podCIDR") and not spec.get("podCIDRs"):
-        spec["podCIDRs"] = [spec["podCIDR"]]
-    elif spec.get("podCIDRs") and not spec.get("podCIDR"):
-        spec["podCIDR"] = spec["podCIDRs"][0]
+    single, listed = spec.get("podCIDR"), spec.get("podCIDRs")
+    if single and not (listed and listed[0] == single):
+        spec["podCIDRs"] = [single]
+    elif listed and not single:
+        spec["podCIDR"] = listed[0]
     status = obj.setdefault("status", {})
     info = status.setdefault("nodeInfo", {})
     for field in _NODE_INFO:
