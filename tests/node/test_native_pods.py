@@ -161,7 +161,7 @@ async def test_a_command_that_does_not_exist_is_named(node):
 
 
 async def test_the_agent_may_be_restarted_under_a_running_pod(node):
-    node.pod("echo one; trap 'echo bye; exit 0' TERM; while true; do sleep 0.05; done")
+    node.pod("trap 'echo bye; exit 0' TERM; echo one; while true; do sleep 0.05; done")
     await node.until(lambda: node.status()["phase"] == "Running")
     before = node.api.get("pods", "p")
     await node.stop()

@@ -65,6 +65,16 @@ def test_one_thing_wrong(judge, put, path, value, expected):
         assert part in line
 
 
+def certificate(seconds):
+    part = {
+        "signerName": "a.b/c",
+        "keyType": "ED25519",
+        "credentialBundlePath": "p",
+        "maxExpirationSeconds": seconds,
+    }
+    return {"projected": {"sources": [{"podCertificate": part}]}}
+
+
 @pytest.mark.parametrize(
     ("volume", "expected"),
     [
@@ -83,6 +93,12 @@ def test_one_thing_wrong(judge, put, path, value, expected):
         (
             {"projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 5}}]}},
             ["10 minutes"],
+        ),
+        (certificate(3600), []),
+        (certificate(3599), ["Invalid value: 3599: if provided, maxExpirationSeconds must be >= 3600"]),
+        (
+            certificate(7862401),
+            ["Invalid value: 7862401: if provided, maxExpirationSeconds must be <= 7862400"],
         ),
         ({"downwardAPI": {"items": [{"path": "p"}]}}, ["one of fieldRef and resourceFieldRef is required"]),
         ({"persistentVolumeClaim": {}}, ["spec.volumes[0].persistentVolumeClaim.claimName: Required value"]),

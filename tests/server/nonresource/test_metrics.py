@@ -69,7 +69,8 @@ def test_labels_of_a_request(method, path, known, code, labels):
     metrics.answered(parse(method, path, ""), known, code, 0.001)
     text = metrics.render({}, 0, 1)
     assert found(text, "apiserver_request_total", code=str(code), **labels) == 1
-    assert found(text, "apiserver_request_duration_seconds_count", **labels) == 1
+    for name in ("duration", "sli_duration"):
+        assert found(text, f"apiserver_request_{name}_seconds_count", **labels) == 1
 
 
 def test_durations_are_in_buckets():

@@ -27,6 +27,7 @@ from sampan.base.objects import Object
 Source = Callable[[Errors, Object, str], None]
 
 _MODE_RANGE = "must be a number between 0 and 0777 (octal), both inclusive"
+_CERTIFIED = (3600, 91 * 86400)  # seconds that a certificate of a pod may be asked for
 _ONE_TYPE = "may not specify more than 1 volume type"
 _HOST_TYPES = (
     "",
@@ -262,6 +263,11 @@ def _projected_certificate(errors: Errors, part: Object, path: str) -> list[str]
         errors.append(required(f"{path}.signerName"))
     if not part.get("keyType"):
         errors.append(required(f"{path}.keyType"))
+    seconds = part.get("maxExpirationSeconds")
+    if seconds is not None and not _CERTIFIED[0] <= seconds <= _CERTIFIED[1]:
+        bound = f">= {_CERTIFIED[0]}" if seconds < _CERTIFIED[0] else f"<= {_CERTIFIED[1]}"
+        detail = f"if provided, maxExpirationSeconds must be {bound}"
+        errors.append(invalid_value(f"{path}.maxExpirationSeconds", seconds, detail))
     files = [part[f] for f in ("credentialBundlePath", "keyPath", "certificateChainPath") if part.get(f)]
     if not files:
         errors.append(
