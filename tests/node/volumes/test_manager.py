@@ -14,6 +14,7 @@ from sampan.base.clock import RealClock
 from sampan.node.config import AgentConfig
 from sampan.node.pods.problems import VolumeError
 from sampan.node.runtime import Image
+from sampan.node.volumes import kinds
 from sampan.node.volumes.manager import VolumeManager
 
 
@@ -97,6 +98,26 @@ async def test_a_missing_object_is_named_and_may_come_later(setup):
                 return await manager.mount(pod)
             except VolumeError:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "limit", "node", "size"),
+    [
+        (None, None, None, None),
+        (None, None, "4Gi", 4 << 30),
+        (None, "64Mi", "4Gi", 64 << 20),
+        ("1Mi", "64Mi", "4Gi", 1 << 20),
+        ("1Gi", "64Mi", "4Gi", 64 << 20),
+        ("1Gi", "8Gi", "4Gi", 1 << 30),
+        ("0", None, "4Gi", 4 << 30),
+    ],
+)
+def test_how_large_a_volume_in_memory_is(said, limit, node, size):
+    source = {"medium": "Memory"} | ({"sizeLimit": said} if said else {})
+    pod = make_pod({"name": "m", "emptyDir": source})
+    if limit:
+        pod["spec"]["containers"][0]["resources"] = {"limits": {"memory": limit}}
+    assert kinds.memory_size(source, pod, {"memory": node} if node else {}) == size
 
 
 async def test_an_empty_dir_lives_as_long_as_its_pod(setup):

@@ -9,6 +9,7 @@ import stat
 from sampan.api import quantity
 from sampan.base.objects import Object
 from sampan.node.pods.problems import VolumeError
+from sampan.node.qos import pod_limits
 from sampan.node.volumes import mounting
 from sampan.node.volumes.atomic import give
 
@@ -29,10 +30,19 @@ def in_memory(directory: str, size: int | None = None) -> None:
     os.chmod(directory, 0o1777)
 
 
-def empty_dir(directory: str, source: Object, group: int | None) -> None:
-    """A fresh directory for the pod's life; in memory when it says so. Blocking."""
+def memory_size(source: Object, pod: Object, allocatable: Object) -> int | None:
+    """Bytes of an emptyDir in memory: its own limit, the pod's or the node's, whichever is the least.
+
+    Source: "Volumes", emptyDir: what lies in memory counts for its containers.
+    """
+    said = (quantity.value(text) for text in (source.get("sizeLimit"), allocatable.get("memory")) if text)
+    return min((size for size in (*said, pod_limits(pod).memory) if size), default=None)
+
+
+def empty_dir(directory: str, source: Object, group: int | None, size: int | None = None) -> None:
+    """A fresh directory for the pod's life; in memory when it says so, of at most `size` bytes. Blocking."""
     if source.get("medium") == "Memory":
-        in_memory(directory, quantity.value(source["sizeLimit"]) if source.get("sizeLimit") else None)
+        in_memory(directory, size)
     else:
         os.makedirs(directory, exist_ok=True)
         os.chmod(directory, 0o777)

@@ -153,7 +153,8 @@ class VolumeManager:
         if volume["name"] not in self._paths.get(pod["metadata"]["uid"], {}):
             in_memory = source.get("medium") == "Memory"  # gone after the machine was restarted
             if in_memory or not await asyncio.to_thread(os.path.isdir, directory):
-                await asyncio.to_thread(kinds.empty_dir, directory, source, group)
+                size = kinds.memory_size(source, pod, self._allocatable())
+                await asyncio.to_thread(kinds.empty_dir, directory, source, group, size)
         return directory, None
 
     def _volume_dir(self, pod: Object, kind: str, name: str) -> str:
