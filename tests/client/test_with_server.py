@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sampan.api.resources import BUILTIN
+from sampan.api.status import ApiError
 from sampan.base.clock import VirtualClock
 from sampan.base.ids import Ids
 from sampan.client.client import Client
@@ -139,4 +140,22 @@ async def test_a_runner_works_over_every_store(durable, tmp_path):
             break
     assert store.count("secrets") == 21
     await runner.stop()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("deployments", "; 'deployments.apps' is meant?"),
+        ("deploy", "; 'deployments.apps' is meant?"),
+        ("events.events", ""),
+        ("nets", ""),
+    ],
+)
+async def test_a_resource_that_is_not_known_by_that_name_is_told_with_the_one_it_has(name, hint):
+    _, _, store, client = world()
+    with pytest.raises(ApiError) as refused:
+        await client.list(name)
+    assert refused.value.code == 404
+    assert refused.value.message == f'the server doesn\'t have a resource type "{name}"{hint}'
     await store.close()

@@ -42,7 +42,11 @@ class Client:
             return resource
         row = self._registry.get(resource)
         if row is None:
-            raise ApiError(404, "NotFound", "the server could not find the requested resource", {})
+            meant = (r.name for r in self.rows() if resource in (r.plural, r.singular, *r.short_names))
+            hint = "".join(f"; {name!r} is meant?" for name in meant)
+            raise ApiError(
+                404, "NotFound", f'the server doesn\'t have a resource type "{resource}"{hint}', {}
+            )
         return row
 
     def rows(self) -> list[Resource]:
