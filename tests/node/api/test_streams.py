@@ -337,7 +337,7 @@ async def echo(world):
     """The pod's port 80 answers what it hears in capitals; others refuse."""
 
     async def serve(reader, writer):
-        writer.write((await reader.read()).upper())
+        writer.write((await reader.read(100)).upper())
         await writer.drain()
         writer.close()
 
@@ -388,6 +388,17 @@ async def test_port_forward_by_websocket_channels(world, echo):
         assert first == [b"\x00P\x00", b"\x01P\x00", b"\x02Q\x00", b"\x03Q\x00"]
         message = await client.receive()
         assert message[0] == 3 and b"localhost:81" in message
+    raw.task.cancel()
+
+
+async def test_port_forward_for_clients_that_speak_text(world, echo):
+    headers = {**KEY, "sec-websocket-protocol": "v4.base64.channel.k8s.io"}
+    _, raw = await start(world, "/portForward/default/p", "port=80", headers)
+    client = Socket(raw)
+    async with asyncio.timeout(60):
+        assert [await client.receive() for _ in range(2)] == [b"0UAA=", b"1UAA="]
+        client.send(b"0" + base64.b64encode(b"hello"))
+        assert await client.receive() == b"0" + base64.b64encode(b"HELLO")
     raw.task.cancel()
 
 

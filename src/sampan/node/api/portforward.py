@@ -15,7 +15,7 @@ from typing import Any
 
 from sampan.base.clock import Clock
 from sampan.client.messages import Response
-from sampan.node.api.channels import is_spdy, spdy_head
+from sampan.node.api.channels import Channels, WebSocketChannels, is_spdy, spdy_head
 from sampan.node.api.query import Query, text
 from sampan.node.api.spdy import SpdySession, SpdyStream
 from sampan.node.api.websocket import WebSocket, handshake, is_websocket
@@ -23,7 +23,7 @@ from sampan.node.runtime import RuntimeFailure
 
 Dial = Callable[[int], Awaitable[socket.socket]]  # port -> connected socket
 _TUNNEL = "SPDY/3.1+portforward.k8s.io"
-_PLAIN = ("portforward.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io")
+_PLAIN = ("portforward.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io", "v4.base64.channel.k8s.io")
 
 
 def serve(query: Query, dial: Dial, pod: str, clock: Clock) -> Response:
@@ -41,7 +41,7 @@ def serve(query: Query, dial: Dial, pod: str, clock: Clock) -> Response:
             if protocol == _TUNNEL:
                 await _Forwarder(_Tunnel(socket), dial, pod).run()
             else:
-                await _channels(socket, ports, dial, pod)
+                await _channels(WebSocketChannels(socket), ports, dial, pod)
 
         return Response(101, head, upgrade=websocket)
     if is_spdy(query.headers):
@@ -135,25 +135,26 @@ async def _forward(
     return ""
 
 
-async def _channels(socket: WebSocket, ports: list[int], dial: Dial, pod: str) -> None:
+async def _channels(channels: Channels, ports: list[int], dial: Dial, pod: str) -> None:
     """Channel 2i carries the i-th port's data, 2i+1 its errors; each begins with the port as two bytes."""
     queues: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in ports]
     for index, port in enumerate(ports):
         for channel in (2 * index, 2 * index + 1):
-            await socket.send(bytes((channel,)) + struct.pack("<H", port))
+            await channels.send(channel, struct.pack("<H", port))
 
     async def one(index: int, port: int) -> None:
         async def write(data: bytes) -> None:
-            await socket.send(bytes((2 * index,)) + data)
+            await channels.send(2 * index, data)
 
         problem = await _forward(port, queues[index].get, write, dial, pod)
         if problem:
-            await socket.send(bytes((2 * index + 1,)) + problem.encode())
+            await channels.send(2 * index + 1, problem.encode())
 
     async def inward() -> None:
-        while (message := await socket.receive()) is not None:
-            if len(message) > 1 and message[0] % 2 == 0 and message[0] // 2 < len(queues):
-                queues[message[0] // 2].put_nowait(message[1:])
+        while (received := await channels.receive())[0] >= 0:
+            channel, data = received
+            if data != b"" and channel % 2 == 0 and channel // 2 < len(queues):
+                queues[channel // 2].put_nowait(data or b"")  # None: the client has no more to send
         for queue in queues:
             queue.put_nowait(b"")
 
@@ -162,7 +163,7 @@ async def _channels(socket: WebSocket, ports: list[int], dial: Dial, pod: str) -
     reading = loop.create_task(inward())
     try:
         await asyncio.gather(*forwards)
-        await socket.close()
+        await channels.close()
     except OSError:
         pass
     finally:
