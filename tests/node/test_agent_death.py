@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_native_pods import node, pytestmark  # noqa: F401
 
-SCRIPT = "echo one; trap 'exit 0' TERM; while true; do sleep 0.02; done"
+SCRIPT = "trap 'exit 0' TERM; echo one; while true; do sleep 0.02; done"
 STARTING = [
     ("volumes", "mount"),
     ("runtime", "run_sandbox"),
