@@ -19,6 +19,7 @@ from sampan.node.dns.zones import (
     NS,
     NXDOMAIN,
     PTR,
+    SERVER,
     SOA,
     SRV,
     TXT,
@@ -103,7 +104,7 @@ def _rdata(record: Record) -> bytes:
 
 def soa(domain: Name, ttl: int) -> bytes:
     """The record whose last number tells how long to believe that something does not exist (RFC 2308)."""
-    names = packed_name(("ns", "dns", *domain)) + packed_name(("hostmaster", *domain))
+    names = packed_name((*SERVER, *domain)) + packed_name(("hostmaster", *domain))
     data = names + struct.pack(">IIIII", 1, 7200, 1800, 86400, ttl)
     return packed_name(domain) + struct.pack(">HHIH", SOA, 1, ttl, len(data)) + data
 

@@ -18,7 +18,7 @@ A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, ANY = 1, 2, 5, 6, 12, 16, 28, 33, 255
 NOERROR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 2, 3, 4, 5
 
 Name = tuple[str, ...]
-_SERVER: Name = ("ns", "dns")  # below the domain: as CoreDNS calls itself
+SERVER: Name = ("ns", "dns")  # below the domain: as CoreDNS calls itself
 
 
 class Record(NamedTuple):
@@ -83,9 +83,9 @@ class Zones:
     def _inside(self, name: Name, relative: Name, kind: int) -> Answer:
         if not relative:
             return self._apex(name, kind)
-        if relative == _SERVER:
+        if relative == SERVER:
             return Answer(records=self._server(name, kind))
-        if relative == _SERVER[1:]:
+        if relative == SERVER[1:]:
             return Answer()
         if relative == ("dns-version",):
             return Answer(records=[Record(name, TXT, "1.1.0")] if kind in (TXT, ANY) else [])
@@ -98,7 +98,7 @@ class Zones:
     def _apex(self, name: Name, kind: int) -> Answer:
         """Who serves the zone: dynamic updaters and resolvers that delegate look for it (RFC 1035, 3.3.11 and 3.3.13)."""
         if kind == NS:
-            server = (*_SERVER, *self.domain)
+            server = (*SERVER, *self.domain)
             return Answer(records=[Record(name, NS, server)], additional=self._server(server, ANY))
         return Answer(records=[Record(name, SOA, None)] if kind == SOA else [])
 

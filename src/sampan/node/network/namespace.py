@@ -2,8 +2,8 @@
 
 A thread has its own network namespace (setns(2)), and a socket keeps the one it was opened in. So a thread enters,
 opens a socket or writes a setting, and ends. Python 3.11 has no os.setns, hence ctypes; and not `threading`, since every
-fork of a process that has loaded it costs half a millisecond and half a megabyte: the supervisor makes the nodes' network
-here, and all pods are forks of it.
+fork of a process that has loaded it costs a third of a millisecond and half a megabyte: the supervisor makes the nodes'
+network here, and all pods are forks of it.
 """
 
 from __future__ import annotations
