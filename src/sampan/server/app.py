@@ -52,7 +52,7 @@ from sampan.server import (
 from sampan.server.admission.attrs import Attrs
 from sampan.server.aggregation import aggregator, usage
 from sampan.server.auth import impersonate
-from sampan.server.auth.authorize import Authorizer, refusal
+from sampan.server.auth.authorize import Authorizer
 from sampan.server.call import Call, warning_headers
 from sampan.server.config import Config
 from sampan.server.flowcontrol import dump, fairness, width
@@ -197,9 +197,7 @@ class Server:
 
     async def _respond(self, request: Request, info: route.RequestInfo, user: User) -> Response:
         if self.config.authorize:
-            allowed, reason = self.authorizer.authorize(user, info)
-            if not allowed:
-                raise refusal(user, info, reason)
+            self.authorizer.check(user, info)
         if not info.is_resource:
             return await self._document(request, info, user)
         row = self.registry.find(info.group, info.version, info.resource)
@@ -297,67 +295,7 @@ class Server:
             answer = await discovery.answer(self, request, info)
         return answer if answer is not None else respond.text("404 page not found\n", 404)
 
-    async def authorize_as(self, call: Call, verb: str) -> None:
-        """A PUT or apply that creates must be allowed to create, too, and so must a GET that becomes a connection."""
-        if not self.config.authorize:
-            return
-        asked = replace(call.info, verb=verb)
-        allowed, reason = self.authorizer.authorize(call.user, asked)
-        if not allowed:
-            raise refusal(call.user, asked, reason)
-
     # What writes need of the rest of the server
-
-    async def mutate(
-        self,
-        call: Call,
-        operation: str,
-        obj: Object | None,
-        old: Object | None,
-        options: Any = None,
-        *,
-        name: str = "",
-        namespace: str | None = None,
-        shape: Resource | None = None,
-    ) -> Attrs | None:
-        """The part of admission that may change `obj`, in place. Raises ApiError. For `judge` later."""
-        if self.admission is None:
-            return None
-        info = call.info
-        attrs = Attrs(
-            operation,
-            call.row,
-            info.subresource,
-            info.namespace if namespace is None else namespace,
-            name or info.name,
-            obj,
-            old,
-            call.user,
-            bool(getattr(options, "dry_run", False)),
-            options,
-            shape=shape,
-        )
-        await self.admission.mutate(attrs)
-        return attrs
-
-    async def judge(self, call: Call, attrs: Attrs | None) -> None:
-        """The part of admission that only allows or refuses, the last step before the append. Raises ApiError."""
-        if attrs is None or self.admission is None:
-            return
-        await self.admission.judge(attrs)
-        call.warn_of(attrs.warnings)
-
-    async def admit(
-        self,
-        call: Call,
-        operation: str,
-        obj: Object | None,
-        old: Object | None,
-        options: Any = None,
-        **more: Any,
-    ) -> None:
-        """Both parts, where there is nothing to prepare between them."""
-        await self.judge(call, await self.mutate(call, operation, obj, old, options, **more))
 
     def validate_create(self, row: Resource, obj: Object) -> list[FieldError]:
         return validate.create(row, obj)

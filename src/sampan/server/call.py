@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sampan.api.registry import Registry, Resource
@@ -13,6 +13,7 @@ from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.client.messages import Request, User
 from sampan.server.auth.authorize import Authorizer
+from sampan.server.config import Config
 from sampan.server.conversion import Conversions
 from sampan.server.egress.nodes import NodeConnector
 from sampan.server.frames import Frames
@@ -34,6 +35,7 @@ class Kit(Protocol):
     registry: Registry
     clock: Clock
     ids: Ids
+    config: Config
     lookup: Lookup
     recent: Recent
     conversions: Conversions
@@ -47,33 +49,6 @@ class Kit(Protocol):
     tokens: Any
     definitions: Any
     pod_templates: Any
-
-    async def authorize_as(self, call: Call, verb: str) -> None: ...
-
-    async def mutate(
-        self,
-        call: Call,
-        operation: str,
-        obj: Object | None,
-        old: Object | None,
-        options: Any = None,
-        *,
-        name: str = "",
-        namespace: str | None = None,
-        shape: Resource | None = None,
-    ) -> Any: ...
-
-    async def judge(self, call: Call, attrs: Any) -> None: ...
-
-    async def admit(
-        self,
-        call: Call,
-        operation: str,
-        obj: Object | None,
-        old: Object | None,
-        options: Any = None,
-        **more: Any,
-    ) -> None: ...
 
     def validate_create(self, row: Resource, obj: Object) -> list[FieldError]: ...
 
@@ -106,6 +81,14 @@ class Call:
         """The default field manager: User-Agent up to `/` (server-side apply, "Managers")."""
         agent = self.request.headers.get("user-agent", "")
         return agent.partition("/")[0][:128] or "unknown"
+
+    def authorize_also(self, verb: str) -> None:
+        """A PUT or apply that creates must be allowed to create, too, and so must a GET that becomes a connection.
+
+        Raises 403.
+        """
+        if self.server.config.authorize:
+            self.server.authorizer.check(self.user, replace(self.info, verb=verb))
 
     def warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -10,7 +10,7 @@ from sampan.api.status import ApiError, bad_request, conflict, not_found
 from sampan.base.clock import rfc3339, rfc3339_parse
 from sampan.base.objects import Object
 from sampan.client.messages import Response
-from sampan.server import conversion, decode, negotiate, objects, read, respond
+from sampan.server import admit, conversion, decode, negotiate, objects, read, respond
 from sampan.server.call import Call
 from sampan.server.options import DeleteOptions, delete_options, list_options
 from sampan.server.selectable import compile_match
@@ -97,7 +97,7 @@ async def delete_object(
             break  # another object of that name already
         _check_preconditions(row, name, old, options)
         if not admitted:
-            await server.admit(call, "DELETE", None, old, options, name=name, namespace=namespace)
+            await admit.admit(call, "DELETE", None, old, options, name=name, namespace=namespace)
         try:
             new, base, removable = await _begin(call, key, latest, seen, old, options)
             if not removable:

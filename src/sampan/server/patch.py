@@ -208,7 +208,7 @@ async def _apply(call: Call, options: WriteOptions) -> Response:
 
     key = objects.key_of(row, info.namespace, info.name)
     if server.store.latest(row.store_key, key) is None and not info.subresource:
-        await server.authorize_as(call, "create")
+        call.authorize_also("create")
         if uid := applied["metadata"].get("uid"):
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise conflict(row.group, row.plural, info.name, why)

@@ -32,7 +32,8 @@ from sampan.api.warnings import warnings_of
 from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
 from sampan.client.messages import Response
-from sampan.server import conversion, decode, definitions, objects, respond
+from sampan.server import admit, conversion, decode, definitions, objects, respond
+from sampan.server.admission.attrs import Attrs
 from sampan.server.call import Call
 from sampan.server.options import WriteOptions, write_options
 from sampan.server.pod_templates import Template
@@ -157,14 +158,14 @@ async def _create_once(call: Call, obj: Object, options: WriteOptions, *, owned:
         obj.pop("status", None)
     if not owned:  # what the writer sent and what was defaulted; not what admission and the kind add
         own(call, None, obj, options)
-    attrs = await server.mutate(call, "CREATE", obj, None, options, name=name)
+    attrs = await admit.mutate(call, "CREATE", obj, None, options, name=name)
     meta = obj["metadata"]
     meta["uid"] = server.ids.uid()
     meta["creationTimestamp"] = rfc3339(now)
     prepare_create(strategy, obj, Prep(row, call.user, now, call.info.subresource))
     server.allocate(call, obj, None, options.dry_run)
     _refuse(row, name, server.validate_create(row, obj))
-    await server.judge(call, attrs)
+    await admit.judge(call, attrs)
     call.warn_of(warnings_of(row, obj, None))
     if row.store_key == definitions.BUCKET:
         server.definitions.accept(obj, None)
@@ -280,7 +281,7 @@ async def _update_missing(
     if meta.get("resourceVersion") and meta["resourceVersion"] != "0":
         raise conflict(row.group, row.plural, name)
     meta.pop("resourceVersion", None)
-    await call.server.authorize_as(call, "create")
+    call.authorize_also("create")
     return await create_object(call, sent, options)
 
 
@@ -334,17 +335,8 @@ async def _replace(
 ) -> Written:
     """One attempt at replacing `base`. Raises store Conflict when it has moved."""
     row, info, server = call.row, call.info, call.server
-    attrs = None
-    if part is not None:
-        shown = part.of(new)
-        attrs = await server.mutate(
-            call, "UPDATE", shown, part.of(old), options, name=info.name, shape=part.shape
-        )
-        part.put(new, shown)
-    elif info.subresource != "binding":  # admitted as what it is: a Binding
-        attrs = await server.mutate(call, "UPDATE", new, old, options, name=info.name)
-    prep = Prep(row, call.user, server.clock.now(), info.subresource)
-    prepare_part(strategy, new, old, prep)
+    attrs = await _mutate(call, old, new, options, part)
+    prepare_part(strategy, new, old, Prep(row, call.user, server.clock.now(), info.subresource))
     if manage is not None:
         manage(old, new)
     else:
@@ -352,11 +344,36 @@ async def _replace(
     server.allocate(call, new, old, options.dry_run)
     if info.subresource != "binding":
         _refuse(row, info.name, server.validate_update(row, new, old, info.subresource))
-    await server.judge(call, attrs)
+    await admit.judge(call, attrs)
     call.warn_of(warnings_of(row, new, old))
     if row.store_key == definitions.BUCKET and info.subresource != "status":
         server.definitions.accept(new, old)
-    key = objects.key_of(row, info.namespace, info.name)
+    return await _store_over(call, base, old, new, options, applied=manage is not None)
+
+
+async def _mutate(
+    call: Call, old: Object, new: Object, options: WriteOptions, part: Part | None
+) -> Attrs | None:
+    """Plugins see the object, or what its part (scale) is shown as; their changes go into `new`. Raises ApiError."""
+    if part is not None:
+        shown = part.of(new)
+        attrs = await admit.mutate(call, "UPDATE", shown, part.of(old), options, shape=part.shape)
+        part.put(new, shown)
+        return attrs
+    if call.info.subresource == "binding":  # admitted as what it is: a Binding
+        return None
+    return await admit.mutate(call, "UPDATE", new, old, options)
+
+
+async def _store_over(
+    call: Call, base: Item, old: Object, new: Object, options: WriteOptions, *, applied: bool
+) -> Written:
+    """What is allowed becomes what is stored: nothing, where nothing changed; the end of it, where nothing holds it.
+
+    Nothing is awaited between here and the append but what `_draft` asks a webhook. Raises store Conflict.
+    """
+    row, server = call.row, call.server
+    key = objects.key_of(row, call.info.namespace, call.info.name)
     converts = conversion.by_webhook(row)
     if _same(new, old):
         await objects.shown(server.store, row, key, base)
@@ -368,7 +385,7 @@ async def _replace(
             raise Conflict(latest)
         await objects.shown(server.store, row, key, base)
         return Written(new)
-    draft = await _draft(call, new, applied=manage is not None)
+    draft = await _draft(call, new, applied=applied)
     item = await server.store.put(row.store_key, key, draft, base.revision)
     server.recent.keep(draft, item)
     server.written(row, item)

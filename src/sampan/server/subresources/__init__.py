@@ -15,7 +15,7 @@ from sampan.api.registry import Resource
 from sampan.api.resources import subresource
 from sampan.api.status import ApiError, method_not_allowed, no_such_path
 from sampan.client.messages import Response
-from sampan.server import decode, patch, read, respond, write
+from sampan.server import admit, decode, patch, read, respond, write
 from sampan.server.call import Call
 from sampan.server.negotiate import form_of
 from sampan.server.options import write_options
@@ -58,7 +58,7 @@ async def _token(call: Call) -> Response:
         raise no_such_path()
     options = write_options(call.info.query, "CreateOptions")
     obj = decode.body(call, _TOKEN_REQUEST, options.validation)
-    await call.server.admit(call, "CREATE", obj, None, options, shape=_TOKEN_REQUEST)
+    await admit.admit(call, "CREATE", obj, None, options, shape=_TOKEN_REQUEST)
     answer = call.server.tokens.request(obj, call.info.namespace, call.info.name)
     return respond.obj(call, answer, 201)
 

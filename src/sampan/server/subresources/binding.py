@@ -10,7 +10,7 @@ from sampan.api.status import ApiError, bad_request, conflict, invalid, required
 from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
 from sampan.client.messages import Response
-from sampan.server import decode, respond, write
+from sampan.server import admit, decode, respond, write
 from sampan.server.call import Call
 from sampan.server.options import write_options
 
@@ -32,7 +32,7 @@ async def bind(call: Call) -> Response:
         )
     target = binding.get("target") or {}
     _check_target(target, name)
-    await call.server.admit(call, "CREATE", binding, None, options, name=name, shape=BINDING)
+    await admit.admit(call, "CREATE", binding, None, options, name=name, shape=BINDING)
     pods = call.server.registry.get("pods")
     assert pods is not None
     call.row = pods

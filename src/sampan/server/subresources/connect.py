@@ -15,6 +15,7 @@ from sampan.api.status import ApiError, FieldError, bad_request, internal, inval
 from sampan.base import hostport
 from sampan.base.objects import Object
 from sampan.client.messages import Request, Response
+from sampan.server import admit
 from sampan.server.call import Call
 from sampan.server.options import integer
 from sampan.server.route import is_true
@@ -70,7 +71,7 @@ async def stream(call: Call) -> Response:
     A WebSocket begins with a GET: who may only read may not do it (KEP-4006, "Synthetic RBAC CREATE authorization").
     """
     if call.info.verb != "create":
-        await call.server.authorize_as(call, "create")
+        call.authorize_also("create")
     pod = _pod(call)
     info, meta = call.info, pod["metadata"]
     where = f"{meta['namespace']}/{meta['name']}"
@@ -108,7 +109,7 @@ async def _admit(call: Call) -> None:
             options["container"] = container
     if info.subresource == "exec":
         options["command"] = list(info.query.get("command", ()))
-    await call.server.admit(call, "CONNECT", options, None, shape=shape)
+    await admit.admit(call, "CONNECT", options, None, shape=shape)
 
 
 def _pod(call: Call) -> Object:

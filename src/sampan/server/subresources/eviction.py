@@ -10,7 +10,7 @@ from sampan.api.status import ApiError, bad_request, internal, not_found
 from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
 from sampan.client.messages import Response
-from sampan.server import decode, delete, negotiate, objects, respond
+from sampan.server import admit, decode, delete, negotiate, objects, respond
 from sampan.server.call import Call
 from sampan.server.options import DeleteOptions, delete_options, write_options
 from sampan.store.protocol import Conflict, Item
@@ -38,7 +38,7 @@ async def evict(call: Call) -> Response:
     item = call.server.store.get("pods", f"{info.namespace}/{info.name}")
     if item is None:
         raise not_found("", "pods", info.name)
-    await call.server.admit(call, "CREATE", eviction, None, options, shape=EVICTION)
+    await admit.admit(call, "CREATE", eviction, None, options, shape=EVICTION)
     pod = orjson.loads(item.value)
     if _counts(pod):
         await _spend(call, pod, dry_run)
