@@ -1,1 +1,1 @@
-"""What makes a run repeatable: clock, ids, keys and certificates, logging, errors."""
+"""What makes a run repeatable: clock, ids, keys and certificates, logging, errors; and what all planks share, as tasks."""

@@ -5,16 +5,15 @@ Everything it needs is passed in, so that the same agent drives real containers 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
+from sampan.base.tasks import Tasks
 from sampan.client.client import Client
 from sampan.node import machine, shutdown
 from sampan.node.config import AgentConfig, NodeHooks
@@ -93,7 +92,7 @@ class Agent:
         self.manager.admit = self._admit
         self.manager.refresh = self.heartbeat.refresh
         self.static = StaticPods(config.static_pods, self.manager, node_name, clock.now)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._ranges: list[str] = []
 
     async def start(self) -> None:
@@ -109,7 +108,7 @@ class Agent:
         self.heartbeat.node = node
         if self.config.static_pods:  # they run without an API, too
             await self.static.load()
-            self._spawn(self._forever(self.static.run))
+            self._tasks.start(self._forever(self.static.run))
         self._use_range(await self.heartbeat.register(node))
         self._announce()
         loops = [self.manager.run, self.heartbeat.leases, self.heartbeat.statuses]
@@ -119,7 +118,7 @@ class Agent:
             loops.append(LogRotator(self.manager, self.runtime, self._clock, self.config).run)
             loops.append(self.housekeeping.run)
         for loop in loops:
-            self._spawn(self._forever(loop))
+            self._tasks.start(self._forever(loop))
         self._images_changed()
 
     def _announce(self) -> None:
@@ -191,7 +190,7 @@ class Agent:
     def _images_changed(self) -> None:
         """The node's status lists its images; simulated nodes spare themselves that."""
         if self.config.root:
-            self._spawn(self._list_images())
+            self._tasks.start(self._list_images())
 
     async def _list_images(self) -> None:
         self.heartbeat.set_images(await self.images.list())
@@ -199,21 +198,13 @@ class Agent:
     def _allocatable(self) -> Object:
         return self.heartbeat.node.get("status", {}).get("allocatable", {})
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def keep(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run something for as long as the agent runs (`loop` is begun anew when it fails)."""
-        self._spawn(self._forever(loop))
+        self._tasks.start(self._forever(loop))
 
     async def close(self) -> None:
         """Stop following; containers go on, the next agent takes them over."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self.manager.close()
         await self.kit.volumes.close()
         await self.statuses.close()

@@ -11,7 +11,6 @@ import importlib
 import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sampan.api import meta
@@ -19,6 +18,7 @@ from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
+from sampan.base.tasks import Tasks
 from sampan.client.client import Client
 from sampan.client.events import EventRecorder
 from sampan.client.plan import Event
@@ -79,7 +79,7 @@ class Scheduler:
         self._go = asyncio.Event()
         self._queue = Queue(clock, self._go.set)
         self._assumed: dict[str, str] = {}  # pod -> node, until the watch says the same
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._slots = asyncio.Semaphore(_BINDINGS)
         self._telling = asyncio.Semaphore(_REFUSALS)
         self._bound_claims: dict[tuple[str, str], asyncio.Event] = {}
@@ -97,13 +97,11 @@ class Scheduler:
             for obj in self.view.list(resource):
                 self._changed(resource, None, obj)
         self.view.subscribe(self._changed)
-        self._spawn(self._run())
+        self._tasks.start(self._run())
 
     async def stop(self) -> None:
         self.view.unsubscribe(self._changed)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self._recorder.stop()
         if self._own_view:
             await self.view.stop()
@@ -117,11 +115,6 @@ class Scheduler:
     def pending(self) -> tuple[int, int]:
         """(pods that will be tried at once, pods that rest until something changes)."""
         return self._queue.sizes()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # What the watches say
 
@@ -259,12 +252,12 @@ class Scheduler:
             self.snapshot.set_pod(pod, decision.node)
             self.snapshot.nominated.pop(entry.key, None)
             self._assumed[entry.key] = decision.node
-            self._spawn(self._bind(entry, pod, decision))
+            self._tasks.start(self._bind(entry, pod, decision))
         else:
             self._queue.rest(entry)
             if self.snapshot is not None and decision.victims:
                 self.snapshot.nominated[entry.key] = (self.snapshot.info(pod), decision.victims.node)
-            self._spawn(
+            self._tasks.start(
                 self._make_room(pod, decision) if decision.victims else self._tell(entry, pod, decision)
             )
 

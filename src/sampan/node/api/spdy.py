@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from sampan.base.tasks import Tasks
+
 _NAMES = (
     "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age "
     "allow authorization cache-control connection content-base content-encoding content-language content-length "
@@ -91,7 +93,7 @@ class SpdySession:
         self._streams: dict[int, SpdyStream] = {}
         self._inflate = zlib.decompressobj(zdict=DICTIONARY)
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._writing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -113,9 +115,7 @@ class SpdySession:
         finally:
             for stream in self._streams.values():
                 stream.feed(b"", True)
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._tasks.cancel()
 
     async def _frame(self, head: bytes, payload: bytes) -> None:
         flags = head[4]
@@ -145,9 +145,7 @@ class SpdySession:
             stream.feed(b"", True)
         block = self._deflate.compress(struct.pack(">I", 0)) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         await self.send_control(_SYN_REPLY, 0, struct.pack(">I", number) + block)
-        task = asyncio.get_running_loop().create_task(self._open(stream))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._open(stream))
 
     async def _open(self, stream: SpdyStream) -> None:
         try:

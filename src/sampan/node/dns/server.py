@@ -7,10 +7,11 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.base.clock import Clock
+from sampan.base.tasks import Tasks
 from sampan.client.view import CachedView
 from sampan.node.dns import upstream as upstreams
 from sampan.node.dns import wire
@@ -72,7 +73,7 @@ class DnsServer:
         self._zones = Zones(self._directory, domain, networks, addresses)
         self._udp: list[socket.socket] = []
         self._tcp: list[asyncio.Server] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._pending: dict[bytes, asyncio.Task[bytes]] = {}
 
     @property
@@ -110,9 +111,7 @@ class DnsServer:
             channel.close()
         for server in self._tcp:
             server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         self._udp, self._tcp = [], []
         self._directory.close()
 
@@ -154,21 +153,16 @@ class DnsServer:
             self._send(channel, await self._ask_upstream(query, question, tcp=False), peer)
 
         if len(self._tasks) < _PENDING:
-            self._spawn(later())
+            self._tasks.start(later())
         else:
             self._send(channel, wire.refusal(query, question, SERVFAIL), peer)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # TCP
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._tasks.adopt(task)
         try:
             while True:
                 async with self._clock.timeout(_IDLE):
@@ -180,7 +174,6 @@ class DnsServer:
         except (EOFError, OSError, TimeoutError, Malformed):
             pass
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     async def resolve(self, query: bytes) -> bytes:
@@ -241,10 +234,7 @@ class DnsServer:
         key = (b"t" if tcp else b"u") + query[2:]
         task = self._pending.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._fetch(query, question, tcp))
-            self._pending[key] = task
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._pending[key] = self._tasks.start(self._fetch(query, question, tcp))
             task.add_done_callback(lambda _: self._pending.pop(key, None))
         return query[:2] + (await asyncio.shield(task))[2:]
 

@@ -1,6 +1,6 @@
 """Pod network, Services, policy and the fabric between nodes: programmed by raw netlink, no binary needed.
 
-the kernel         netlink, rtnetlink (links, routes), nftables, expressions, namespace; damage, watch (who changed it?)
+the kernel         netlink, rtnetlink (links, routes), nftables, expressions, namespace; damage, watch (who changed it?), gathering
 pods               ipam, pod (cables), hostports, traffic; routes (to pods of other nodes), node
 Services           slices, services (pure), ruleset, programming, proxy, controller, conntrack, fulltable, health
 NetworkPolicy      policy (pure), verdicts, enforcement

@@ -12,10 +12,11 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from sampan.base.clock import Clock, Timer
+from sampan.base.clock import Clock
 from sampan.base.objects import Object
 from sampan.client.view import CachedView
 from sampan.node.network import health, routes
+from sampan.node.network.gathering import Gathering
 from sampan.node.network.health import HealthChecks
 from sampan.node.network.proxy import ServiceProxy
 from sampan.node.network.services import Entries, entries, service_key
@@ -59,10 +60,9 @@ class ProxyController:
         self._nodes_dirty = False
         self._resync = False
         self._busy = False
-        self._changed = asyncio.Event()
+        self._changed = Gathering(clock, _GATHER)
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._timer: Timer | None = None
         self._links: LinkWatcher | None = None
         self._ready: dict[str, set[str]] = defaultdict(
             set
@@ -91,8 +91,7 @@ class ProxyController:
     async def stop(self) -> None:
         """Stops following; what is programmed stays."""
         self._view.unsubscribe(self._notice)
-        if self._timer:
-            self._timer.cancel()
+        self._changed.close()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -148,7 +147,7 @@ class ProxyController:
                 self._settle_in(new)
         else:
             return
-        self._wake()
+        self._changed.soon()
 
     def _settle_in(self, node: Object | None) -> None:
         """Where this node is decides which endpoints are near (`hinted`)."""
@@ -160,28 +159,19 @@ class ProxyController:
     def _damaged(self) -> None:
         log.warning("somebody changed the table %s; writing it anew", self._proxy.config.table)
         self._resync = True
-        self._wake()
+        self._changed.soon()
 
     def _links_changed(self) -> None:
         assert self._routes is not None
         self._routes.forget()
         self._nodes_dirty = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._timer is None and not self._changed.is_set():
-            self._timer = self._clock.call_later(_GATHER, self._go)
-
-    def _go(self) -> None:
-        self._timer = None
-        self._changed.set()
+        self._changed.soon()
 
     # What is done about it
 
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
-            self._changed.clear()
             keys, self._dirty = self._dirty, set()
             resync, self._resync = self._resync, False
             self._busy = True
@@ -192,7 +182,7 @@ class ProxyController:
                 self._dirty |= keys
                 self._resync = True
                 await self._clock.sleep(_RETRY)
-                self._wake()
+                self._changed.soon()
             else:
                 self._busy = False
                 self._settled.set()

@@ -12,12 +12,13 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sampan.base.clock import Clock, Timer
+from sampan.base.clock import Clock
 from sampan.base.objects import Object
 from sampan.client.view import CachedView
 from sampan.node.network import namespace, nftables, policy, verdicts
 from sampan.node.network.damage import DamageWatcher
 from sampan.node.network.expressions import FAMILIES, jump
+from sampan.node.network.gathering import Gathering
 from sampan.node.network.nftables import Transaction
 from sampan.node.network.policy import Policy, Selection
 from sampan.node.network.programming import Delta, Programmed, Value
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 POLICIES, PODS, NAMESPACES = "networkpolicies.networking.k8s.io", "pods", "namespaces"
 TABLE = "sampan-policy"
-_GATHER = 0.002
+_GATHER = 0.002  # seconds the first change waits for others
 _RETRY = 5.0
 _PATIENCE = 10.0
 _SLICE = 100  # pods decided upon before other tasks get their turn
@@ -60,10 +61,9 @@ class PolicyEnforcer:
         self._rewrite = False
         self._busy = False
         self._own: dict[str, Object] = {}  # pods of this node with the addresses the agent gave them
-        self._changed, self._settled = asyncio.Event(), asyncio.Event()
+        self._changed, self._settled = Gathering(clock, _GATHER), asyncio.Event()
         self._judging = False
         self._judge_again, self._judged = asyncio.Event(), asyncio.Event()
-        self._timer: Timer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._nl: nftables.NftSocket | None = None
         self._watcher: DamageWatcher | None = None
@@ -86,8 +86,7 @@ class PolicyEnforcer:
     async def stop(self) -> None:
         """Stops following; the rules stay in force."""
         self._view.unsubscribe(self._notice)
-        if self._timer:
-            self._timer.cancel()
+        self._changed.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -125,7 +124,7 @@ class PolicyEnforcer:
         if not self._policies and not self._everything:
             return
         self._dirty.add(key)
-        self._go()
+        self._changed.now()
         if addresses:
             try:
                 async with self._clock.timeout(_PATIENCE):
@@ -147,25 +146,16 @@ class PolicyEnforcer:
                 return
         else:
             return
-        self._wake()
+        self._changed.soon()
 
     def _damaged(self) -> None:
         log.warning("somebody changed the table %s; writing it anew", TABLE)
         self._rewrite = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._timer is None and not self._changed.is_set():
-            self._timer = self._clock.call_later(_GATHER, self._go)
-
-    def _go(self) -> None:
-        self._timer = None
-        self._changed.set()
+        self._changed.soon()
 
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
-            self._changed.clear()
             keys, self._dirty = self._dirty, set()
             everything, self._everything = self._everything, False
             rewrite, self._rewrite = self._rewrite, False
@@ -176,7 +166,7 @@ class PolicyEnforcer:
                 log.warning("programming network policies: %s; writing the whole table", error)
                 self._everything = self._rewrite = True
                 await self._clock.sleep(_RETRY)
-                self._wake()
+                self._changed.soon()
             else:
                 self._busy = False
                 self._settled.set()

@@ -17,6 +17,7 @@ from typing import Any
 
 from sampan.base.clock import Clock
 from sampan.base.objects import ReadOnlyObject
+from sampan.base.tasks import Tasks
 from sampan.client.view import CachedView
 from sampan.node.dns.server import DnsServer
 from sampan.node.dns.upstream import Upstream, machine_resolvers
@@ -229,16 +230,14 @@ class _Acceptor:
     def __init__(self, listener: socket.socket, carry: Callable[[socket.socket], Any]) -> None:
         self._listener = listener
         self._carry = carry
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         listener.setblocking(False)
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
     async def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -246,9 +245,7 @@ class _Acceptor:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            task = asyncio.get_running_loop().create_task(self._hand_over(client))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._hand_over(client))
 
     async def _hand_over(self, client: socket.socket) -> None:
         try:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import orjson
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.objects import Object
+from sampan.base.tasks import Tasks
 from sampan.client.client import Client
 from sampan.node.pods import resize
 from sampan.node.pods.admission import Holder
@@ -46,7 +46,7 @@ class PodManager:
         self._surveyed = False
         self._static: dict[str, Object] = {}
         self._mirrors: dict[str, Object] = {}  # namespace/name -> mirror pod as the API has it
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def survey(self) -> None:
         """Learn what an earlier agent left running; call once, before the first pod."""
@@ -103,7 +103,7 @@ class PodManager:
         if self._surveyed:
             self._surveyed = False
             left, self._left = self._left, {}
-            self._spawn(
+            self._tasks.start(
                 self._sweep({u: rest for u, rest in left.items() if u not in self.drivers}, set(self.drivers))
             )
 
@@ -145,7 +145,7 @@ class PodManager:
         if not any(left) and not status.get("startTime") and not deleting(driver.pod):
             refusal = self.admit(driver.pod, others)
             if refusal and self.refresh is not None:
-                self._spawn(self._judge_again(driver, self.refresh))
+                self._tasks.start(self._judge_again(driver, self.refresh))
                 return
             if refusal:
                 driver.reject(*refusal)
@@ -195,7 +195,7 @@ class PodManager:
                 driver.show(None if gone else pod)
                 return
         if not gone:
-            self._spawn(remove_mirror(self.kit, pod))
+            self._tasks.start(remove_mirror(self.kit, pod))
 
     def _forget(self, uid: str) -> None:
         driver = self.drivers.pop(uid, None)
@@ -222,15 +222,9 @@ class PodManager:
                 await self.kit.hooks.addresses.release(uid)
         await self.kit.volumes.sweep(present)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
         """Let go of all pods; what runs goes on."""
-        for task in list(self._tasks):
-            task.cancel()
+        await self._tasks.cancel()
         for driver in list(self.drivers.values()):
             await driver.close()
 
