@@ -48,9 +48,9 @@ def memory_available() -> int:
 def node_info() -> dict[str, str]:
     """status.nodeInfo without the versions of kubelet and runtime."""
     return {
-        "machineID": _read("/etc/machine-id"),
-        "systemUUID": _read("/sys/class/dmi/id/product_uuid") or _read("/etc/machine-id"),
-        "bootID": _read("/proc/sys/kernel/random/boot_id"),
+        "machineID": read_text("/etc/machine-id"),
+        "systemUUID": read_text("/sys/class/dmi/id/product_uuid") or read_text("/etc/machine-id"),
+        "bootID": read_text("/proc/sys/kernel/random/boot_id"),
         "kernelVersion": os.uname().release,
         "osImage": _os_image(),
         "operatingSystem": "linux",
@@ -58,7 +58,8 @@ def node_info() -> dict[str, str]:
     }
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """What a small file says, without the white space around it; "" when it cannot be read."""
     try:
         with open(path) as file:
             return file.read().strip()
@@ -67,7 +68,7 @@ def _read(path: str) -> str:
 
 
 def _os_image() -> str:
-    for line in _read("/etc/os-release").splitlines():
+    for line in read_text("/etc/os-release").splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip('"')
     return "Linux"

@@ -50,21 +50,26 @@ def node_object(
                 for one in handlers
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": "",
-                "osImage": "",
-                "operatingSystem": system,
-                "architecture": architecture,
-                **info,
-                "containerRuntimeVersion": runtime,
-                "kubeletVersion": KUBELET_VERSION,
-                "kubeProxyVersion": "",
-                **config.node_info,
-            },
+            "nodeInfo": _node_info(
+                config, {"operatingSystem": system, "architecture": architecture, **info}, runtime
+            ),
         },
+    }
+
+
+def _node_info(config: AgentConfig, info: Mapping[str, str], runtime: str) -> dict[str, str]:
+    """All of its fields are required; what the configuration says goes before what the machine says."""
+    return {
+        "machineID": "",
+        "systemUUID": "",
+        "bootID": "",
+        "kernelVersion": "",
+        "osImage": "",
+        **info,
+        "containerRuntimeVersion": runtime,
+        "kubeletVersion": KUBELET_VERSION,
+        "kubeProxyVersion": "",
+        **config.node_info,
     }
 
 

@@ -128,55 +128,85 @@ async def read(
 
     Raises FileNotFoundError.
     """
-    formatter = Formatter(options)
-    file = _open(path)
-    rest = b""
-    fresh: BinaryIO | None = None
-    watch: Watch | None = None
+    formatter, file = Formatter(options), _LogFile(path)
     over: asyncio.Task[None] | None = None
-
-    def wake(_: object) -> None:
-        if watch:
-            watch.wake()
-
     try:
-        offset = 0 if options.tail is None else await asyncio.to_thread(tail_offset, file, options.tail)
-        file.seek(offset)
+        if options.tail is not None:
+            await asyncio.to_thread(file.skip_to_last, options.tail)
         if options.follow:
-            watch = _watch(file)
+            file.follow()
             over = asyncio.get_running_loop().create_task(ended())
-            over.add_done_callback(wake)
+            over.add_done_callback(file.wake)
         while not formatter.full:
             dead = over is None or over.done()
-            block = file.read(_CHUNK)
-            if block:
-                lines = (rest + block).split(b"\n")
-                rest = lines.pop()
-                data = formatter.feed(lines)
-                if data:
+            lines = file.lines()
+            if lines is not None:
+                if data := formatter.feed(lines):
                     yield data
-                continue
-            if fresh is not None:
-                if watch:
-                    watch.close()
-                    watch = _watch(fresh)
-                file.close()
-                file, rest, fresh = fresh, b"", None
-                continue
-            fresh = _reopened(path, file)
-            if fresh is not None:  # rotated: what was written meanwhile comes first
-                continue
-            if dead or watch is None:
+            elif dead:
                 return
-            await watch.changed()
+            else:
+                await file.changed()
     finally:
-        file.close()
-        if fresh is not None:
-            fresh.close()
         if over:
             over.cancel()
-        if watch:
-            watch.close()
+        file.close()
+
+
+class _LogFile:
+    """A log and, where it is rotated meanwhile, the file that takes its place."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = _open(path)
+        self._fresh: BinaryIO | None = None  # the one in its place, to be read when this one is
+        self._rest = b""  # a line whose end is not written yet
+        self._watch: Watch | None = None
+
+    def skip_to_last(self, lines: int) -> None:
+        """Begin with the last `lines` lines. Blocking."""
+        self._file.seek(tail_offset(self._file, lines))
+
+    def lines(self) -> list[bytes] | None:
+        """The next whole lines; None when all is read that is there by now."""
+        while not (block := self._file.read(_CHUNK)):
+            if not self._rotated():
+                return None
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        return lines
+
+    def _rotated(self) -> bool:
+        """At the end of the file, whether there is more: what it got while it was rotated, then what is in its place."""
+        if self._fresh is None:
+            self._fresh = _reopened(self._path, self._file)
+            return self._fresh is not None
+        self._file.close()
+        self._file, self._rest, self._fresh = self._fresh, b"", None
+        if self._watch:
+            self.follow()
+        return True
+
+    def follow(self) -> None:
+        """Watch the file for what is written to it."""
+        if self._watch:
+            self._watch.close()
+        self._watch = Watch(f"/proc/self/fd/{self._file.fileno()}")  # itself, whatever its name is by now
+
+    async def changed(self) -> None:
+        """Returns when something is written to the file that `follow` watches, or after `wake`."""
+        assert self._watch is not None
+        await self._watch.changed()
+
+    def wake(self, _: object = None) -> None:
+        if self._watch:
+            self._watch.wake()
+
+    def close(self) -> None:
+        self._file.close()
+        if self._fresh:
+            self._fresh.close()
+        if self._watch:
+            self._watch.close()
 
 
 def _open(path: str) -> BinaryIO:
@@ -186,11 +216,6 @@ def _open(path: str) -> BinaryIO:
     except FileNotFoundError:
         rotated = max(glob(f"{escape(path)}.*"), default=path)
         return open(path if rotated.endswith(".gz") else rotated, "rb")
-
-
-def _watch(file: BinaryIO) -> Watch:
-    """Of the file itself, whatever its name is by now."""
-    return Watch(f"/proc/self/fd/{file.fileno()}")
 
 
 def _reopened(path: str, file: BinaryIO) -> BinaryIO | None:

@@ -10,6 +10,7 @@ import os
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from sampan.node.machine import read_text
 from sampan.node.native import syscalls
 from sampan.node.runtime import (
     ContainerConfig,
@@ -147,7 +148,7 @@ class Sandbox:
         record = read_json(f"{directory}/sandbox.json")
         if record is None:
             return None
-        config = replace(decode_sandbox(record["config"]), ip=_read_text(f"{directory}/ip"))
+        config = replace(decode_sandbox(record["config"]), ip=read_text(f"{directory}/ip"))
         sandbox = cls(directory, config, record["created_at"], own_namespaces(config))
         sandbox.record = record
         mounted = all(is_mounted(f"{directory}/{name}") for name in sandbox.own)
@@ -167,15 +168,6 @@ class Sandbox:
 
     def status(self) -> SandboxStatus:
         return SandboxStatus(self.config, self.ready, self.created_at)
-
-
-def _read_text(path: str) -> str:
-    """What a small file says, "" when it is absent."""
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def own_namespaces(config: SandboxConfig) -> list[str]:

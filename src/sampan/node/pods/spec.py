@@ -72,14 +72,8 @@ async def container_config(
 
     Raises ConfigProblem or VolumeError, whose text is what the user has to know.
     """
-    meta, name = pod["metadata"], container["name"]
-    found = {ref: await kit.lookup(ref[0], meta["namespace"], ref[1]) for ref in env.references(container)}
-    allocatable = kit.node().get("status", {}).get("allocatable", {})
-    services = env.service_variables(pod, kit.hooks.services)
-    files = {ref: await _env_file(kit, pod, *ref) for ref in env_file.references(container)}
-    variables = env.resolve(
-        pod, container, found, services, ips=ips, host_ips=kit.host_ips, allocatable=allocatable, files=files
-    )
+    name = container["name"]
+    variables = await _variables(kit, pod, container, ips)
     image_user = image.config.get("User") or ""
     identity = await _identity(image, security.wanted_user(pod, container, image_user))
     secure = security.merge(pod, container, identity, image_user, f"{kit.config.root}/seccomp")
@@ -110,6 +104,18 @@ async def container_config(
         tty=bool(container.get("tty")),
         stop_signal=_stop_signal(container, image),
         labels=_labels(pod, container),
+    )
+
+
+async def _variables(kit: Kit, pod: Object, container: Object, ips: Sequence[str]) -> dict[str, str]:
+    """env and envFrom, with all that they refer to. Raises ConfigProblem, VolumeError."""
+    namespace = pod["metadata"]["namespace"]
+    found = {ref: await kit.lookup(ref[0], namespace, ref[1]) for ref in env.references(container)}
+    allocatable = kit.node().get("status", {}).get("allocatable", {})
+    services = env.service_variables(pod, kit.hooks.services)
+    files = {ref: await _env_file(kit, pod, *ref) for ref in env_file.references(container)}
+    return env.resolve(
+        pod, container, found, services, ips=ips, host_ips=kit.host_ips, allocatable=allocatable, files=files
     )
 
 
