@@ -15,6 +15,7 @@ from sampan.api.status import ApiError
 from sampan.base.clock import Clock
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
+from sampan.base.tasks import Tasks
 from sampan.client.client import Client
 from sampan.client.events import EventRecorder
 from sampan.client.execute import Effect, Executor
@@ -84,7 +85,7 @@ class Runner:
         )
         self.story = story or Story()
         self._works: list[_Work] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         for controller in self._controllers:
             own = client_for(controller.name) if client_for else client
             recorder = EventRecorder(own, clock=clock, ids=ids, component=component(controller.name))
@@ -112,12 +113,11 @@ class Runner:
             work.queue.open()
 
     async def stop(self) -> None:
+        """Ends all work, finished or not: what was cut off is decided anew by whoever runs next."""
         self.view.unsubscribe(self._changed)
         for work in self._works:
             work.queue.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         for work in self._works:
             await work.recorder.stop()
         if self._own_view:
@@ -193,9 +193,7 @@ class Runner:
                 self._succeeded(work, key, entry, plan)
                 self._ended(work, key, entry, began)
                 return
-            task = asyncio.get_running_loop().create_task(self._work(work, key, entry, plan, began))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._work(work, key, entry, plan, began))
 
         return start
 
