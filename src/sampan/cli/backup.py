@@ -26,6 +26,7 @@ _PART = 1 << 20  # bytes sent at once
 
 
 def backup(arguments: argparse.Namespace) -> int:
+    """Writes the file beside its place first: a backup that breaks off leaves an older one as it was. Raises SampanError."""
     _, config, client = target.running(arguments)
     path = Path(arguments.file)
     if not path.absolute().parent.is_dir():
@@ -72,6 +73,7 @@ async def _chunks(body: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def restore(arguments: argparse.Namespace) -> int:
+    """Makes the cluster hold what the file holds, after a question. Returns 1 when the answer was no; raises SampanError."""
     path = Path(arguments.file)
     head = _check(path)
     _, config, client = target.running(arguments)

@@ -235,6 +235,7 @@ class Course:
             time.sleep(0.2)
 
     def run(self) -> None:
+        """All steps in order; each is written down in `rows`, whether it failed or not."""
         self.step("Create a Deployment of three", self.create)
         if self.rows[-1].verdict != "ok":
             return  # everything else builds on it
@@ -252,6 +253,10 @@ class Course:
 
 
 def demo(arguments: argparse.Namespace) -> int:
+    """The whole course on a cluster of its own, which goes at the end unless `--keep` is given. Returns 1 when a step failed.
+
+    Raises SampanError when there is no kubectl, or the cluster does not come up.
+    """
     if shutil.which("kubectl") is None:
         raise SampanError(
             "the demo speaks through kubectl, which is not on the PATH", "See kubernetes.io/docs/tasks/tools"

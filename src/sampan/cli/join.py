@@ -17,6 +17,7 @@ from sampan.cluster import join as joins
 
 
 def join(arguments: argparse.Namespace) -> int:
+    """Makes this machine a node of the cluster that the invitation names. Raises SampanError with what is in the way."""
     started, progress = time.monotonic(), Progress()
     invitation = joins.Invitation.read(arguments.server, arguments.token, arguments.ca_hash)
     node = arguments.node_name or joins.default_node_name()
@@ -28,6 +29,7 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def create(arguments: argparse.Namespace) -> int:
+    """Prints the command that another machine joins with. Raises SampanError when the cluster has no address for others."""
     paths, config, client = target.running(arguments)
     if not config.machine:
         raise SampanError(

@@ -17,6 +17,7 @@ from sampan.cluster.paths import Paths
 
 
 def up(arguments: argparse.Namespace) -> int:
+    """Makes the cluster, or brings it back, and says what to do next. Raises SampanError."""
     from sampan.cluster.up import Wishes, bring_up
 
     started = time.monotonic()
@@ -44,6 +45,7 @@ def up(arguments: argparse.Namespace) -> int:
 
 
 def down(arguments: argparse.Namespace) -> int:
+    """Ends the cluster and removes all it made; no error when there is none."""
     from sampan.cluster.down import remove
 
     paths = _paths(arguments)
@@ -55,6 +57,7 @@ def down(arguments: argparse.Namespace) -> int:
 
 
 def stop(arguments: argparse.Namespace) -> int:
+    """Ends its processes; its data stay."""
     from sampan.cluster.down import stop as stop_cluster
 
     paths = _paths(arguments)
@@ -68,6 +71,10 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
+    """Where the cluster is, its processes, and who has joined. Returns 3 when it does not run, as init scripts do (LSB).
+
+    Raises SampanError when there is no such cluster.
+    """
     from sampan.cluster import cluster_info, membership, room, supervision
 
     paths = _paths(arguments)
@@ -103,6 +110,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
+    """The last lines that a process wrote. Raises SampanError with the logs there are when it has none."""
     from sampan.cluster import supervision
 
     paths = _paths(arguments)

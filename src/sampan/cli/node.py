@@ -19,6 +19,7 @@ CONTROL_PLANE = "control-plane"
 
 
 def add(arguments: argparse.Namespace) -> int:
+    """Starts one more node. Raises SampanError for a name that is taken, or on a machine that has joined."""
     paths, config = target.existing(arguments)
     config.need_server()
     with exclusive(paths):
@@ -31,6 +32,7 @@ def add(arguments: argparse.Namespace) -> int:
 
 
 def stop(arguments: argparse.Namespace) -> int:
+    """Ends a node at once, as a power failure would; with `--grace` seconds its pods are ended in order first (KEP-2000)."""
     if arguments.grace:
         paths, config = target.existing(arguments)
         asyncio.run(_shut_down(config, paths, arguments.node, arguments.grace))
@@ -50,6 +52,7 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def delete(arguments: argparse.Namespace) -> int:
+    """Ends a node and forgets it: process, certificate, Node object. One on another machine is only forgotten."""
     paths, config = target.existing(arguments)
     if config.machine and all(node.name != arguments.node for node in config.nodes):
         return _forget(paths, config, arguments.node)

@@ -25,6 +25,7 @@ _OWNER = "kubernetes.io/service-name"
 
 
 def service(arguments: argparse.Namespace) -> int:
+    """Prints the places where a Service answers; opens the first in a browser where there is one and it speaks HTTP."""
     _, config, client = target.running(arguments)
     try:
         found = asyncio.run(_look(client, arguments.service, arguments.namespace))

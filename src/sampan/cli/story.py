@@ -16,6 +16,7 @@ from sampan.cluster.debug import STORY
 
 
 def story(arguments: argparse.Namespace) -> int:
+    """Asks the control plane, which remembers in memory only. Raises SampanError when it knows of nothing."""
     kind, slash, name = arguments.object.partition("/")
     if not slash or not kind or not name:
         raise SampanError(

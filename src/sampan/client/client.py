@@ -38,6 +38,7 @@ class Client:
         self.agent = agent
 
     def row(self, resource: str | Resource) -> Resource:
+        """The row of a resource that is named as `deployments.apps`. Raises ApiError 404, with what may be meant."""
         if isinstance(resource, Resource):
             return resource
         row = self._registry.get(resource)
@@ -158,6 +159,10 @@ class Client:
         grace: int | None = None,
         propagation: str = "",
     ) -> Object:
+        """The Status or object that the server answers. `grace` in seconds; `uid` and `resource_version` are preconditions.
+
+        Raises ApiError: 404 when it is not there, 409 when a precondition does not hold.
+        """
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
         preconditions = {k: v for k, v in (("uid", uid), ("resourceVersion", resource_version)) if v}
         if preconditions:

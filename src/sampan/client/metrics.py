@@ -36,6 +36,7 @@ class Collector:
         self._figures = figures
 
     def collect(self) -> Iterator[Any]:
+        """What prometheus_client asks a collector for, under the names that controller-runtime and client-go use."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
         depth = GaugeMetricFamily("workqueue_depth", "Keys that wait", labels=["name"])

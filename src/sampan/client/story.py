@@ -51,6 +51,7 @@ class Entry:
             self.more += 1
 
     def as_json(self) -> dict[str, Any]:
+        """For `/debug/sampan/story`, which `sampan story` asks."""
         return {
             "time": rfc3339_micro(self.time),
             "controller": self.controller,
@@ -84,6 +85,7 @@ class Story:
         self._looked[who] = (times + 1, now)
 
     def add(self, entry: Entry) -> None:
+        """Remembers what was done, or that nothing was: the same idle answer again is only counted."""
         who = (entry.controller, entry.key)
         idle = not entry.actions and entry.outcome == "ok"
         last = self._idle.get(who)

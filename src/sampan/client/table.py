@@ -151,6 +151,7 @@ class Table:
         return old
 
     def remove(self, key: ObjectKey) -> Entry | None:
+        """Takes an object out, and out of all indexes."""
         old = self.entries.pop(key, None)
         if old is not None:
             del self._keys[bisect_left(self._keys, key)]

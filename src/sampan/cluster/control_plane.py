@@ -114,6 +114,7 @@ def _listeners() -> list[socket.socket]:
 
 
 def main() -> None:
+    """The process: its one argument is the data directory. Ends with a sentence, not a traceback, when it cannot begin."""
     data = Path(sys.argv[1])
     config = configs.load(data / "cluster.json")
     paths = config.paths(data)

@@ -41,6 +41,7 @@ def _dns(node: Object, view: View) -> list[Key]:
 
 
 def reconcile(service: Object, view: View, now: float) -> Plan:
+    """The Service `kube-dns` has no selector: its endpoints are all nodes that are Ready, for each answers itself."""
     if (meta.namespace(service), meta.name(service)) != (NAMESPACE, NAME) or service["spec"].get("selector"):
         return Plan()
     ready = [node for node in view.list("nodes") if _ready(node)]

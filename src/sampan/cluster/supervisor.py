@@ -55,6 +55,7 @@ class Supervisor:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Everything that belongs to this machine: listeners or the way to the first machine, control plane, nodes."""
         if self.joined:
             self.wiring.build()
         else:
@@ -85,6 +86,7 @@ class Supervisor:
         return self.data / "logs" / ("machine.log" if self.joined else "control-plane.log")
 
     def start_control_plane(self) -> None:
+        """It inherits the listeners, and says through a pipe when it is ready."""
         read, write = os.pipe()
         self.ready_fd, self.ready, self.restart_at = read, False, None
         fds = {"SAMPAN_LISTEN_FDS": [s.fileno() for s in self.listeners], "SAMPAN_READY_FD": [write]}
@@ -97,6 +99,7 @@ class Supervisor:
         os.close(write)
 
     def start_node(self, name: str) -> None:
+        """Starts a node's process 1 in namespaces of its own; nothing to do when it runs."""
         if name in self.nodes:
             return
         directory = self.data / "nodes" / name
@@ -124,6 +127,7 @@ class Supervisor:
             self.wiring.leave(name)
 
     def stop_all(self) -> None:
+        """Nodes first, while the control plane can still be told; then all that was made outside of the processes."""
         self.stopping = True
         processes.stop([*self.nodes.values()], grace=5)
         self.nodes.clear()

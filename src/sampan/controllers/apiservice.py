@@ -112,6 +112,7 @@ def _told(plan: Plan, service: Object, status: str, reason: str, message: str, n
 
 
 def register(definition: Object, view: View, now: float) -> Plan:
+    """A served version of a custom resource is listed as an APIService; those of versions that are no longer served go."""
     if not meta.is_true(definition, "Established") or meta.deleted(definition):
         return Plan()
     group = definition["spec"]["group"]

@@ -34,6 +34,7 @@ def _info(secret: Object, view: View) -> Iterable[Key]:
 
 
 def reconcile(info: Object, view: View, now: float) -> Plan:
+    """Signs the kubeconfig of `cluster-info` with every token that may. Source: "Bootstrap Tokens", ConfigMap signing."""
     if not _is_info(info):
         return Plan()
     data = info.get("data") or {}

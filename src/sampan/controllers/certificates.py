@@ -39,6 +39,11 @@ def _decided(request: Object) -> str:
 
 
 def reconcile(request: Object, view: View, now: float) -> Plan:
+    """Approves what a node may ask for, has it signed, and removes what is old: after an hour, or a day while undecided.
+
+    Signing needs the key of the CA, which a pure function does not have: the read `effect:sign` asks the runner to do it.
+    Source: "Certificates and Certificate Signing Requests" (Kubernetes signers).
+    """
     plan, decided = Plan(), _decided(request)
     left = seconds(request["metadata"].get("creationTimestamp")) + _KEPT[decided] - now
     if left <= 0:

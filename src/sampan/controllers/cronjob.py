@@ -79,6 +79,11 @@ def _every(text: str) -> float:
 
 
 def reconcile(cron: Object, view: View, now: float) -> Plan:
+    """Starts the run that is due, keeps account of those that run, removes finished ones beyond the history limits.
+
+    Of runs that were missed only the latest is made up for. Source: API reference, CronJobSpec v1 (concurrencyPolicy,
+    startingDeadlineSeconds); "CronJob", section "Job creation".
+    """
     plan, spec = Plan(), cron["spec"]
     if meta.deleted(cron):
         return plan

@@ -45,6 +45,11 @@ def _selector(budget: Object) -> selectors.LabelSelector:
 
 
 def reconcile(budget: Object, view: View, now: float, *, registry: Registry) -> Plan:
+    """How many pods may go now: the healthy ones beyond what the budget asks for. Evictions on their way count as gone.
+
+    Owners' scales are not in the view: they are asked for in `plan.reads`. Source: API reference,
+    PodDisruptionBudgetStatus v1 (disruptionsAllowed, disruptedPods).
+    """
     plan, old = Plan(), budget.get("status", {})
     chosen = view.selected("pods", meta.namespace(budget), _selector(budget))
     chosen = [p for p in chosen if not pods.finished(p)]

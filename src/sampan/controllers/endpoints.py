@@ -25,6 +25,7 @@ _CAPACITY = 1000
 
 
 def rules() -> list[Rule]:
+    """Endpoints are made for Services with a selector; those that others made, for Services without, are shown as slices."""
     watches = {"pods": endpointslice.services_of, "endpoints": _of_service}
     mirrors = {"services": same_name, RESOURCE: _mirrored}
     return [
@@ -50,6 +51,7 @@ def removed(key: Key, view: View, now: float) -> Plan:
 
 
 def reconcile(service: Object, view: View, now: float) -> Plan:
+    """The older form of the same endpoints, cut off at 1,000. Source: "Service", section "Endpoints" (over-capacity)."""
     plan = Plan()
     if not endpointslice.has_endpoints(service) or meta.deleted(service):
         return plan

@@ -112,6 +112,10 @@ def service_labels(service: Object, manager: str) -> dict[str, str]:
 
 
 def reconcile(service: Object, view: View, now: float) -> Plan:
+    """Slices for each family and each list of port numbers: a named port may be another number in another pod.
+
+    A Service without a selector is left to whoever writes its slices. Source: "EndpointSlices", section "Management".
+    """
     plan = Plan()
     if meta.deleted(service):
         return plan

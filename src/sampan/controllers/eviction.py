@@ -46,6 +46,7 @@ def leaves_at(pod: Object, node: Object, now: float) -> float | None:
 
 
 def reconcile(pod: Object, view: View, now: float) -> Plan:
+    """Deletes the pod at the time that its node's taints and its own tolerations leave it."""
     plan = Plan()
     name = pod["spec"].get("nodeName")
     node = view.get("nodes", name) if name else None

@@ -26,6 +26,7 @@ def _naming(level: Object, view: View) -> Iterable[Key]:
 
 
 def reconcile(schema: Object, view: View, now: float) -> Plan:
+    """Whether the priority level that a FlowSchema names is there. Source: API reference, FlowSchemaStatus v1 (Dangling)."""
     if meta.deleted(schema):
         return Plan()
     name = _level(schema)

@@ -61,6 +61,10 @@ class Autoscaler:
         return Plan()
 
     def reconcile(self, hpa: Object, view: View, now: float) -> Plan:
+        """Every 15 seconds: the target's scale and, where metrics are asked for, the use of its pods, then a size.
+
+        Both are asked for in `plan.reads`. Source: "Horizontal Pod Autoscaling", algorithm details.
+        """
         plan = Plan().requeue(_PERIOD)
         target = hpa["spec"]["scaleTargetRef"]
         resource = self._scalable(target)

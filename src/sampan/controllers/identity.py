@@ -37,6 +37,7 @@ def _namespace_of(name: str) -> Mapper:
 
 
 def account(namespace: Object, view: View, now: float) -> Plan:
+    """Every namespace has a service account `default`. Source: "Service Accounts", default service accounts."""
     plan, name = Plan(), meta.name(namespace)
     if meta.deleted(namespace) or view.get("serviceaccounts", "default", name):
         return plan
@@ -49,6 +50,7 @@ def account(namespace: Object, view: View, now: float) -> Plan:
 
 
 def root_ca(namespace: Object, view: View, ca: str) -> Plan:
+    """Every namespace has a ConfigMap with the cluster's CA, for the volumes of service-account tokens (`ca`: PEM)."""
     plan, name = Plan(), meta.name(namespace)
     if meta.deleted(namespace):
         return plan

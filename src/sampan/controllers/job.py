@@ -46,6 +46,10 @@ class Jobs:
         self._failures: dict[Key, tuple[str, dict[str, float]]] = {}  # Job uid, and pod uid -> when it ended
 
     def reconcile(self, job: Object, view: View, now: float) -> Plan:
+        """Counts what ended, judges, makes or deletes pods. A pod's finalizer goes only when its end is counted in the status.
+
+        Source: "Jobs"; KEP-2307 (tracking with finalizers), KEP-4368 (`managedBy`: somebody else does all of this).
+        """
         plan, key = Plan(), Key(meta.namespace(job), meta.name(job))
         if job["spec"].get("managedBy") not in (None, "", "kubernetes.io/job-controller"):
             return plan

@@ -97,6 +97,7 @@ class Tally:
 
     @property
     def failed(self) -> int:
+        """What the status has counted, what it has written down to count, and what ended since; not what a policy ignores."""
         old = self.job.get("status", {}).get("failed", 0)
         return (
             int(old)

@@ -55,11 +55,16 @@ def wanted(service: Object) -> bool:
 
 
 def addresses(service: Object) -> list[str]:
+    """What it has been given."""
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or ()
     return [i["ip"] for i in ingress if i.get("ip")]
 
 
 def reconcile(service: Object, view: View, now: float, pool: str, mode: str) -> Plan:
+    """Gives an address of each family, or the one that is asked for; keeps one that fits, takes back what nobody wants.
+
+    `pool` as in `rules`; `mode` becomes `ipMode`: whether nodes take packets for the address themselves (KEP-1860).
+    """
     plan, have = Plan(), addresses(service)
     if not wanted(service):
         foreign = service["spec"].get("type") == "LoadBalancer"

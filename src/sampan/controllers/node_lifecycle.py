@@ -42,6 +42,8 @@ class Timing:
 
 
 def rules(timing: Timing) -> list[Rule]:
+    """A Lease, or a status, that is renewed is a sign of life: the view remembers when it saw the last one (`signs`)."""
+
     def reconcile_one(node: Object, view: View, now: float) -> Plan:
         return reconcile(node, view, now, timing)
 

@@ -93,6 +93,10 @@ def _refers(volume: Object, claim: Object) -> bool:
 
 
 def reconcile_claim(claim: Object, view: View, directory: str) -> Plan:
+    """Binds a claim to the volume it names, one that names it, or the smallest that fits; else has one made in `directory`.
+
+    A claim that was bound and whose volume is gone is Lost. Source: "Persistent Volumes", section "Binding".
+    """
     plan, name = Plan(), claim["spec"].get("volumeName", "")
     volume = view.get(_PV, name) if name else None
     if _DONE in meta.annotations(claim):

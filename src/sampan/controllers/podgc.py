@@ -38,6 +38,11 @@ def _lost(node: Object) -> bool:
 
 
 def reconcile(pod: Object, view: View, now: float) -> Plan:
+    """Pods that nobody else would ever remove: without a node though deleted, on a node that is gone or is out of service.
+
+    A node may be younger than the view: that it is gone is asked for in `plan.reads`. Source: "Pod Lifecycle", garbage
+    collection; "Node Shutdowns" (out-of-service taint).
+    """
     name = pod["spec"].get("nodeName")
     if not name:
         return _force(Plan(why="was deleted before it had a node"), pod) if meta.deleted(pod) else Plan()

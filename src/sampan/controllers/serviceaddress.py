@@ -21,6 +21,7 @@ _MANAGER = "ipallocator"
 
 
 def rules() -> list[Rule]:
+    """Every address of a Service is an IPAddress object, and every such object has its Service (KEP-1880)."""
     return [
         Rule(
             "ipallocator-repair-controller",

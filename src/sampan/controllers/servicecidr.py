@@ -37,6 +37,7 @@ def _ending(changed: Object, view: View) -> Iterable[Key]:
 
 
 def reconcile(cidr: Object, view: View, now: float) -> Plan:
+    """A range goes only when no Service has an address of it that no other range covers. Source: KEP-1880."""
     held = FINALIZER in meta.finalizers(cidr)
     if not meta.deleted(cidr):
         plan = Plan() if held else Plan().then(_finalizers(cidr, [*meta.finalizers(cidr), FINALIZER]))

@@ -37,6 +37,7 @@ def ordinal(ss: Object, pod: Object) -> int:
 
 
 def reconcile(ss: Object, view: View, now: float) -> Plan:
+    """Pods in the order of their ordinals; `_Run` says who is next. Source: "StatefulSets", deployment and scaling."""
     plan = Plan()
     if meta.deleted(ss):
         return plan

@@ -14,6 +14,7 @@ def rules() -> list[Rule]:
 
 
 def reconcile(job: Object, view: View, now: float) -> Plan:
+    """Deletes a Job and its pods so many seconds after it finished."""
     plan, ttl = Plan(), job["spec"].get("ttlSecondsAfterFinished")
     ended = [
         c for kind in ("Complete", "Failed") if (c := meta.condition(job, kind)) and c["status"] == "True"

@@ -155,6 +155,7 @@ class Housekeeping:
         return evicted
 
     def paths(self, driver: PodDriver) -> Paths:
+        """Where a pod's bytes lie on this node's disk: logs, writable layers, volumes."""
         attempts = list(driver.world.containers.values())
         logs: dict[str, str] = {}
         layers: dict[str, str] = {}

@@ -111,6 +111,7 @@ class ProbeManager:
             return False, _timeout_text(probe, ip, seconds)
 
     async def close(self) -> None:
+        """Ends all probes."""
         tasks = [t for group in self._tasks.values() for t in group.values()]
         self._tasks.clear()
         for task in tasks:

@@ -89,6 +89,7 @@ class SimulatedImages:
         return self._present.get(ref)
 
     async def pull(self, ref: str, credentials: Sequence[Mapping[str, Any]] = ()) -> Image:
+        """Every image is there but those with `missing` in a part of the name. Raises ImageError for these."""
         if "missing" in re.split(r"[:/@]", ref):
             raise ImageError("ErrImagePull", f'failed to resolve reference "{ref}": {ref}: not found')
         image = self._present.get(ref)
@@ -165,6 +166,7 @@ class SimulatedRuntime:
         pass
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
+        """As the pod's annotation says (the module lists the words), by default at once and for ever. Raises RuntimeFailure."""
         words = behaviour(config)
         if unknown := sorted(words.keys() - _WORDS):
             raise RuntimeFailure(
@@ -211,6 +213,7 @@ class SimulatedRuntime:
         self._end(container_id, code, reason)
 
     async def stop_container(self, container_id: str, grace: float) -> None:
+        """Takes as long as the word `stop` says; beyond `grace` seconds it is killed, with code 137."""
         status = self._containers.get(container_id)
         if status is None or status.state == "exited":
             return

@@ -27,6 +27,7 @@ class StaticPods:
         self._manager.static({pod["metadata"]["uid"]: pod for pod in pods})
 
     async def run(self) -> None:
+        """Reads the directory, and again after each change in it. Never returns."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         watch = DirectoryWatch(self._directory)
         try:

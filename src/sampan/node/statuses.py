@@ -56,6 +56,10 @@ class StatusWriter:
             self.put(pod, status)
 
     def put(self, pod: Object, status: Object) -> None:
+        """The newest status of a pod is to be written; one that was not sent yet is replaced.
+
+        A pod that only starts waits a moment, since what follows most often makes that status needless.
+        """
         uid = pod["metadata"]["uid"]
         held = self._held.pop(uid, None)
         if _starting(status) and uid not in self._slots:
@@ -91,6 +95,7 @@ class StatusWriter:
                 await self._send(uid, *slot)
 
     def forget(self, uid: str) -> None:
+        """The pod is gone: nothing more is sent for it."""
         self._slots.pop(uid, None)
         self._sent.pop(uid, None)
         held = self._held.pop(uid, None)
@@ -99,6 +104,7 @@ class StatusWriter:
         self._written.pop(uid, None)
 
     async def close(self) -> None:
+        """Ends at once; what was not sent is computed again by the next agent."""
         for _, _, timer in self._held.values():
             timer.cancel()
         self._held.clear()

@@ -40,6 +40,7 @@ class Term:
     living: bool = False
 
     def matches(self, pod: PodInfo, namespaces: Mapping[str, Labels]) -> bool:
+        """Whether a pod is one of those that the term is about. `namespaces`: the labels of each, for namespace selectors."""
         if self.owner:
             return pod.owner == self.owner
         if self.namespaces is not None and pod.namespace not in self.namespaces:

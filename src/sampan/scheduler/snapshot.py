@@ -105,6 +105,7 @@ class Snapshot:
         return at
 
     def remove_node(self, name: str) -> None:
+        """Takes a node out of all arrays. Its pods are kept in mind: a node of that name may come back before they go."""
         at = self.index.pop(name, None)
         if at is None:
             return

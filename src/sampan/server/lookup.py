@@ -109,6 +109,7 @@ class Derived:
         self._value: Any = None
 
     def get(self) -> Any:
+        """The value, computed anew when one of its buckets has changed since."""
         revision = self._lookup.store.revision
         if revision != self._revision:  # something changed somewhere: was it ours?
             versions = list(map(self._lookup.store.bucket_revision, self._buckets))

@@ -89,6 +89,7 @@ def frame(sequence: int, records: Iterable[bytes]) -> bytes:
 
 
 def records(payload: bytes) -> Iterator[Record]:
+    """The records of one frame's payload, in order; its checksum has been checked."""
     offset = 0
     while offset < len(payload):
         op, slot, revision, created, b, k, p, v = _RECORD.unpack_from(payload, offset)

@@ -60,6 +60,7 @@ class History:
         return self._start + len(self.changes)
 
     def append(self, change: Change, now: float) -> None:
+        """A change is published: whoever waits is woken, and routed cursors get it if it concerns them. `now`: for its age."""
         self.changes.append(change)
         self._bytes += _size(change)
         self.newest = change.revision
@@ -115,6 +116,7 @@ class History:
         self._routes.setdefault(route[0], {}).setdefault(route[1], {})[cursor] = None
 
     def unsubscribe(self, route: Route, cursor: RoutedCursor) -> None:
+        """A routed cursor is closed: nothing is offered to it any more."""
         by_value = self._routes.get(route[0], {})
         cursors = by_value.get(route[1], {})
         cursors.pop(cursor, None)
@@ -293,6 +295,7 @@ class RoutedCursor(Cursor):
         self.wake()
 
     def take(self) -> Sequence[Change]:
+        """The next changes of its route, at most a batch. Raises Compacted when it stayed too far behind."""
         if self._inbox is None:
             missed = self._history.read(self.position, self._history.count * 2)
             self._inbox = deque(c for c in missed if self._route[1] in values_of(c, self._route[0]))

@@ -42,6 +42,7 @@ class Compiler:
         return Code(DYN, lambda _: None)
 
     def visit(self, node: Expr) -> Code:
+        """The closure that evaluates a node of the tree."""
         match node:
             case Const():
                 return self._const(node.value)

@@ -84,6 +84,7 @@ def define(*signatures: str, cost: int | Cost = 1) -> Callable[[Callable[..., An
 
 
 def add(signature: str, function: Callable[..., Any], cost: int | Cost = 1) -> None:
+    """Registers an overload. `signature`: "name(types): type", or "type.name(types): type" for a method."""
     head, _, result = signature.rpartition("): ")
     name, _, inside = head.partition("(")
     target, dot, method = _method(name)

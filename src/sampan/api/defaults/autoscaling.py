@@ -27,6 +27,7 @@ def autoscaler_v1(obj: Json) -> None:
 
 
 def autoscaler_v2(obj: Json) -> None:
+    """Without metrics: 80 % of the CPU that pods ask for. Up without delay, down by what was enough for a while."""
     spec = obj.setdefault("spec", {})
     spec.setdefault("minReplicas", 1)
     if not spec.get("metrics"):

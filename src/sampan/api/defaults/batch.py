@@ -8,6 +8,9 @@ _NO_LIMIT = 2**31 - 1  # with a limit for each index there is none for the whole
 
 
 def job(obj: Json) -> None:
+    """One pod, unless it says how many. With a failure policy a pod is replaced when it has ended, for the policy must see how
+    (KEP-3939).
+    """
     spec = obj.setdefault("spec", {})
     template(spec)
     if "completions" not in spec and "parallelism" not in spec:

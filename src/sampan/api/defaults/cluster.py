@@ -91,6 +91,7 @@ def flow_schema(obj: Json) -> None:
 
 
 def priority_level(obj: Json) -> None:
+    """Source: API reference, LimitedPriorityLevelConfiguration v1, QueuingConfiguration v1."""
     spec = obj.setdefault("spec", {})
     if spec.get("type") == "Exempt":
         exempt = spec.setdefault("exempt", {})

@@ -67,6 +67,7 @@ def _match_resources(resources: Json | None) -> None:
 
 
 def custom_resource_definition(obj: Json) -> None:
+    """Names that follow from the kind."""
     spec = obj.setdefault("spec", {})
     names = spec.setdefault("names", {})
     kind = names.get("kind", "")

@@ -12,6 +12,7 @@ _STICKY_SECONDS = 3 * 60 * 60
 
 
 def service(obj: Json) -> None:
+    """A targetPort is the port; what only makes sense for some types is set for those alone."""
     spec = obj.setdefault("spec", {})
     affinity = spec.setdefault("sessionAffinity", "None")
     if affinity == "None":

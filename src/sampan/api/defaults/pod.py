@@ -57,6 +57,7 @@ def template(owner: Json, key: str = "template") -> None:
 
 
 def pod_spec(spec: Json) -> None:
+    """What pods and templates have in common."""
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("dnsPolicy", "ClusterFirst")

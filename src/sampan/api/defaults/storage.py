@@ -24,6 +24,7 @@ def storage_class(obj: Json) -> None:
 
 
 def csi_driver(obj: Json) -> None:
+    """Source: API reference, CSIDriverSpec v1."""
     spec = obj.setdefault("spec", {})
     spec.setdefault("attachRequired", True)
     spec.setdefault("podInfoOnMount", False)

@@ -9,6 +9,7 @@ from sampan.api.defaults.pod import Json, claim_spec, template
 
 
 def deployment(obj: Json) -> None:
+    """A quarter of the pods more, and a quarter less, during an update; ten minutes until it counts as stuck."""
     spec = obj.setdefault("spec", {})
     template(spec)
     spec.setdefault("replicas", 1)
@@ -43,6 +44,7 @@ def replication_controller(obj: Json) -> None:
 
 
 def daemon_set(obj: Json) -> None:
+    """One node after the other."""
     spec = obj.setdefault("spec", {})
     template(spec)
     spec.setdefault("revisionHistoryLimit", 10)
@@ -54,6 +56,7 @@ def daemon_set(obj: Json) -> None:
 
 
 def stateful_set(obj: Json) -> None:
+    """In order, and claims outlive their pods. Templates of claims are complete claims."""
     spec = obj.setdefault("spec", {})
     template(spec)
     spec.setdefault("replicas", 1)

@@ -145,6 +145,10 @@ def _match_keys(errors: Errors, term: Object, path: str) -> None:
 
 
 def tolerations(errors: Errors, given: Sequence[Object], path: str) -> None:
+    """Of a pod or a RuntimeClass. Without a key they must be for all (`Exists`); `Gt` and `Lt` compare integers (KEP-5471).
+
+    Source: API reference, Toleration v1.
+    """
     for index, toleration in enumerate(given):
         at = f"{path}[{index}]"
         key, operator = toleration.get("key", ""), toleration.get("operator", "")

@@ -30,6 +30,7 @@ _METRICS = {
 
 
 def autoscaler(errors: Errors, obj: Object) -> None:
+    """Bounds are numbers above zero, the lower one first. Source: API reference, HorizontalPodAutoscalerSpec v2."""
     spec = obj.get("spec") or NONE
     least, most = spec.get("minReplicas"), spec.get("maxReplicas", 0)
     if least is not None and least < 1:

@@ -41,6 +41,7 @@ _CRON_NAME_LIMIT = 52  # 11 characters are added to make the names of jobs
 
 
 def job(errors: Errors, obj: Object) -> None:
+    """Its selector is generated, and must be; with `manualSelector` it need only fit its template. Source: JobSpec v1."""
     spec = obj.get("spec") or NONE
     if not spec.get("manualSelector"):
         _generated_selector(errors, obj, spec)
@@ -216,6 +217,9 @@ _FROZEN = (
 
 
 def job_update(errors: Errors, new: Object, old: Object) -> None:
+    """What may change: parallelism, suspend; completions with it when it is Indexed (KEP-3715); where its pods go,
+    before it has started.
+    """
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     job(errors, new)
     if after.get("completions") != before.get("completions") and not _elastic(after, before):
@@ -262,6 +266,7 @@ def _stripped(template: Object | None) -> Object:
 
 
 def job_status(errors: Errors, new: Object, old: Object) -> None:
+    """A Job is not both complete and failed."""
     status = new.get("status") or NONE
     for field in ("active", "succeeded", "failed", "ready", "terminating"):
         nonnegative(errors, status, field, "status")
@@ -275,6 +280,7 @@ def job_status(errors: Errors, new: Object, old: Object) -> None:
 
 
 def cron_job(errors: Errors, obj: Object) -> None:
+    """Source: API reference, CronJobSpec v1."""
     _cron_spec(errors, obj)
     name = obj["metadata"].get("name", "")
     if len(name) > _CRON_NAME_LIMIT:

@@ -41,6 +41,7 @@ def namespace_finalizer(errors: Errors, finalizer: str, path: str) -> None:
 
 
 def namespace_finalize(errors: Errors, new: Object, old: Object) -> None:
+    """PUT to `namespaces/NAME/finalize` sets spec.finalizers alone; nothing else is judged."""
     for index, finalizer in enumerate((new.get("spec") or NONE).get("finalizers") or ()):
         namespace_finalizer(errors, finalizer, f"spec.finalizers[{index}]")
 
@@ -49,6 +50,7 @@ def namespace_finalize(errors: Errors, new: Object, old: Object) -> None:
 
 
 def node(errors: Errors, obj: Object) -> None:
+    """Source: API reference, NodeSpec v1. At most one range of pod addresses for each IP family."""
     spec = obj.get("spec") or NONE
     taints(errors, spec.get("taints") or (), "metadata.taints")  # the original's path
     _capacity(errors, obj)
@@ -63,6 +65,7 @@ def node(errors: Errors, obj: Object) -> None:
 
 
 def taints(errors: Errors, given: Sequence[Object], path: str) -> None:
+    """One for each key and effect."""
     seen: set[tuple[str, str]] = set()
     for index, taint in enumerate(given):
         at = f"{path}[{index}]"
@@ -89,6 +92,7 @@ _NODE_OPEN = ("taints", "unschedulable", "configSource", "podCIDR", "podCIDRs", 
 
 
 def node_update(errors: Errors, new: Object, old: Object) -> None:
+    """What may change: taints, unschedulable; pod ranges and providerID once, from nothing to something."""
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     taints(errors, after.get("taints") or (), "metadata.taints")
     _capacity(errors, new)
@@ -105,6 +109,7 @@ def node_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def node_status(errors: Errors, new: Object, old: Object) -> None:
+    """Capacity is not negative, and an address is told once for each type."""
     _capacity(errors, new)
     seen: set[str] = set()
     for index, entry in enumerate((new.get("status") or NONE).get("addresses") or ()):
@@ -157,6 +162,7 @@ def event_new(errors: Errors, obj: Object) -> None:
 
 
 def event_update(errors: Errors, new: Object, old: Object) -> None:
+    """Of the core group: as when it was made."""
     event(errors, new)
 
 
@@ -164,6 +170,7 @@ def event_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def lease(errors: Errors, obj: Object) -> None:
+    """Source: API reference, LeaseSpec v1."""
     spec = obj.get("spec") or NONE
     seconds, count = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
     if seconds is not None and seconds <= 0:
@@ -180,6 +187,10 @@ def lease_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def api_service(errors: Errors, obj: Object) -> None:
+    """Its name says what it serves. A local one has no Service behind it, so there is no certificate to be checked.
+
+    Source: API reference, APIServiceSpec v1 (groupPriorityMinimum up to 20,000, versionPriority up to 1,000).
+    """
     spec = obj.get("spec") or NONE
     group, version, name = spec.get("group", ""), spec.get("version", ""), obj["metadata"].get("name", "")
     expected = f"{version}.{group}"

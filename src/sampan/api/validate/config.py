@@ -26,6 +26,7 @@ _ACCOUNT = "kubernetes.io/service-account.name"
 
 
 def config_map(errors: Errors, obj: Object) -> None:
+    """At most 1 MiB of data, text and bytes together; a key is in one of both. Source: "ConfigMaps"."""
     data, binary = obj.get("data") or NONE, obj.get("binaryData") or NONE
     size = 0
     for key, value in data.items():
@@ -68,6 +69,7 @@ def _sealed(errors: Errors, new: Object, old: Object, fields: tuple[str, ...]) -
 
 
 def secret(errors: Errors, obj: Object) -> None:
+    """At most 1 MiB of data; its type says which keys must be there. Source: "Secrets", types of Secret."""
     data = obj.get("data") or NONE
     size = 0
     for key, value in data.items():

@@ -237,6 +237,7 @@ def _common(errors: Errors, container: Object, path: str, pod: Pod) -> None:
 
 
 def ports(errors: Errors, given: Sequence[Object], path: str) -> None:
+    """A name is used once in a container. Source: API reference, ContainerPort v1."""
     seen: set[str] = set()
     for index, port in enumerate(given):
         at = f"{path}[{index}]"
@@ -279,6 +280,7 @@ def _host_ports(errors: Errors, given: Sequence[Object], path: str, first: int =
 
 
 def environment(errors: Errors, given: Sequence[Object], path: str, pod: Pod) -> None:
+    """Names may be any printable text without `=` (KEP-4369). Source: API reference, EnvVar v1."""
     for index, variable in enumerate(given):
         name = variable.get("name", "")
         if not name:

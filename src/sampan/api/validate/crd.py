@@ -31,6 +31,7 @@ _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int
 
 
 def create(errors: Errors, obj: Object) -> None:
+    """What a new definition may say. `preserveUnknownFields` belongs into the schema now."""
     spec = obj.get("spec") or NONE
     _name(errors, obj, spec)
     _spec(errors, spec)
@@ -320,6 +321,7 @@ def _approval(errors: Errors, obj: Object, spec: Object) -> None:
 
 
 def update(errors: Errors, new: Object, old: Object) -> None:
+    """Group and plural stay, scope and kind once it is served; a version that objects are stored in must still be there."""
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     _spec(errors, after)
     if after.get("preserveUnknownFields") and not before.get("preserveUnknownFields"):

@@ -170,6 +170,7 @@ def device_slice(errors: Errors, obj: Object) -> None:
 
 
 def device_slice_update(errors: Errors, new: Object, old: Object) -> None:
+    """Its driver, node and pool stay."""
     device_slice(errors, new)
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     for field in ("driver", "nodeName"):

@@ -33,6 +33,7 @@ _VERBS = (
 
 
 def flow_schema(errors: Errors, obj: Object) -> None:
+    """Precedence 1 is that of `exempt`, which nothing may come before. Source: API reference, FlowSchemaSpec v1."""
     spec = obj.get("spec") or NONE
     order = spec.get("matchingPrecedence", 0)
     if order <= 0:
@@ -123,6 +124,7 @@ def flow_schema_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def priority_level(errors: Errors, obj: Object) -> None:
+    """Source: API reference, PriorityLevelConfigurationSpec v1."""
     spec = obj.get("spec") or NONE
     kind, limited, exempt = spec.get("type", ""), spec.get("limited"), spec.get("exempt")
     if kind == "Exempt":

@@ -155,6 +155,7 @@ def ingress_status(errors: Errors, new: Object, old: Object) -> None:
 
 
 def ingress_class(errors: Errors, obj: Object) -> None:
+    """Its parameters name a namespace if, and only if, they say that their scope is one. Source: IngressClassSpec v1."""
     spec = obj.get("spec") or NONE
     controller, parameters = spec.get("controller", ""), spec.get("parameters")
     if len(controller) > 250:
@@ -202,6 +203,7 @@ def ingress_class_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def network_policy(errors: Errors, obj: Object) -> None:
+    """Source: API reference, NetworkPolicySpec v1."""
     spec = obj.get("spec") or NONE
     label_selector(errors, "spec.podSelector", spec.get("podSelector"))
     for way, side in (("ingress", "from"), ("egress", "to")):
@@ -286,6 +288,7 @@ def network_policy_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def endpoints(errors: Errors, obj: Object) -> None:
+    """A subset has addresses; of several ports each has a name. Source: API reference, Endpoints v1."""
     for index, subset in enumerate(obj.get("subsets") or ()):
         at = f"subsets[{index}]"
         ready, waiting = subset.get("addresses") or (), subset.get("notReadyAddresses") or ()
@@ -407,6 +410,7 @@ def endpoint_slice_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def service_cidr(errors: Errors, obj: Object) -> None:
+    """One range for each IP family at most. Source: API reference, ServiceCIDRSpec v1; KEP-1880."""
     given = (obj.get("spec") or NONE).get("cidrs") or ()
     if not given:
         errors.append(required("spec.cidrs", "at least one CIDR required"))
@@ -442,6 +446,7 @@ def address_name(text: str) -> list[str]:
 
 
 def ip_address(errors: Errors, obj: Object) -> None:
+    """It says whose address it is. Source: API reference, IPAddressSpec v1; KEP-1880."""
     parent = (obj.get("spec") or NONE).get("parentRef")
     if parent is None:
         errors.append(required("spec.parentRef"))

@@ -32,6 +32,7 @@ from sampan.base.objects import Object
 
 
 def budget(errors: Errors, obj: Object) -> None:
+    """It says how many must stay, or how many may go, not both. Source: API reference, PodDisruptionBudgetSpec v1."""
     spec = obj.get("spec") or NONE
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     if least is not None and most is not None:
@@ -86,6 +87,7 @@ _CONFLICTS = (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")
 
 
 def quota(errors: Errors, obj: Object) -> None:
+    """Source: API reference, ResourceQuotaSpec v1; "Resource Quotas", quota scopes."""
     spec = obj.get("spec") or NONE
     _amounts(errors, spec.get("hard") or {}, "spec.hard")
     scopes = spec.get("scopes") or ()
@@ -190,6 +192,7 @@ _SIDES = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
 
 
 def limit_range(errors: Errors, obj: Object) -> None:
+    """One item for each type. Source: API reference, LimitRangeItem v1."""
     kinds: set[str] = set()
     for index, item in enumerate((obj.get("spec") or NONE).get("limits") or ()):
         at, kind = f"spec.limits[{index}]", item.get("type", "")
@@ -287,6 +290,7 @@ _SYSTEM = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_0
 
 
 def priority_class(errors: Errors, obj: Object) -> None:
+    """Names with `system-` and values beyond a thousand million are the system's. Source: "Pod Priority and Preemption"."""
     name, value = obj["metadata"].get("name", ""), obj.get("value", 0)
     if name.startswith("system-"):
         if _SYSTEM.get(name) != value or obj.get("globalDefault"):
@@ -316,6 +320,7 @@ def priority_class_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def runtime_class(errors: Errors, obj: Object) -> None:
+    """Source: API reference, RuntimeClass v1."""
     dns_label(errors, "handler", obj.get("handler", ""))
     overhead = (obj.get("overhead") or NONE).get("podFixed")
     if overhead:

@@ -58,6 +58,7 @@ def liveness(errors: Errors, probe: Object | None, path: str) -> None:
 
 
 def readiness(errors: Errors, probe: Object | None, path: str) -> None:
+    """A failing one kills nothing, so there is no grace period for it."""
     if probe is None:
         return
     _probe(errors, probe, path)

@@ -26,6 +26,7 @@ def role(errors: Errors, obj: Object) -> None:
 
 
 def cluster_role(errors: Errors, obj: Object) -> None:
+    """Source: API reference, ClusterRole v1: rules, or selectors of roles whose rules it gathers."""
     for index, rule in enumerate(obj.get("rules") or ()):
         _rule(errors, rule, f"rules[{index}]", namespaced=False)
     aggregation = obj.get("aggregationRule")

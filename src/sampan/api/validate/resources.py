@@ -137,6 +137,7 @@ def _claim(errors: Errors, claim: Object, path: str, known: Container[str]) -> N
 
 
 def resize_policy(errors: Errors, given: Sequence[Object], path: str) -> None:
+    """One for cpu and one for memory (KEP-1287)."""
     seen: set[str] = set()
     for index, policy in enumerate(given):
         at, resource = f"{path}[{index}]", policy.get("resourceName", "")

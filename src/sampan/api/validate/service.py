@@ -39,6 +39,7 @@ _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 
 def create(errors: Errors, service: Object) -> None:
+    """What a new Service may say; its addresses and ports are given out already. Source: API reference, ServiceSpec v1."""
     spec = service.get("spec") or NONE
     kind = spec.get("type", "")
     headless = spec.get("clusterIP") == "None"
@@ -293,6 +294,7 @@ def status(errors: Errors, new: Object, old: Object) -> None:
 
 
 def balancer_status(errors: Errors, balancer: Object, path: str) -> None:
+    """What a load balancer says of itself, here and for an Ingress. `ipMode` needs an address (KEP-1860)."""
     for index, entry in enumerate(balancer.get("ingress") or ()):
         at = f"{path}.ingress[{index}]"
         text, host = entry.get("ip", ""), entry.get("hostname", "")

@@ -37,6 +37,7 @@ _CLASS_NOTE = "volume.beta.kubernetes.io/storage-class"
 
 
 def volume(errors: Errors, obj: Object) -> None:
+    """A PersistentVolume: access modes, a capacity, one source. Source: API reference, PersistentVolumeSpec v1."""
     spec = obj.get("spec") or NONE
     modes = spec.get("accessModes") or ()
     if not modes:
@@ -93,6 +94,7 @@ def _sources(errors: Errors, spec: Object) -> None:
 
 
 def volume_update(errors: Errors, new: Object, old: Object) -> None:
+    """Its source stays, but for a secret that makes it possible to expand it; its node affinity stays once it has one."""
     volume(errors, new)
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     mine, was = _source_of(after), _source_of(before)
@@ -138,6 +140,9 @@ def claim(errors: Errors, obj: Object) -> None:
 
 
 def claim_update(errors: Errors, new: Object, old: Object) -> None:
+    """Nothing of it changes but, once it is bound, the size it asks for (upwards, or back while it has less: KEP-1790) and its
+    attributes class (KEP-3751). A volume and a default class may be filled in once.
+    """
     claim(errors, new)
     after, before = dict(new.get("spec") or NONE), dict(old.get("spec") or NONE)
     bound = (old.get("status") or NONE).get("phase") == "Bound"
@@ -188,6 +193,7 @@ def _no_shrink(errors: Errors, wanted: str, old: Object) -> None:
 
 
 def storage_class(errors: Errors, obj: Object) -> None:
+    """Source: API reference, StorageClass v1."""
     _provisioner(errors, obj.get("provisioner", ""), "provisioner")
     _parameters(errors, obj.get("parameters") or {}, "parameters")
     policy = obj.get("reclaimPolicy")
@@ -244,6 +250,7 @@ def storage_class_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def attachment(errors: Errors, obj: Object) -> None:
+    """It attaches a PersistentVolume or an inline volume, never both. Source: API reference, VolumeAttachmentSpec v1."""
     spec = obj.get("spec") or NONE
     if not spec.get("attacher"):
         errors.append(required("spec.attacher"))
@@ -297,6 +304,7 @@ def attributes_class_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def csi_driver(errors: Errors, obj: Object) -> None:
+    """Source: API reference, CSIDriverSpec v1. Tokens for drivers last ten minutes or more, one for each audience."""
     spec = obj.get("spec") or NONE
     csi_driver_name(errors, obj["metadata"].get("name", ""), "metadata.name")
     for field in ("attachRequired", "podInfoOnMount", "storageCapacity"):
@@ -332,6 +340,7 @@ def csi_driver_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def csi_node(errors: Errors, obj: Object) -> None:
+    """A driver is listed once, with the name it gives the node. Source: API reference, CSINodeSpec v1."""
     seen: set[str] = set()
     for index, driver in enumerate((obj.get("spec") or NONE).get("drivers") or ()):
         at, name = f"spec.drivers[{index}]", driver.get("name", "")
@@ -363,6 +372,7 @@ def csi_node_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def storage_capacity(errors: Errors, obj: Object) -> None:
+    """Source: API reference, CSIStorageCapacity v1."""
     if not obj.get("storageClassName"):
         errors.append(required("storageClassName"))
     else:

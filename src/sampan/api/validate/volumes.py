@@ -115,6 +115,7 @@ def _empty_dir(errors: Errors, source: Object, path: str) -> None:
 
 
 def host_path(errors: Errors, source: Object, path: str) -> None:
+    """Source: API reference, HostPathVolumeSource v1: absolute or not, but without `..`."""
     text = source.get("path", "")
     if not text:
         errors.append(required(f"{path}.path"))
@@ -308,6 +309,7 @@ def _needs(*fields: str) -> Source:
 
 
 def iscsi(errors: Errors, source: Object, path: str) -> None:
+    """Source: API reference, ISCSIVolumeSource v1; names as in RFC 3720, section 3.2.6.3."""
     if not source.get("targetPortal"):
         errors.append(required(f"{path}.targetPortal"))
     name = source.get("iqn", "")
@@ -324,6 +326,7 @@ def iscsi(errors: Errors, source: Object, path: str) -> None:
 
 
 def fibre_channel(errors: Errors, source: Object, path: str) -> None:
+    """Targets and a lun, or world wide identifiers. Source: API reference, FCVolumeSource v1."""
     if not source.get("targetWWNs") and not source.get("wwids"):
         errors.append(required(f"{path}.targetWWNs", "must specify either targetWWNs or wwids, but not both"))
     if source.get("targetWWNs") and source.get("wwids"):

@@ -67,6 +67,7 @@ def _read(errors: Errors, given: Object | None) -> selectors.LabelSelector | Non
 
 
 def deployment(errors: Errors, obj: Object) -> None:
+    """A pod must have time to become available before the rollout counts as stuck. Source: API reference, DeploymentSpec v1."""
     spec = obj.get("spec") or NONE
     nonnegative(errors, spec, "replicas", "spec")
     selector = _selector(errors, spec, "deployment")
@@ -143,6 +144,7 @@ def replica_set_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def replication_controller(errors: Errors, obj: Object) -> None:
+    """Its selector is a map of labels, as before there were expressions. Source: API reference, ReplicationControllerSpec v1."""
     spec = obj.get("spec") or NONE
     nonnegative(errors, spec, "minReadySeconds", "spec")
     if not spec.get("selector"):
@@ -162,6 +164,7 @@ def replication_controller_update(errors: Errors, new: Object, old: Object) -> N
 
 
 def stateful_set(errors: Errors, obj: Object) -> None:
+    """Its template may mount claims by the names of their templates. Source: API reference, StatefulSetSpec v1."""
     spec = obj.get("spec") or NONE
     policy = spec.get("podManagementPolicy", "")
     if not policy:
@@ -252,6 +255,7 @@ def stateful_set_update(errors: Errors, new: Object, old: Object) -> None:
 
 
 def daemon_set(errors: Errors, obj: Object) -> None:
+    """Its selector chooses its own template, and not simply everything. Source: API reference, DaemonSetSpec v1."""
     spec = obj.get("spec") or NONE
     given = spec.get("selector")
     label_selector(errors, "spec.selector", given)

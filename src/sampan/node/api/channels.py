@@ -51,6 +51,7 @@ class WebSocketChannels:
         self.structured = socket.subprotocol.startswith(("v4.", "v5."))
 
     async def receive(self) -> tuple[int, bytes | None]:
+        """(channel, data): data None closes that channel, channel -1 means all. Text frames carry base64."""
         while True:
             message = await self._socket.receive()
             if message is None:

@@ -65,6 +65,7 @@ class Formatter:
         self.full = False  # the limit is reached
 
     def feed(self, lines: list[bytes]) -> bytes:
+        """The bytes to send for these lines, which may be none. Lines that are not of the format are passed over."""
         out = []
         for line in lines:
             words = line.split(b" ", 3)

@@ -41,6 +41,7 @@ class AnswerCache:
         return len(self._entries)
 
     def get(self, key: bytes, now: float) -> bytes | None:
+        """An answer without its id, or None; of several addresses another one is first each time. `now`: monotonic seconds."""
         entry = self._entries.get(key)
         if entry is None:
             return None

@@ -105,6 +105,7 @@ class DnsServer:
         self._cache.clear()
 
     async def stop(self) -> None:
+        """Closes sockets, and gives up what waits for a server upstream."""
         loop = asyncio.get_running_loop()
         for channel in self._udp:
             loop.remove_reader(channel.fileno())

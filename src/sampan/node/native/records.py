@@ -113,6 +113,7 @@ class Container:
         }
 
     def status(self) -> ContainerStatus:
+        """What the files say of it, for the runtime's callers."""
         created = self.state.get("created_at") or 0.0
         started = self.state.get("started_at") or 0.0
         if self.exit is None:

@@ -84,6 +84,10 @@ class NativeRuntime:
     # -- life of the agent
 
     async def start(self, on_exit: Callable[[str], None]) -> None:
+        """Takes over what is running: `on_exit(container id)` is called for each container that ends from now on.
+
+        One that ended while nobody looked is settled from its files; one whose shim is gone without a word was lost.
+        """
         self._on_exit = on_exit
         await asyncio.to_thread(self._load)
         await self._adopt_sandboxes()

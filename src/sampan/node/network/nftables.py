@@ -163,6 +163,7 @@ class Transaction:
         self._add(_DELCHAIN, 0, text(3, name))
 
     def add_set(self, spec: Set) -> None:
+        """A set, or a map where the spec has values. Expects its table to be there."""
         flags, details = 0, b""
         if spec.value or spec.verdicts:
             flags |= _SET_MAP

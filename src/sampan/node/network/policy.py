@@ -41,6 +41,7 @@ class Selection:
 
     @property
     def set(self) -> str:
+        """The name of the kernel's set for it: the same selection in two policies is one set."""
         parts = (
             self.namespace,
             self.namespaces is not None,

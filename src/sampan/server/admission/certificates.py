@@ -32,6 +32,7 @@ def approve(attrs: Attrs, ctx: Context) -> None:
 
 
 def sign(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 when a certificate or a failure is set by somebody without the verb `sign` on the signer."""
     new, old = (attrs.obj or {}).get("status") or {}, (attrs.old or {}).get("status") or {}
     if new.get("certificate") == old.get("certificate") and _failed(new) == _failed(old):
         return
@@ -45,6 +46,7 @@ def _failed(status: dict[str, object]) -> bool:
 
 
 def restrict_subject(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 for a client certificate in the group `system:masters`, which no rule could take back."""
     spec = (attrs.obj or {}).get("spec") or {}
     if spec.get("signerName") != _CLIENT_SIGNER:
         return

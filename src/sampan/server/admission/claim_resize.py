@@ -7,6 +7,7 @@ from sampan.server.admission.attrs import UPDATE, Attrs, Context, Plugin, only
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 for growth where the claim is not bound, or its class does not set allowVolumeExpansion."""
     new, old = attrs.obj or {}, attrs.old or {}
     wanted, had = (
         ((c.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", "0")

@@ -28,6 +28,7 @@ def _newest_default(ctx: Context, bucket: str, mark: str) -> str:
 
 
 def storage_class(attrs: Attrs, ctx: Context) -> None:
+    """Of several default classes the newest; a claim that says "" wants none. Source: "Storage Classes"."""
     claim = attrs.obj or {}
     spec = claim.setdefault("spec", {})
     annotations = claim["metadata"].get("annotations") or {}
@@ -38,6 +39,7 @@ def storage_class(attrs: Attrs, ctx: Context) -> None:
 
 
 def ingress_class(attrs: Attrs, ctx: Context) -> None:
+    """Of several default classes the newest; the annotation of older versions counts as a class that is named."""
     ingress = attrs.obj or {}
     spec = ingress.setdefault("spec", {})
     annotations = ingress["metadata"].get("annotations") or {}

@@ -64,6 +64,7 @@ def _fill_container(
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 with all that is outside of the bounds. Pods are judged when they are made or resized."""
     obj = attrs.obj or {}
     if attrs.row.plural == "pods" and attrs.op != CREATE and attrs.subresource != "resize":
         return

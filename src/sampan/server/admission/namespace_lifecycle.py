@@ -11,6 +11,10 @@ _REVIEWS = ("localsubjectaccessreviews.authorization.k8s.io", "subjectaccessrevi
 
 
 def admit(attrs: Attrs, ctx: Context) -> None:
+    """Raises 404 without the namespace, 403 for something new in one that is ending, and for the end of one that must stay.
+
+    Looks at what is written last, be it durable or not: a namespace that begins to end must get nothing more.
+    """
     row = attrs.row
     if row.plural == "namespaces" and not row.group:
         if attrs.op == DELETE and attrs.name in _IMMORTAL:

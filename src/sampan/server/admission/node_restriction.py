@@ -38,6 +38,7 @@ _TAKEN_REFS = {
 
 
 def admit(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 where a node (by its user name) goes beyond itself; other users are not concerned."""
     node = node_name(attrs.user)
     if not node:
         return

@@ -16,6 +16,7 @@ _COUNTED = {"cpu": Quantity.milli, "memory": Quantity.value}  # as the message d
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 when the node is not Linux, or has not as much as the pod wants even if it were alone."""
     pod, old = attrs.obj or {}, attrs.old or {}
     name = (pod.get("spec") or {}).get("nodeName")
     if not name or pod["metadata"].get("generation") == old["metadata"].get("generation"):

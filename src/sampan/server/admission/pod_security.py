@@ -29,6 +29,10 @@ _TEMPLATES = {
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 for a pod beyond what the namespace enforces; adds warnings, and notes for the audit log, where it says so.
+
+    Without labels on the namespace nothing is asked. A template only gets warnings: its pods are refused when they are made.
+    """
     if attrs.row.name == "namespaces":
         _check_namespace(attrs, ctx)
         return

@@ -14,6 +14,10 @@ _SYSTEM = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_0
 
 
 def admit(attrs: Attrs, ctx: Context) -> None:
+    """The class becomes the number that the scheduler compares; a pod that names none has the default class, if there is one.
+
+    Raises 403 when the pod brings another number or policy along, or the class is not there.
+    """
     if attrs.row.name != "pods":
         return
     spec = (attrs.obj or {}).setdefault("spec", {})

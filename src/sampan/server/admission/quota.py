@@ -17,6 +17,7 @@ _ZERO = quantity.parse("0")
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
+    """Raises 403 when what this write adds would exceed a quota of its namespace. Changes that add nothing pass."""
     if not attrs.namespace or attrs.obj is None or attrs.row.plural == "namespaces":
         return
     quotas = ctx.lookup.list("resourcequotas", f"{attrs.namespace}/")

@@ -19,6 +19,7 @@ _TOKEN_SECONDS = 3607
 
 
 def admit(attrs: Attrs, ctx: Context) -> None:
+    """Names the account, adds the volume with its token unless that is not wanted, and its pull secrets. Raises 403."""
     pod = attrs.obj or {}
     spec = pod.setdefault("spec", {})
     if (pod["metadata"].get("annotations") or {}).get(_MIRROR):

@@ -8,6 +8,7 @@ _TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def admit(attrs: Attrs, ctx: Context) -> None:
+    """Adds a toleration with a limit for `not-ready` and for `unreachable`, where the pod has none."""
     spec = (attrs.obj or {}).setdefault("spec", {})
     tolerations = spec.get("tolerations") or []
     added = [

@@ -42,6 +42,7 @@ class Rule:
     managed: bool  # whether managedFields are kept in recorded objects
 
     def matches(self, user: User, asked: Asked) -> bool:
+        """Whether the rule is about this request; the first one that is decides. Source: "Auditing", audit policy."""
         if self.users and user.name not in self.users:
             return False
         if self.groups and not self.groups.intersection(user.groups):

@@ -36,6 +36,7 @@ class NodeAuthorizer:
         self._refs: dict[str, tuple[int, frozenset[Ref]]] = {}  # pod key -> (revision, what it refers to)
 
     def authorize(self, user: User, asked: Asked) -> tuple[bool, str]:
+        """(allowed, why not). A node reads what its pods refer to and writes about itself. Source: "Using Node Authorization"."""
         node = node_name(user)
         if not node:
             return False, f'unknown node for user "{user.name}"' if user.name == PREFIX else ""

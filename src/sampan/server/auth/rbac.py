@@ -97,6 +97,7 @@ class UserGrants:
             yield from self._spaces.get(namespace, ())
 
     def decide(self, asked: Asked, name: str) -> Decision:
+        """Whether a rule allows it. `by_name`: a rule would, for some names; then the answer may be kept for this name only."""
         errors: list[str] = []
         by_name = False
         for grant in self.in_force(asked.namespace):
@@ -152,6 +153,7 @@ class Index:
         return rules, ""
 
     def grants(self, user: User) -> UserGrants:
+        """All that a user holds, by itself and through its groups; worked out once for each user."""
         key = (user.name, user.groups)
         found = self._users.get(key)
         if found is None:
