@@ -172,7 +172,7 @@ async def at_rest(cluster):
     active = [p for p in pods if p["status"]["phase"] not in ("Succeeded", "Failed")]
     assert all(meta.is_true(p, "Ready") for p in active)
     for owner in owners:
-        mine = [p for p in active if meta.owned_by(p, meta.uid(owner))]
+        mine = [p for p in active if any(ref["uid"] == meta.uid(owner) for ref in meta.owners(p))]
         if owner["kind"] == "Job":
             assert not mine and meta.is_true(owner, "Complete"), owner["status"]
             assert owner["status"]["succeeded"] == owner["spec"]["completions"]

@@ -69,7 +69,8 @@ class World:
         return len(self.indexed(resource, index, value) if index else self.list(resource))
 
     def dependents(self, uid: str) -> list[tuple[str, Object]]:
-        return [(r, o) for r in sorted(self.objects) for o in self.list(r) if meta.owned_by(o, uid)]
+        found = ((r, o) for r in sorted(self.objects) for o in self.list(r))
+        return [(r, o) for r, o in found if any(ref["uid"] == uid for ref in meta.owners(o))]
 
     def unseen(self) -> list[str]:
         return []

@@ -91,10 +91,6 @@ def owner_ref(obj: ReadOnlyObject, controller: bool = True) -> dict[str, Any]:
     return reference
 
 
-def owned_by(obj: ReadOnlyObject, owner_uid: str) -> bool:
-    return any(r.get("uid") == owner_uid for r in owners(obj))
-
-
 def object_ref(obj: ReadOnlyObject) -> dict[str, Any]:
     """A core/v1 ObjectReference to `obj`, as events carry it."""
     reference = {"kind": obj.get("kind", ""), "apiVersion": obj.get("apiVersion", ""), "name": name(obj)}

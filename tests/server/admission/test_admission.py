@@ -37,7 +37,8 @@ def submit(admission):
             user,
             **more,
         )
-        await admission.admit(attrs)
+        await admission.mutate(attrs)
+        await admission.judge(attrs)
         return obj, attrs.warnings
 
     return run

@@ -60,7 +60,8 @@ class Hooks:
         }
         obj = None if op == "DELETE" else obj
         attrs = Attrs(op, BUILTIN.get(resource), subresource, "x", "a", obj, old, BOB, dry_run)
-        await self.admission.admit(attrs)
+        await self.admission.mutate(attrs)
+        await self.admission.judge(attrs)
         return obj, attrs
 
 

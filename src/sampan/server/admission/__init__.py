@@ -66,23 +66,18 @@ DEFAULT: tuple[Plugin, ...] = (
 
 
 class Admission:
-    """The chain. `admit` does all of it; a server that validates objects in between calls `mutate` and `judge`."""
+    """The chain, in two parts: between them an object is prepared for storage and validated."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self._steps: dict[tuple[str, str, str], tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
 
-    async def admit(self, attrs: Attrs) -> None:
-        """Change `attrs.obj` in place, or raise ApiError."""
-        await self.mutate(attrs)
-        await self.judge(attrs)
-
     async def mutate(self, attrs: Attrs) -> None:
-        """The steps that may change the object."""
+        """The steps that may change the object, in place. Raises ApiError."""
         await self._run(self._of(attrs)[0], attrs)
 
     async def judge(self, attrs: Attrs) -> None:
-        """The steps that only allow or refuse, quota last."""
+        """The steps that only allow or refuse, quota last. Raises ApiError."""
         await self._run(self._of(attrs)[1], attrs)
 
     async def _run(self, steps: tuple[Step, ...], attrs: Attrs) -> None:
