@@ -32,6 +32,8 @@ def kept(node, obj):
         (POD, {"spec": {"overhead": {"cpu": 2}}}, {"spec": {"overhead": {"cpu": "2"}}}),
         (SERVICE, {"spec": {"ports": [{"port": 1, "targetPort": "x"}]}}, {"spec": {"ports": [{"port": 1, "targetPort": "x"}]}}),
         (LEASE, {"spec": {"renewTime": "2026-01-01T02:00:00.000000+02:00"}}, {"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}),
+        (LEASE, {"spec": {"renewTime": "0001-01-01T00:00:02.000000Z"}}, {"spec": {"renewTime": "0001-01-01T00:00:02.000000Z"}}),
+        (POD, {"metadata": {"creationTimestamp": "0001-01-01T02:00:00+01:00"}}, {"metadata": {"creationTimestamp": "0001-01-01T01:00:00Z"}}),
         (POD, {"metadata": {"creationTimestamp": "2026-01-01T00:00:00.5Z"}}, {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}),
         (POD, {"metadata": {"managedFields": []}}, {"metadata": {"managedFields": []}}),
     ],

@@ -240,6 +240,12 @@ CASES: dict[str, Object] = {
         "metadata": {"name": "l"},
         "spec": {"holderIdentity": "", "leaseTransitions": 0, "renewTime": "2026-01-02T03:04:05.000001Z"},
     },
+    "times counted from Go's zero": {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "l", "creationTimestamp": "0001-01-01T00:00:02Z"},
+        "spec": {"acquireTime": "0001-01-01T00:00:05.000000Z"},
+    },
     "a definition": {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -311,6 +317,9 @@ def test_bodies_of_kubectl() -> None:
         protobuf.MAGIC
         + _chunk(1, _chunk(1, b"v1") + _chunk(2, b"Pod"))
         + _chunk(2, _chunk(1, _chunk(1, b"\xff"))),
+        protobuf.MAGIC
+        + _chunk(1, _chunk(1, b"v1") + _chunk(2, b"Pod"))
+        + _chunk(2, _chunk(1, _chunk(8, _int(1, 1 << 62)))),
     ],
 )
 def test_what_cannot_be_read_is_a_bad_request(body: bytes) -> None:

@@ -21,6 +21,7 @@ from sampan.api import complaints, quantity
 from sampan.api.schema import Node
 from sampan.api.status import ApiError, bad_request
 from sampan.api.zeros import keeps_zero
+from sampan.base.clock import zulu
 
 # A decoder takes a value and a list in which it notes that a field was unknown; it returns the value to keep.
 Decoder = Callable[[Any, list[str]], Any]
@@ -303,14 +304,14 @@ def _whole_seconds(text: str) -> str:
     if not _SECONDS(text):
         raise _Mismatch
     moment = _utc(text)
-    return text if len(text) == 20 else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text if len(text) == 20 else zulu(moment, "seconds")
 
 
 def _micro_time(value: Any, unknown: list[str]) -> Any:
     """Six digits of a second, no fewer, in UTC."""
     if type(value) is not str or not _MICROS(value):
         raise _Mismatch
-    return _utc(value).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return zulu(_utc(value), "microseconds")
 
 
 def _utc(text: str) -> datetime.datetime:

@@ -40,7 +40,8 @@ def decode(body: bytes) -> dict[str, Any]:
         types = envelope.get("typeMeta") or {}
         api_version, kind = types.get("apiVersion", ""), types.get("kind", "")
         obj = _message(_name(api_version, kind))(envelope.get("raw") or b"", 0)
-    except (IndexError, ValueError, struct.error, RecursionError) as error:
+    except (IndexError, ValueError, struct.error, RecursionError, OverflowError, OSError) as error:
+        # The last two: a time further away than datetime, or the C library, can count.
         raise bad_request(f"the protobuf body cannot be read: {error}") from None
     return {"apiVersion": api_version, "kind": kind, **obj}
 
@@ -225,7 +226,7 @@ def _time(data: bytes, depth: int) -> str | None:
 def _micro_time(data: bytes, depth: int) -> str | None:
     parts = _parts(data)
     seconds = _SCALARS["i"](parts.get(1, 0), 0)
-    return rfc3339_micro(seconds + parts.get(2, 0) / 1e9) if parts else None
+    return rfc3339_micro(seconds, parts.get(2, 0)) if parts else None
 
 
 def _quantity(data: bytes, depth: int) -> str:

@@ -178,12 +178,21 @@ def rfc3339(seconds: float) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _whole_second(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return zulu(datetime.datetime.fromtimestamp(seconds, datetime.UTC), "seconds")
 
 
-def rfc3339_micro(seconds: float) -> str:
+def rfc3339_micro(seconds: float, nanos: int = 0) -> str:
     """MicroTime form: six digits of a second, UTC (Lease, events.k8s.io)."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return zulu(moment + datetime.timedelta(microseconds=nanos // 1000), "microseconds")
+
+
+def zulu(moment: datetime.datetime, precision: str) -> str:
+    """An RFC 3339 text of `moment`, which is in UTC, in "seconds" or "microseconds".
+
+    Four digits of the year, always: `strftime` writes the year 1, which Go's zero time is in, as "1".
+    """
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def rfc3339_parse(text: str) -> float:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from sampan.api import duration
+from sampan.base.clock import zulu
 
 INT_MIN, INT_MAX, UINT_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 SECOND = 10**9  # nanoseconds
@@ -58,7 +59,7 @@ class Timestamp:
         seconds, rest = divmod(self.ns, SECOND)
         whole = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(seconds=seconds)
         fraction = f".{rest:09d}".rstrip("0") if rest else ""
-        return f"{whole.strftime('%Y-%m-%dT%H:%M:%S')}{fraction}Z".rjust(len("2000-01-01T00:00:00Z"), "0")
+        return zulu(whole, "seconds")[:-1] + fraction + "Z"
 
 
 class Duration:
