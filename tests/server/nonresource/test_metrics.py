@@ -91,3 +91,30 @@ def test_durations_are_in_buckets():
     ]
     assert found(text, f"{name}_sum", verb="GET") == pytest.approx(100.306)
     assert len([key for key in samples(text) if key[0] == f"{name}_bucket"]) == len(BUCKETS) + 1
+
+
+async def test_health_checks_are_counted_for_service_level_indicators(api):
+    for path in ("/readyz", "/readyz/ping", "/livez?exclude=ping", "/livez/none"):
+        await api.call("GET", path)
+    status, text = await api.call("GET", "/metrics/slis")
+    assert status == 200
+    got = samples(text)
+    runs = {
+        (endpoint, check): got.get(
+            (
+                "kubernetes_healthchecks_total",
+                frozenset({("type", endpoint), ("name", check), ("status", "success")}),
+            )
+        )
+        for endpoint in ("readyz", "livez")
+        for check in ("ping", "etcd", "none")
+    }
+    assert runs == {
+        ("readyz", "ping"): 2,
+        ("readyz", "etcd"): 1,
+        ("readyz", "none"): None,
+        ("livez", "ping"): None,
+        ("livez", "etcd"): 1,
+        ("livez", "none"): None,
+    }
+    assert got["kubernetes_healthcheck", frozenset({("type", "readyz"), ("name", "ping")})] == 1

@@ -32,6 +32,7 @@ _ROOTS = (
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/readyz",

@@ -1,4 +1,7 @@
-"""/healthz, /livez, /readyz with their single checks, and /metrics. Source: "Kubernetes API health endpoints"."""
+"""/healthz, /livez, /readyz with their single checks, /metrics and /metrics/slis.
+
+Source: "Kubernetes API health endpoints", "Kubernetes Component SLI Metrics".
+"""
 
 from __future__ import annotations
 
@@ -57,16 +60,22 @@ def answer(server: Measured, request: Request, info: RequestInfo) -> Response | 
     if head == "metrics" and not check:
         counts = {name: server.store.count(name) for name in server.store.buckets()}
         return respond.text(server.metrics.render(counts, len(server.watchers), server.store.revision))
+    if (head, check) == ("metrics", "slis"):
+        return respond.text(server.metrics.slis())
     if head not in _ENDPOINTS:
         return None
     if request.method not in ("GET", "HEAD"):
         raise method_not_allowed()
     checks = _CHECKS[head]
     if check:
-        return respond.text("ok") if check in checks else respond.text("404 page not found\n", 404)
-    if "verbose" not in info.query:
+        if check not in checks:
+            return respond.text("404 page not found\n", 404)
+        server.metrics.checked(head, [check])
         return respond.text("ok")
     excluded = set(info.query.get("exclude", ()))
+    server.metrics.checked(head, [name for name in checks if name not in excluded])
+    if "verbose" not in info.query:
+        return respond.text("ok")
     lines = [f"[+]{name} excluded: ok" if name in excluded else f"[+]{name} ok" for name in checks]
     if unknown := sorted(excluded.difference(checks)):
         named = ", ".join(f'"{name}"' for name in unknown)

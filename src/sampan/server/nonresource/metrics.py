@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sampan.base.exposition import Histogram, Labels, family, histogram
 from sampan.server.route import RequestInfo
@@ -28,6 +28,27 @@ class Metrics:
         self.sources: list[Callable[[], str]] = []
         self._requests: Counter[tuple[Kind, int]] = Counter()
         self._durations: dict[Kind, Histogram] = {}
+        self._checks: Counter[tuple[str, str]] = Counter()  # by endpoint and name
+
+    def checked(self, endpoint: str, names: Iterable[str]) -> None:
+        """Somebody asked `endpoint` (healthz, livez, readyz), and these checks were fine."""
+        self._checks.update((endpoint, name) for name in names)
+
+    def slis(self) -> str:
+        """/metrics/slis: how the checks went that somebody asked for (KEP-3466). Who is here to answer is healthy."""
+        labels = [{"name": name, "type": endpoint} for endpoint, name in self._checks]
+        counts = self._checks.values()
+        return family(
+            "kubernetes_healthcheck",
+            "gauge",
+            "Result of the last run of a health check: 1 is fine",
+            ((of, 1) for of in labels),
+        ) + family(
+            "kubernetes_healthchecks_total",
+            "counter",
+            "Runs of a health check by their result",
+            (({**of, "status": "success"}, count) for of, count in zip(labels, counts, strict=True)),
+        )
 
     def answered(self, info: RequestInfo, known: bool, code: int, seconds: float | None) -> None:
         """A request ended with `code`; `known`: its path names a resource that is served.
