@@ -46,6 +46,20 @@ class WatchEvent(NamedTuple):
     obj: dict[str, Any] | None = None
 
 
+class RawStream(Protocol):
+    """A connection after 101, whose bytes mean what both sides have agreed on (RFC 9110, section 7.8)."""
+
+    async def read(self) -> bytes:
+        """The next bytes as they came, b"" when the other side has ended."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Waits while the other side is slow. Raises OSError when it is gone."""
+        ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Response:
     """`body` is bytes, or chunks as they come (watch, logs). `upgrade` takes over the raw connection after 101.
@@ -56,7 +70,7 @@ class Response:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterator[bytes] = b""
-    upgrade: Callable[[Any], Awaitable[None]] | None = None
+    upgrade: Callable[[RawStream], Awaitable[None]] | None = None
     events: Callable[[], AsyncIterator[Sequence[WatchEvent]]] | None = None
 
 

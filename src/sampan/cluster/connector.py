@@ -11,7 +11,7 @@ from sampan.api.status import ApiError, not_found
 from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.client.https import HttpsTransport
-from sampan.client.messages import Request, Response
+from sampan.client.messages import RawStream, Request, Response
 from sampan.server.aggregation.aggregator import Backend
 
 _CHUNK = 64 * 1024
@@ -107,7 +107,7 @@ async def _tunnel(transport: HttpsTransport, request: Request) -> Response:
     if writer is None:
         return Response(status, dict(headers), await reader.read())
 
-    async def carry(raw: Any) -> None:
+    async def carry(raw: RawStream) -> None:
         async def outwards() -> None:
             while data := await raw.read():
                 writer.write(data)

@@ -9,8 +9,9 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from sampan.client.messages import RawStream
 from sampan.node.api.spdy import SpdySession, SpdyStream
 from sampan.node.api.websocket import WebSocket
 
@@ -81,7 +82,7 @@ class WebSocketChannels:
 class SpdyChannels:
     """A stream a channel, told apart by their `streamtype` header."""
 
-    def __init__(self, stream: Any, expected: set[int], protocol: str) -> None:
+    def __init__(self, stream: RawStream, expected: set[int], protocol: str) -> None:
         self.structured = protocol.startswith("v4.")
         self._incoming: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue()
         self._streams: dict[int, SpdyStream] = {}

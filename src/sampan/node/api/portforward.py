@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sampan.base.clock import Clock
-from sampan.client.messages import Response
+from sampan.client.messages import RawStream, Response
 from sampan.node.api.channels import Channels, WebSocketChannels, is_spdy, spdy_head
 from sampan.node.api.query import Query, text
 from sampan.node.api.spdy import SpdySession, SpdyStream
@@ -36,7 +36,7 @@ def serve(query: Query, dial: Dial, pod: str, clock: Clock) -> Response:
         values = query.values.get("ports", []) + query.values.get("port", [])
         ports = [int(p) for value in values for p in value.split(",")]
 
-        async def websocket(stream: Any) -> None:
+        async def websocket(stream: RawStream) -> None:
             socket = WebSocket(stream, protocol, clock)
             if protocol == _TUNNEL:
                 await _Forwarder(_Tunnel(socket), dial, pod).run()
@@ -46,7 +46,7 @@ def serve(query: Query, dial: Dial, pod: str, clock: Clock) -> Response:
         return Response(101, head, upgrade=websocket)
     if is_spdy(query.headers):
 
-        async def spdy(stream: Any) -> None:
+        async def spdy(stream: RawStream) -> None:
             await _Forwarder(stream, dial, pod).run()
 
         return Response(101, spdy_head(query.headers, ("portforward.k8s.io",)), upgrade=spdy)

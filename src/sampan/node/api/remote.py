@@ -11,7 +11,7 @@ import orjson
 
 from sampan.api.status import internal
 from sampan.base.clock import Clock
-from sampan.client.messages import Response
+from sampan.client.messages import RawStream, Response
 from sampan.node.api.channels import (
     ERROR,
     RESIZE,
@@ -51,7 +51,7 @@ def serve(query: Query, begin: Begin, command: list[str], clock: Clock, lets_go:
             return text(400, "no subprotocol of the client is supported\n")
         protocol, head = found
 
-        async def websocket(stream: Any) -> None:
+        async def websocket(stream: RawStream) -> None:
             socket = WebSocket(stream, protocol, clock)
             await _run(WebSocketChannels(socket), begin, command, wants, lets_go)
 
@@ -60,7 +60,7 @@ def serve(query: Query, begin: Begin, command: list[str], clock: Clock, lets_go:
         head = spdy_head(query.headers, SPDY)
         protocol = head.get("x-stream-protocol-version", "")
 
-        async def spdy(stream: Any) -> None:
+        async def spdy(stream: RawStream) -> None:
             channels = SpdyChannels(stream, {ERROR, *(c for c, wanted in wants.items() if wanted)}, protocol)
             await channels.opened()
             await _run(channels, begin, command, wants, lets_go)

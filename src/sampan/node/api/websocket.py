@@ -7,14 +7,13 @@ import base64
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
 
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from sampan.base.clock import Clock
-from sampan.client.messages import Response
+from sampan.client.messages import RawStream, Response
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _BASE64 = "base64.binary.k8s.io"
@@ -57,7 +56,7 @@ def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes], clock: Clo
             else:
                 await socket.send(chunk)
 
-    async def upgrade(stream: Any) -> None:
+    async def upgrade(stream: RawStream) -> None:
         socket = WebSocket(stream, protocol, clock)
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(send(socket)), loop.create_task(socket.drain())]
@@ -75,7 +74,7 @@ def one_way(headers: Mapping[str, str], chunks: AsyncIterator[bytes], clock: Clo
 class WebSocket:
     """The server's side of a connection after its handshake; messages are bytes."""
 
-    def __init__(self, stream: Any, subprotocol: str, clock: Clock) -> None:
+    def __init__(self, stream: RawStream, subprotocol: str, clock: Clock) -> None:
         self.subprotocol = subprotocol
         self._clock = clock
         self._stream = stream

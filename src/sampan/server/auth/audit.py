@@ -19,7 +19,7 @@ from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
 from sampan.base.ids import Ids
 from sampan.base.objects import Object
-from sampan.client.messages import Request, Response, User
+from sampan.client.messages import RawStream, Request, Response, User
 from sampan.server.auth.rbac import Asked
 from sampan.server.auth.reviews import user_info
 
@@ -247,9 +247,9 @@ class Audit:
             self.finish(record, code)
 
     def _recorded_upgrade(
-        self, record: Record, upgrade: Callable[[Any], Awaitable[None]], code: int
-    ) -> Callable[[Any], Awaitable[None]]:
-        async def carry(raw: Any) -> None:
+        self, record: Record, upgrade: Callable[[RawStream], Awaitable[None]], code: int
+    ) -> Callable[[RawStream], Awaitable[None]]:
+        async def carry(raw: RawStream) -> None:
             try:
                 await upgrade(raw)
             finally:
