@@ -72,6 +72,7 @@ def difference(left: Trie | None, right: Trie | None) -> Trie | None:
 
 
 def intersection(left: Trie | None, right: Trie | None) -> Trie | None:
+    """The fields that are in both."""
     if left is None or right is None:
         return None
     children = {k: intersection(v, right.get(k)) for k, v in left.items() if k != "."}

@@ -166,6 +166,7 @@ def _wanted(old: Object, new: Object) -> Managers | None:
 
 
 def write(obj: Object, managers: Managers) -> None:
+    """Puts the entries into the object; without entries there is no such field."""
     entries = managers.entries()
     if entries:
         obj["metadata"]["managedFields"] = entries

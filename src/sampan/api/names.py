@@ -126,6 +126,7 @@ def qualified_name(text: str) -> list[str]:
 
 
 def label_value(text: str) -> list[str]:
+    """Source: "Labels and Selectors", syntax and character set."""
     problems = [too_long(LABEL_LIMIT)] if _over(text, LABEL_LIMIT) else []
     if not _is_label_value(text):
         rule = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "

@@ -28,6 +28,7 @@ class Requirement(NamedTuple):
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """`!=` and `notin` hold for an object without the label, too. Source: "Labels and Selectors"."""
         found = labels.get(self.key)
         match self.operator:
             case "=" | "==" | "in":
@@ -67,6 +68,7 @@ class LabelSelector:
         self._rest = tuple(r for r in self.requirements if r.operator not in ("=", "=="))
 
     def matches(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether all requirements hold. One made of no selector at all (`nothing`) matches no object."""
         if self.nothing:
             return False
         labels = labels or {}

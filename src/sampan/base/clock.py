@@ -51,6 +51,7 @@ class Lag:
         self.worst = 0.0  # since `take_worst`
 
     def fired(self, seconds: float) -> None:
+        """A timer fired `seconds` after its time."""
         self.timers += 1
         if seconds > 0.0:
             self.seconds += seconds

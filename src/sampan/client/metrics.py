@@ -22,6 +22,7 @@ class Figures:
         self.seconds = 0.0
 
     def reconciled(self, outcome: str, seconds: float) -> None:
+        """One more reconcile, of so many seconds. `outcome`: "ok", or what went wrong."""
         if outcome == "ok":
             self.succeeded += 1
         else:

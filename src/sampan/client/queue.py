@@ -64,12 +64,14 @@ class Queue:
         self._call()
 
     def close(self) -> None:
+        """Nothing is handed out any more; timers of keys that come back later end."""
         self._open = False
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def add(self, key: Key, cause: str) -> None:
+        """A key has something to do. One that waits already waits once; one in work comes again when it is done."""
         if key in self._working:
             self._again.setdefault(key, cause)
         elif key not in self._waiting:
@@ -112,6 +114,7 @@ class Queue:
         self._failures.pop(key, None)
 
     def done(self, key: Key) -> None:
+        """The work on a key has ended: it may be handed out again."""
         self._working.pop(key, None)
         cause = self._again.pop(key, None)
         if cause is not None:

@@ -45,6 +45,7 @@ class Entry:
     times: int = 1
 
     def did(self, action: Action) -> None:
+        """One more action; beyond a few they are only counted."""
         if len(self.actions) < _ACTIONS:
             self.actions.append(action)
         else:

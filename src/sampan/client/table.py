@@ -160,6 +160,7 @@ class Table:
         return old
 
     def note_sign(self, obj: Object, key: ObjectKey, moment: float) -> None:
+        """When this sign of life (a Lease's renewal, say) was seen first: clocks of machines differ, ours counts."""
         if self.sign is not None:
             sign = self.sign(obj)
             if key not in self.signs or self.signs[key][0] != sign:

@@ -117,6 +117,7 @@ class CachedView:
             await stream.answered.wait()
 
     async def stop(self) -> None:
+        """Stops following; what is known stays to be read."""
         tasks = [stream.task for stream in self._streams.values() if stream.task]
         for task in tasks:
             task.cancel()

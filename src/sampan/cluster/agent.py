@@ -201,6 +201,7 @@ async def run(paths: Paths, config: ClusterConfig, name: str) -> None:
 
 
 def main() -> None:
+    """The process: its arguments are the data directory of the cluster and the name of the node."""
     data, name = Path(sys.argv[1]), sys.argv[2]
     os.umask(0o022)
     config = configs.load(data / "cluster.json")

@@ -71,6 +71,7 @@ class ClusterConfig:
     format: int = FORMAT
 
     def node(self, name: str) -> NodeConfig:
+        """Raises SampanError with the names there are."""
         for node in self.nodes:
             if node.name == name:
                 return node

@@ -20,6 +20,7 @@ def is_root() -> bool:
 
 
 def default_data_root() -> Path:
+    """Where clusters lie: root's beside other state of the system, a user's as the XDG Base Directory Specification says."""
     if is_root():
         return Path("/var/lib/sampan")
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")

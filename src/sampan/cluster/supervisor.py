@@ -120,6 +120,7 @@ class Supervisor:
     # -- stopping ---------------------------------------------------------------------------------------------------
 
     def stop_node(self, name: str) -> None:
+        """Its process 1 goes, and all in the node with it."""
         pid = self.nodes.pop(name, 0)
         if pid:
             processes.stop([pid], grace=5)

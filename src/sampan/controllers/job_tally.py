@@ -90,6 +90,7 @@ class Tally:
 
     @property
     def succeeded(self) -> int:
+        """What the status has counted, what it has written down to count, and what ended since; of an indexed Job the indexes."""
         if self.indexed:
             return len(self.completed)
         old = self.job.get("status", {}).get("succeeded", 0)

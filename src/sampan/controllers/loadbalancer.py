@@ -133,6 +133,7 @@ def _version(address: str) -> int:
 
 
 def members(pool: str, version: int) -> Iterator[str]:
+    """All addresses of the pool of an IP version (4 or 6), in order."""
     for v, first, last in _ranges(pool):
         if v != version:
             continue

@@ -108,6 +108,7 @@ def restarts(pod: Object) -> int:
 
 
 def deletion_cost(pod: Object) -> int:
+    """Of two pods the cheaper goes first. Source: "ReplicaSet", pod deletion cost (KEP-2255)."""
     try:
         return int(meta.annotations(pod).get(_COST, "0"))
     except ValueError:

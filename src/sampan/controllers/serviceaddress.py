@@ -57,6 +57,7 @@ def _concerned(address: Object, view: View) -> list[Key]:
 
 
 def reconcile(service: Object, view: View, now: float) -> Plan:
+    """Makes the objects that lack and removes those of addresses it has no longer."""
     wanted = addresses(service)
     known = view.indexed(RESOURCE, "service", meta.key(service))
     missing = [ip for ip in wanted if ip not in {meta.name(a) for a in known}]

@@ -88,6 +88,7 @@ async def run_command(runtime: Runtime, container_id: str, command: Sequence[str
 
 
 async def tcp_connect(host: str, port: int) -> Seen:
+    """(whether the port took the connection, why not). Source: "Configure Probes", TCP probes."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError as error:

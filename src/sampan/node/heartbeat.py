@@ -138,6 +138,7 @@ class Heartbeat:
             self._changed.set()
 
     def set_images(self, images: Iterable[Image]) -> None:
+        """status.images changes when the set of images does."""
         listed = container_images(images)
         if listed != self._images:
             self._images = listed

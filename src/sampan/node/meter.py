@@ -46,6 +46,7 @@ class Meter:
         self._begun = clock.now()
 
     async def sample(self) -> Mapping[str, Mapping[str, float]]:
+        """Measures once. What containers use now; seconds of processor are kept, for a rate needs two samples."""
         used = await self._runtime.stats()
         seconds = {id_: one.get("cpu_seconds", 0.0) for id_, one in used.items()}
         self._samples.append((self._clock.now(), seconds | {_SELF: self.own().cpu_seconds}))

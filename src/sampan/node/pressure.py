@@ -112,6 +112,7 @@ class Subject:
     disks: Mapping[str, int] = field(default_factory=dict)
 
     def used(self, resource: str) -> int:
+        """What this pod uses of a resource that runs out: bytes, processes or inodes."""
         if resource == "memory":
             return sum(c.working_set for c in self.containers.values())
         if resource == "pids":

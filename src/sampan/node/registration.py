@@ -115,6 +115,7 @@ def allocatable(capacity: Mapping[str, str], withheld: Iterable[tuple[str, str]]
 
 
 def addresses(name: str, config: AgentConfig) -> list[Object]:
+    """status.addresses."""
     ips: Sequence[str] = config.addresses or (config.address,)
     return [
         *({"type": "InternalIP", "address": ip} for ip in ips),

@@ -43,6 +43,7 @@ class Refusals:
             self.code[mask] = self.number(reasons, final)
 
     def number(self, reasons: tuple[str, ...], final: bool) -> int:
+        """The number that stands for these reasons in an array of all nodes. `final`: no preemption could help."""
         code = self._codes.get((reasons, final))
         if code is None:
             code = self._codes[reasons, final] = len(self.reasons)
@@ -88,6 +89,7 @@ def _static_reason(node: Object, taint: Object | None, tolerations: Iterable[Obj
 
 
 def static(info: PodInfo, snapshot: Snapshot) -> Static:
+    """`Static` of this pod: its template's, if that was worked out already."""
     found = snapshot.caches.get(info)
     if found is None:
         found = snapshot.caches[info] = Static(info, snapshot)

@@ -100,6 +100,7 @@ class Scheduler:
         self._tasks.start(self._run())
 
     async def stop(self) -> None:
+        """Gives up what is being decided; a pod whose binding was not sent is pending still."""
         self.view.unsubscribe(self._changed)
         await self._tasks.cancel()
         await self._recorder.stop()

@@ -247,6 +247,7 @@ class Snapshot:
     # What is asked of pods by topology
 
     def matches(self, term: Term, info: PodInfo) -> bool:
+        """`term.matches`, worked out once for each term and pod."""
         known = info.matched.get(term)
         if known is None:
             known = info.matched[term] = term.matches(info, self.namespaces)

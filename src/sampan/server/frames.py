@@ -23,6 +23,7 @@ class Frames:
         self._joints: WeakValueDictionary[tuple[str, str, Form], Joint] = WeakValueDictionary()
 
     def get(self, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
+        """The frame that is kept under a key, or a new one; the oldest go."""
         frame = self._kept.get(key)
         if frame is None:
             frame = self._kept[key] = make()

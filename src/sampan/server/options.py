@@ -146,6 +146,7 @@ def _manager_required() -> FieldError:
 
 
 def check_dry_run(values: list[str]) -> list[FieldError]:
+    """The only value is `All`. Source: API reference, "Common Parameters", dryRun."""
     if all(v == "All" for v in values):
         return []
     shown = "[]string{" + ", ".join(f'"{v}"' for v in values) + "}"

@@ -134,6 +134,7 @@ def shape(call: Call, row: Resource, value: Object) -> Object:
 
 
 def partial(value: Object, version: str = "v1") -> Object:
+    """Metadata alone. Source: API concepts, "Metadata-only fetches"."""
     return {
         "kind": "PartialObjectMetadata",
         "apiVersion": f"meta.k8s.io/{version}",

@@ -30,6 +30,7 @@ def number_of(path: Path) -> int:
 
 
 def sync_directory(path: Path) -> None:
+    """A new or renamed file is there after a crash only when its directory is synced, too. Blocking."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

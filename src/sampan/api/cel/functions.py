@@ -55,6 +55,7 @@ class Family:
 
 
 def fits(overload: Overload, args: list[Type]) -> bool:
+    """Whether an overload takes arguments of these types; type parameters are bound on the way."""
     if len(args) != len(overload.params):
         return False
     bound: dict[str, Type] = {}

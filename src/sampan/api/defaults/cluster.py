@@ -70,6 +70,7 @@ def role(obj: Json) -> None:
 
 
 def role_binding(obj: Json) -> None:
+    """An apiGroup for users, groups and the role; service accounts are of the core group."""
     reference = obj.get("roleRef")
     if reference is not None and not reference.get("apiGroup"):
         reference["apiGroup"] = _RBAC_GROUP

@@ -102,6 +102,7 @@ def validating(errors: Errors, obj: Object) -> None:
 
 
 def mutating(errors: Errors, obj: Object) -> None:
+    """Source: API reference, MutatingWebhookConfiguration v1."""
     _webhooks(errors, obj)
     for index, hook in enumerate(obj.get("webhooks") or ()):
         policy = hook.get("reinvocationPolicy")

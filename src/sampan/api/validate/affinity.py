@@ -61,6 +61,7 @@ def _weight(errors: Errors, term: Object, path: str, *, minimum: int) -> None:
 
 
 def node_selector(errors: Errors, selector: Object, path: str) -> None:
+    """At least one term: none would match no node. Source: API reference, NodeSelector v1."""
     terms = selector.get("nodeSelectorTerms") or ()
     if not terms:
         errors.append(required(f"{path}.nodeSelectorTerms", "must have at least one node selector term"))

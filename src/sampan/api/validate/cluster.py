@@ -34,6 +34,7 @@ def namespace(errors: Errors, obj: Object) -> None:
 
 
 def namespace_finalizer(errors: Errors, finalizer: str, path: str) -> None:
+    """`kubernetes`, or a qualified name. Source: API reference, NamespaceSpec v1."""
     texts(errors, path, finalizer, key_problems)
     if not meta.qualified(finalizer):
         detail = "name is neither a standard finalizer name nor is it fully qualified"

@@ -119,6 +119,7 @@ def _json(errors: Errors, data: Object, key: str) -> None:
 
 
 def secret_update(errors: Errors, new: Object, old: Object) -> None:
+    """Its type stays; an immutable one stays as it is."""
     if new.get("type", "") != old.get("type", ""):
         errors.append(invalid_value("type", new.get("type", ""), IMMUTABLE))
     _sealed(errors, new, old, ("data",))

@@ -44,6 +44,7 @@ _CLASS_NOTE = "kubernetes.io/ingress.class"
 
 
 def ingress(errors: Errors, obj: Object) -> None:
+    """A class is named in one way. Source: API reference, IngressSpec v1."""
     spec = obj.get("spec") or NONE
     note = (obj["metadata"].get("annotations") or NONE).get(_CLASS_NOTE)
     if note and spec.get("ingressClassName") is not None:
@@ -339,6 +340,7 @@ _ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 
 
 def endpoint_slice(errors: Errors, obj: Object) -> None:
+    """Source: API reference, EndpointSlice v1."""
     kind = obj.get("addressType", "")
     required_one_of(errors, "addressType", kind, _ADDRESS_TYPES)
     _slice_endpoints(errors, obj.get("endpoints") or (), kind)
@@ -431,6 +433,7 @@ def service_cidr(errors: Errors, obj: Object) -> None:
 
 
 def service_cidr_update(errors: Errors, new: Object, old: Object) -> None:
+    """A range of the other IP family may be added (KEP-1880)."""
     after = (new.get("spec") or NONE).get("cidrs") or []
     before = (old.get("spec") or NONE).get("cidrs") or []
     if after[: len(before)] != before:

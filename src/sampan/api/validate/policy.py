@@ -174,6 +174,7 @@ def _scope_selector(errors: Errors, selector: Object, hard: Object) -> None:
 
 
 def quota_update(errors: Errors, new: Object, old: Object) -> None:
+    """Its scopes stay."""
     quota(errors, new)
     after, before = (new.get("spec") or NONE).get("scopes"), (old.get("spec") or NONE).get("scopes")
     if set(after or ()) != set(before or ()):

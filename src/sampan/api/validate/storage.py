@@ -238,6 +238,7 @@ def _topology(errors: Errors, term: Object, path: str) -> None:
 
 
 def storage_class_update(errors: Errors, new: Object, old: Object) -> None:
+    """All that volumes were made by stays."""
     if (new.get("parameters") or {}) != (old.get("parameters") or {}):
         errors.append(forbidden_field("parameters", "updates to parameters are forbidden."))
     for field in ("provisioner", "reclaimPolicy"):
@@ -287,6 +288,7 @@ def _provisioner(errors: Errors, name: str, path: str) -> None:
 
 
 def attributes_class(errors: Errors, obj: Object) -> None:
+    """Source: API reference, VolumeAttributesClass v1 (KEP-3751)."""
     parameters = obj.get("parameters") or {}
     _provisioner(errors, obj.get("driverName", ""), "driverName")
     if not parameters:
@@ -333,6 +335,7 @@ def csi_driver(errors: Errors, obj: Object) -> None:
 
 
 def csi_driver_update(errors: Errors, new: Object, old: Object) -> None:
+    """What nodes may have acted upon stays."""
     csi_driver(errors, new)
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     for field in ("attachRequired", "volumeLifecycleModes"):

@@ -348,6 +348,7 @@ def _csi_inline(errors: Errors, source: Object, path: str) -> None:
 
 
 def csi_driver_name(errors: Errors, name: str, path: str) -> None:
+    """Source: API reference, CSIDriver v1, metadata."""
     if not name:
         errors.append(required(path))
         return

@@ -131,6 +131,7 @@ def _fixed_selector(errors: Errors, new: Object, old: Object) -> None:
 
 
 def replica_set(errors: Errors, obj: Object) -> None:
+    """Source: API reference, ReplicaSetSpec v1."""
     spec = obj.get("spec") or NONE
     nonnegative(errors, spec, "replicas", "spec")
     nonnegative(errors, spec, "minReadySeconds", "spec")
@@ -243,6 +244,7 @@ _STATEFUL_OPEN = (
 
 
 def stateful_set_update(errors: Errors, new: Object, old: Object) -> None:
+    """Few fields may change; the message names them."""
     after, before = new.get("spec") or NONE, old.get("spec") or NONE
     if any(after.get(f) != before.get(f) for f in (after.keys() | before.keys()).difference(_STATEFUL_OPEN)):
         listed = ", ".join(f"'{f}'" for f in _STATEFUL_OPEN[:-1]) + f" and '{_STATEFUL_OPEN[-1]}'"
@@ -322,6 +324,7 @@ def status_counts(*fields: str) -> Any:
 
 
 def controller_revision(errors: Errors, obj: Object) -> None:
+    """Source: API reference, ControllerRevision v1."""
     if obj.get("data") is None:
         errors.append(required("data", "data is mandatory"))
     revision = obj.get("revision", 0)

@@ -69,6 +69,7 @@ class HttpServer:
         return self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
+        """Ends the listener and all connections."""
         if self._server:
             self._server.close()
         for task in list(self._connections):

@@ -78,6 +78,7 @@ class SpdyStream:
             await self._session.send_data(self.number, b"", _FIN)
 
     def feed(self, data: bytes, end: bool) -> None:
+        """For the session: bytes have come, or (`end`) the last of them."""
         if data:
             self._incoming.put_nowait(data)
         if end:

@@ -144,6 +144,7 @@ class Store:
         return Image(ref, entry["id"], entry["digest"], top_first, image["config"], image["size"])
 
     def list(self) -> list[Image]:
+        """Every reference with its image; one whose layers are not all there is left out."""
         index = self._read()
         found = [
             self._image(ref, entry, index["images"][entry["id"]])

@@ -54,6 +54,7 @@ class Selection:
         return f"{'ports' if self.port else 'pods'}-{digest}"
 
     def has(self, pod: ReadOnlyObject, namespace_labels: Mapping[str, str]) -> bool:
+        """Whether a pod is one of those that a policy means."""
         meta = pod["metadata"]
         if self.namespaces is not None:
             if not self.namespaces.matches(namespace_labels):
@@ -237,6 +238,7 @@ def selection_set(family: Family, name: str) -> Set:
 
 
 def fixed_sets(family: Family) -> list[Set]:
+    """The sets that are there without any policy: which chain a pod's packets take, by its address and direction."""
     address = (family.type_id, family.size)
     return [
         Set(INGRESS, (address,), verdicts=True),

@@ -80,6 +80,7 @@ class Balance:
 
     @property
     def chain(self) -> str:
+        """The name of its chain. Services that are balanced alike share one."""
         flags = "l" * self.local + "n" * self.node_port + "m" * self.masquerade
         stay = f"-a{self.affinity}" if self.affinity else ""
         digest = hashlib.sha256(",".join(self.sources).encode()).hexdigest()[:12]

@@ -40,6 +40,7 @@ class SliceIndex:
         return concerned
 
     def of(self, key: str) -> list[Object]:
+        """The slices of a Service ("namespace/name")."""
         found = (
             self._view.get(SLICES, name, namespace) for namespace, name in sorted(self._names.get(key, ()))
         )

@@ -70,6 +70,7 @@ class Splicer:
         self._thread: threading.Thread | None = None
 
     def join(self, a: socket.socket, b: socket.socket) -> None:
+        """Bytes from one to the other, both ways, until both have ended; both are closed then. Does not block."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="splicer", daemon=True)
             self._thread.start()

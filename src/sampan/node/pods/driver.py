@@ -164,6 +164,7 @@ class PodDriver:
         self._spawn(f"refresh:{container_id}", self._refresh(container_id))
 
     def probed(self, name: str, container_id: str, kind: str, ok: bool) -> None:
+        """What a probe of this container has come to: its verdict, if it is a new one, is a fact that the worker decides by."""
         latest = self.world.latest(name)
         if latest and latest.config.id == container_id and self.world.of(name).probes.get(kind) is not ok:
             self.world.of(name).probes[kind] = ok

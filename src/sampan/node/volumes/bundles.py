@@ -34,6 +34,7 @@ class Bundles:
         return list(self._known.values())
 
     def forget(self, user: str) -> None:
+        """A pod no longer wants trust bundles; without any that does nothing is followed."""
         self._users.discard(user)
         if not self._users and self._task is not None:
             self._task.cancel()

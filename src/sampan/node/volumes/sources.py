@@ -47,6 +47,7 @@ class Sources:
         return self._known.get(key)
 
     def forget(self, user: str) -> None:
+        """A pod is gone: objects that no other one uses are followed no more."""
         for key in [k for k, users in self._users.items() if user in users]:
             self._users[key].discard(user)
             if not self._users[key]:

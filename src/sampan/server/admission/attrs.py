@@ -82,6 +82,7 @@ class Plugin:
     sleeps: bool = False
 
     def concerns(self, op: str, resource: str, subresource: str) -> bool:
+        """Whether it is to be asked about this."""
         return (
             op in self.operations
             and (self.resources is None or resource in self.resources)

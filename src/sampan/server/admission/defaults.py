@@ -50,6 +50,7 @@ def ingress_class(attrs: Attrs, ctx: Context) -> None:
 
 
 def in_use_protection(attrs: Attrs, ctx: Context) -> None:
+    """A finalizer holds what is in use. Source: "Persistent Volumes", storage object in use protection."""
     finalizer = "kubernetes.io/pvc-protection" if attrs.row.namespaced else "kubernetes.io/pv-protection"
     meta = (attrs.obj or {})["metadata"]
     if finalizer not in (meta.get("finalizers") or ()):
