@@ -333,7 +333,11 @@ def _port(wanted: int, others: Collection[int]) -> int:
         if not ports.free(wanted):
             raise ports.taken(wanted)
         return wanted
-    return (DEFAULT_PORT not in others and ports.free(DEFAULT_PORT)) or ports.free(0)
+    if DEFAULT_PORT not in others and ports.free(DEFAULT_PORT):
+        return DEFAULT_PORT
+    while (port := ports.free(0)) in others:  # it is free until that cluster listens
+        pass
+    return port
 
 
 def _neighbours(paths: Paths) -> list[ClusterConfig]:
