@@ -242,7 +242,7 @@ async def follow(
     fields: str = "",
     pause: Callable[[], float] = lambda: 1.0,
 ) -> AsyncIterator[tuple[str, Object | None, set[str] | None]]:
-    """A watch that never ends: (type, object, None) for each change, (\"\", None, uids) when a list is complete.
+    """A watch that never ends: (type, object, None) for each change, ("", None, uids) when a list is complete.
 
     After a broken connection it goes on where it was; when that is too long ago it starts with the whole list.
     """
