@@ -52,7 +52,7 @@ def test_pull_policy(image, policy):
     assert pull_policy(image) == policy
 
 
-def test_pod():
+def test_a_pod_gets_the_defaults_of_its_spec():
     spec = pod()
     assert spec["restartPolicy"] == "Always"
     assert spec["dnsPolicy"] == "ClusterFirst"
@@ -117,7 +117,7 @@ def test_a_volume_without_source_is_an_empty_directory():
     ]
 
 
-def test_probes():
+def test_a_probe_gets_its_periods_and_thresholds():
     probe = container(livenessProbe={"httpGet": {"port": 80}})["livenessProbe"]
     assert probe == {
         "httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
@@ -143,7 +143,7 @@ def test_probes():
         ({}, {"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}),
     ],
 )
-def test_service(spec, expected):
+def test_a_service_gets_what_suits_its_type(spec, expected):
     assert expected.items() <= defaulted("v1", "Service", spec=spec)["spec"].items()
 
 
@@ -172,7 +172,7 @@ def test_limit_range():
         ({"completions": 3, "backoffLimitPerIndex": 1}, 3, 1, 2**31 - 1),
     ],
 )
-def test_job(spec, completions, parallelism, backoff):
+def test_a_job_runs_one_pod_unless_it_says_more(spec, completions, parallelism, backoff):
     found = defaulted("batch/v1", "Job", spec=spec)["spec"]
     assert found.get("completions") == completions
     assert (found["parallelism"], found["backoffLimit"]) == (parallelism, backoff)

@@ -24,7 +24,7 @@ DOC = {"a": "1", "list": [1, 2], "slash/key": {"x": 1}}
         ({"op": "add", "path": "a", "value": "2"}, {**DOC, "a": "2"}),
     ],
 )
-def test_operations(operation, after):
+def test_each_operation_does_what_rfc_6902_says(operation, after):
     assert json_patch(DOC, [operation]) == after
 
 

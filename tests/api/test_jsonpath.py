@@ -41,7 +41,7 @@ OBJECT = {
         (".", [OBJECT]),
     ],
 )
-def test_paths(path: str, found: list[Any]) -> None:
+def test_a_path_finds_values(path: str, found: list[Any]) -> None:
     assert jsonpath.find(OBJECT, jsonpath.parse(path)) == found
 
 

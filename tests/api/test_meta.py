@@ -8,7 +8,7 @@ POD = {
 }  # fmt: skip
 
 
-def test_reading():
+def test_metadata_is_read_also_where_it_is_missing():
     assert meta.key(POD) == "n/p"
     assert meta.split_key("n/p") == ("n", "p")
     assert meta.split_key("node-1") == ("", "node-1")

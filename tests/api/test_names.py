@@ -29,7 +29,7 @@ SUBDOMAIN = (
         (names.generated(names.dns1123_label), "job-", []),
     ],
 )
-def test_problems(rule, text, problems):
+def test_a_wrong_name_is_told_what_a_right_one_is(rule, text, problems):
     assert rule(text) == problems
 
 

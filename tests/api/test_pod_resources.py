@@ -28,7 +28,7 @@ SIDECAR = {"restartPolicy": "Always"}
         ([container("1")], [], {"limits": {"cpu": "2"}}, {"cpu": 2000}),
     ],
 )
-def test_limits(containers, inits, own, expected):
+def test_a_pod_may_use_what_its_containers_may_together(containers, inits, own, expected):
     pod = {"spec": {"containers": containers, "initContainers": inits, "resources": own}}
     assert pod_resources.limits(pod["spec"]) == expected
     found = qos.pod_limits(pod)
@@ -48,7 +48,7 @@ def test_limits(containers, inits, own, expected):
         ([container()], [], {}, {}, {}),
     ],
 )
-def test_requests(containers, inits, own, overhead, expected):
+def test_a_pod_asks_for_its_largest_moment(containers, inits, own, overhead, expected):
     spec = {"containers": containers, "initContainers": inits, "resources": own, "overhead": overhead}
     assert pod_resources.requests(spec) == expected
     assert quota.pod_total(spec, "requests") == {

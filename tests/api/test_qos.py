@@ -25,5 +25,5 @@ def of(*containers, **spec):
         (of({"requests": BOTH, "limits": BOTH}, resources={"limits": {"cpu": "2"}}), "Burstable"),
     ],
 )
-def test_classes(spec, expected):
+def test_requests_and_limits_decide_the_qos_class(spec, expected):
     assert qos_class(spec) == expected

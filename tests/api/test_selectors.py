@@ -28,7 +28,7 @@ from sampan.api.selectors import from_map, from_object, parse_fields, parse_labe
         ("in in (in,notin)", {"in": "notin"}, True),
     ],
 )
-def test_matches(text, labels, expected):
+def test_a_selector_matches_labels(text, labels, expected):
     assert parse_labels(text).matches(labels) is expected
 
 

@@ -49,7 +49,7 @@ A, B = {"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}
         ),
     ],
 )
-def test_patches(before, patch, after):
+def test_lists_merge_by_their_keys(before, patch, after):
     assert patch_spec(before, patch) == after
 
 
@@ -82,7 +82,7 @@ def test_values_are_deleted_from_a_set():
         ),
     ],
 )
-def test_refusals(patch, code, text):
+def test_a_wrong_directive_is_refused_in_the_originals_words(patch, code, text):
     with pytest.raises(ApiError) as refused:
         patch_spec({"containers": [A], "nodeSelector": {}}, patch)
     assert (refused.value.code, refused.value.message) == (code, text)

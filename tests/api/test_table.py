@@ -131,7 +131,7 @@ def test_every_kind_has_a_name_first_and_as_many_cells_as_columns(resource: Reso
     [(0, "0s"), (119, "119s"), (185, "3m5s"), (600, "10m"), (10800, "3h"), (11000, "3h3m"), (30 * 3600, "30h"),
      (3 * 86400 + 4 * 3600, "3d4h"), (400 * 86400, "400d"), (740 * 86400, "2y10d"), (-1, "0s"), (-60, "<invalid>")],
 )  # fmt: skip
-def test_ages(seconds: float, text: str) -> None:
+def test_an_age_is_told_in_two_units_at_most(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 

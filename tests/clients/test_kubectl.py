@@ -80,7 +80,7 @@ def kubectl(served: Served, tmp_path: Path) -> Kubectl:
         ("deployment w --image=a --image=b --replicas=2", ".spec.template.spec.containers[*].name", "a b"),
     ],
 )  # fmt: skip
-def test_generators(kubectl: Kubectl, command: str, field: str, value: str) -> None:
+def test_create_makes_what_its_flags_say(kubectl: Kubectl, command: str, field: str, value: str) -> None:
     said = kubectl(f"create -o jsonpath='{{{field}}}' {command}")
     assert " ".join(sorted(said.split())) == value
 
@@ -164,7 +164,7 @@ def test_patches_of_each_kind_and_of_subresources(kubectl: Kubectl) -> None:
     assert "(no change)" in kubectl('patch deployment web -p \'{"spec":{"replicas":4}}\'')
 
 
-def test_waiting(kubectl: Kubectl) -> None:
+def test_wait_returns_when_it_has_come_true(kubectl: Kubectl) -> None:
     kubectl("run p --image=a")
     assert kubectl("wait --for=condition=Ready pod/p --timeout=60s") == "pod/p condition met\n"
     assert kubectl("wait --for=jsonpath='{.status.phase}'=Running pod/p --timeout=60s")

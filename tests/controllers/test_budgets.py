@@ -36,7 +36,7 @@ def replicas(w, number, **container):
         ({"minAvailable": "100%"}, 4, 0),
     ],
 )
-def test_budgets(spec, desired, allowed):
+def test_a_budget_allows_what_it_does_not_need(spec, desired, allowed):
     w = World(*replicaset.rules(), *disruption.rules(BUILTIN))
     replicas(w, 4)
     w.put(

@@ -48,7 +48,7 @@ async def test_a_deployment_runs_is_updated_and_goes():
 
 
 @pytest.mark.parametrize("how, left", [("Orphan", 2), ("Foreground", 0), ("Background", 0)])
-async def test_cascades(how, left):
+async def test_dependents_go_or_stay_as_the_propagation_policy_says(how, left):
     async with Cluster(nodes=1) as cluster:
         await cluster.client.create("replicasets.apps", workload("ReplicaSet", replicas=2), "default")
         await cluster.advance(5)
@@ -162,7 +162,7 @@ async def test_an_unschedulable_pod_says_why_and_runs_when_it_can():
         assert (await cluster.client.get("pods", "p", "default"))["status"]["phase"] == "Running"
 
 
-async def test_preemption():
+async def test_a_more_important_pod_takes_the_place_of_another():
     async with Cluster(nodes=1) as cluster:
         for name, value in (("low", 1), ("high", 1000)):
             await cluster.client.create(

@@ -186,7 +186,7 @@ def test_recreate_waits_for_terminating_pods():
     assert condition(w, "Progressing") == ("True", "NewReplicaSetAvailable")
 
 
-def test_paused():
+def test_a_paused_deployment_scales_but_does_not_roll():
     w = world(2)
     roll(w)
     w.change("deployments.apps", "d", {"spec": {"paused": True, "template": template(APP, "img:2")}})

@@ -101,7 +101,7 @@ def test_backs_off_between_failures():
         assert len(active(w)) == 1
 
 
-def test_deadline():
+def test_a_job_fails_at_its_deadline():
     w = world(activeDeadlineSeconds=60)
     assert w.timers[0][2] == 60
     w.now += 60
@@ -124,7 +124,7 @@ def test_parallelism_changes_and_suspension():
     assert len(active(w)) == 2 and not conditions(w)
 
 
-def test_indexed():
+def test_each_index_has_a_pod_of_its_own():
     w = world(completions=3, parallelism=3, completionMode="Indexed")
     found = {job_policy.index_of(p): p for p in active(w)}
     assert sorted(found) == [0, 1, 2] and found[1]["spec"]["hostname"] == "j-1"
@@ -284,7 +284,7 @@ def upcoming(schedule, zone=None, after="2024-03-09T11:59:00Z", count=2):
         ("@every 90s", None, ["2024-03-09T12:00:30Z", "2024-03-09T12:02:00Z"]),
     ],
 )
-def test_times(schedule, zone, expected):
+def test_a_schedule_says_when_jobs_start(schedule, zone, expected):
     assert upcoming(schedule, zone) == expected
 
 
@@ -325,7 +325,7 @@ def test_a_job_a_minute_and_its_history():
 
 
 @pytest.mark.parametrize("policy, jobs", [("Allow", 2), ("Forbid", 1), ("Replace", 1)])
-def test_concurrency(policy, jobs):
+def test_a_run_that_lasts_meets_the_next_as_the_policy_says(policy, jobs):
     w = cron(concurrencyPolicy=policy)
     for _ in range(2):
         w.now += 60
@@ -343,7 +343,7 @@ def test_missed_runs_start_one_job_only():
     assert len(w.list("jobs.batch")) == 2 and "TooManyMissedTimes" in {e.reason for e in w.events}
 
 
-def test_suspended():
+def test_a_suspended_cron_job_starts_nothing():
     w = cron(suspend=True)
     w.now += 3600
     w.settle()

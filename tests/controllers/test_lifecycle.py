@@ -68,7 +68,7 @@ def dying(w, name, finalizer):
     return w.change("configmaps", name, {"metadata": change})
 
 
-def test_orphan():
+def test_orphans_lose_their_owner_and_stay():
     w = World(*GC)
     a = w.put("configmaps", {"metadata": {"name": "a"}})
     w.put("configmaps", owned("b", a))

@@ -37,7 +37,7 @@ def available(w):
     unavailable=st.integers(0, 3),
     steps=st.lists(_STEPS, max_size=40),
 )
-def test_promises(start, surge, unavailable, steps):
+def test_a_rollout_never_has_more_or_fewer_pods_than_it_may(start, surge, unavailable, steps):
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
     w = world(start, strategy)
     w.all_ready()

@@ -10,7 +10,7 @@ import pytest
 from harness import Cluster, Kubectl, eventually
 
 
-def test_version(kubectl: Kubectl) -> None:
+def test_version_names_the_server(kubectl: Kubectl) -> None:
     versions = json.loads(kubectl("version -o json"))
     assert versions["serverVersion"]["major"] == "1"
     assert "sampan" in versions["serverVersion"]["gitVersion"]
@@ -49,7 +49,7 @@ def test_api_versions(kubectl: Kubectl) -> None:
     )
 
 
-def test_nodes(kubectl: Kubectl) -> None:
+def test_every_node_is_ready_with_a_range_of_its_own(kubectl: Kubectl) -> None:
     header, *rows = kubectl("get nodes -o wide").splitlines()
     assert header.split()[:5] == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
     assert "INTERNAL-IP" in header and "CONTAINER-RUNTIME" in header
@@ -103,7 +103,7 @@ def test_describe_node(kubectl: Kubectl) -> None:
         ("pod.spec.containers.resources.limits", "FIELD: limits"),
     ],
 )
-def test_explain(kubectl: Kubectl, field: str, says: str) -> None:
+def test_explain_knows_every_field(kubectl: Kubectl, field: str, says: str) -> None:
     assert says in kubectl(f"explain {field}")
     assert "FIELDS" in kubectl("explain pod.spec --recursive")
 
@@ -128,7 +128,7 @@ def test_token_of_a_service_account(kubectl: Kubectl) -> None:
     assert answer["status"]["user"]["username"] == f"system:serviceaccount:{kubectl.namespace}:robot"
 
 
-def test_events(kubectl: Kubectl) -> None:
+def test_the_events_of_a_pod_tell_its_life(kubectl: Kubectl) -> None:
     kubectl("run seen --image=localhost/host --restart=Never -- true")
     kubectl.phase("seen", "Succeeded")
     reasons = ("Scheduled", "Pulled", "Created", "Started")
@@ -140,7 +140,7 @@ def test_events(kubectl: Kubectl) -> None:
     assert f"Successfully assigned {kubectl.namespace}/seen to node-" in kubectl.events_of("seen")
 
 
-def test_namespaces(kubectl: Kubectl, cluster: Cluster) -> None:
+def test_a_namespace_goes_with_all_in_it_and_can_be_made_again(kubectl: Kubectl, cluster: Cluster) -> None:
     names = kubectl("get namespaces -o name").split()
     assert {"namespace/default", "namespace/kube-system", "namespace/kube-public"} <= set(names)
     kubectl("create configmap note --from-literal=a=1")

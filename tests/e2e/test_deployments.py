@@ -59,7 +59,9 @@ def test_create_imperatively(kubectl: Kubectl) -> None:
 
 @pytest.mark.parametrize("flags", ["", "--server-side"])
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_apply(kubectl: Kubectl, tmp_path: Path, form: str, flags: str) -> None:
+def test_apply_changes_only_what_the_file_changes(
+    kubectl: Kubectl, tmp_path: Path, form: str, flags: str
+) -> None:
     """apply makes it, changes only what the file changes, and says when there is nothing to do."""
     file = tmp_path / f"shop.{form}"
     file.write_text(YAML if form == "yaml" else json.dumps(sleeper("shop")))
@@ -101,7 +103,7 @@ def test_server_side_apply_has_owners(kubectl: Kubectl) -> None:
     assert kubectl.get("deployment/shop")["spec"]["replicas"] == 2
 
 
-def test_edit(kubectl: Kubectl, tmp_path: Path) -> None:
+def test_edit_stores_what_the_editor_leaves(kubectl: Kubectl, tmp_path: Path) -> None:
     kubectl.apply(sleeper("shop"))
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nsed -i "s/replicas: 2/replicas: 4/" "$1"\n')
@@ -139,7 +141,7 @@ def test_edit(kubectl: Kubectl, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_patch(kubectl: Kubectl, kind: str, patch: object) -> None:
+def test_each_kind_of_patch_changes_what_it_names(kubectl: Kubectl, kind: str, patch: object) -> None:
     kubectl.apply(sleeper("shop", replicas=0))
     kubectl(f"patch deployment/shop --type={kind} -p '{json.dumps(patch)}'")
     spec = kubectl.get("deployment/shop")["spec"]
@@ -148,7 +150,7 @@ def test_patch(kubectl: Kubectl, kind: str, patch: object) -> None:
     assert sorted(names) == (["main", "side"] if kind == "strategic" else ["main"])
 
 
-def test_replace(kubectl: Kubectl) -> None:
+def test_replace_refuses_an_object_that_has_changed(kubectl: Kubectl) -> None:
     kubectl.apply(sleeper("shop", replicas=0))
     shop = kubectl.get("deployment/shop")
     shop["spec"]["replicas"] = 1
@@ -176,7 +178,7 @@ def test_set_and_annotate(kubectl: Kubectl) -> None:
     assert "COLOUR=red" in kubectl("set env deployment/shop --list")
 
 
-def test_scale(kubectl: Kubectl) -> None:
+def test_scale_makes_and_ends_pods(kubectl: Kubectl) -> None:
     kubectl.apply(sleeper("shop", replicas=1))
     kubectl("scale deployment/shop --replicas=3")
     eventually(lambda: ready(kubectl, "shop") == 3)
@@ -236,7 +238,7 @@ def test_delete_grace_period(kubectl: Kubectl) -> None:
     assert "not found" in kubectl.refused(f"get pod {name}")
 
 
-def test_diff(kubectl: Kubectl) -> None:
+def test_diff_shows_what_apply_would_change(kubectl: Kubectl) -> None:
     """Exit 0 without a difference, 1 with one, which it shows."""
     kubectl.apply(sleeper("shop", replicas=0))
     same = kubectl.run("diff -f -", input=json.dumps(sleeper("shop", replicas=0)))
@@ -259,7 +261,7 @@ def test_dry_run(kubectl: Kubectl) -> None:
     assert "replicas: 1" in kubectl("create deployment other --image=x --dry-run=client -o yaml")
 
 
-def test_wait(kubectl: Kubectl) -> None:
+def test_wait_returns_when_it_has_come_true(kubectl: Kubectl) -> None:
     kubectl.apply(sleeper("shop"))
     kubectl("wait --for=condition=Available deployment/shop --timeout=60s")
     kubectl("wait --for=jsonpath={.status.readyReplicas}=2 deployment/shop --timeout=60s")

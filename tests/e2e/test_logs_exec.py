@@ -24,7 +24,7 @@ COUNT = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.1; done"
 # Logs
 
 
-def test_logs(kubectl: Kubectl) -> None:
+def test_logs_have_both_streams_also_after_the_end(kubectl: Kubectl) -> None:
     """Both streams, also of a container that ended."""
     kubectl.apply(
         pod(
@@ -138,7 +138,7 @@ def test_logs_before_the_start(kubectl: Kubectl) -> None:
 # Exec
 
 
-def test_exec(kubectl: Kubectl) -> None:
+def test_exec_keeps_streams_apart_and_hands_the_exit_code_on(kubectl: Kubectl) -> None:
     """Both streams apart, the exit code handed on."""
     kubectl.run_pod("shell")
     done = kubectl.run("exec shell -- sh -c 'echo out; echo err >&2; exit 7'")
@@ -215,7 +215,7 @@ def test_exec_terminal(kubectl: Kubectl) -> None:
 # Attach
 
 
-def test_attach(kubectl: Kubectl) -> None:
+def test_attach_shows_what_is_written_from_now_on(kubectl: Kubectl) -> None:
     """What a running container writes from now on; with -i also what it reads."""
     kubectl.run_pod("counter", COUNT)
     with kubectl.stream("attach counter") as stream:
@@ -284,7 +284,7 @@ def test_port_forward_to_a_closed_port(kubectl: Kubectl) -> None:
         forward.until("(?i)refused|error")
 
 
-def test_cp(kubectl: Kubectl, tmp_path: Path) -> None:
+def test_cp_copies_both_ways_byte_for_byte(kubectl: Kubectl, tmp_path: Path) -> None:
     """Files and directories, both ways, byte for byte."""
     kubectl.run_pod("box")
     (tmp_path / "tree" / "below").mkdir(parents=True)
@@ -297,14 +297,14 @@ def test_cp(kubectl: Kubectl, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "below" / "note").read_text() == "hello"
 
 
-def test_debug(kubectl: Kubectl) -> None:
+def test_debug_puts_a_container_beside_the_others(kubectl: Kubectl) -> None:
     """An ephemeral container beside the others, in their network."""
     kubectl.run_pod("web", {"containers": [server()]})
     kubectl("debug web --image=localhost/host --container=helper -- curl -s --retry 3 localhost:8080")
     eventually(lambda: kubectl.run("logs web -c helper").stdout == "web\n", "the helper's output")
 
 
-def test_proxy(kubectl: Kubectl) -> None:
+def test_proxies_reach_pods_and_services(kubectl: Kubectl) -> None:
     """kubectl proxy, and the API server's own proxy into a pod and a Service."""
     kubectl.run_pod("web", {"containers": [server()]}, labels={"app": "web"})
     kubectl("expose pod web --port=80 --target-port=8080")

@@ -219,7 +219,7 @@ def test_downward_api_and_projected(kubectl: Kubectl) -> None:
     assert payload["kubernetes.io"]["pod"]["name"] == "self"
 
 
-def test_environment(kubectl: Kubectl) -> None:
+def test_the_environment_has_all_it_refers_to(kubectl: Kubectl) -> None:
     """Literal values, references to others, to fields, resources, configMaps and secrets; whole maps at once."""
     kubectl("create configmap settings --from-literal=colour=red")
     kubectl("create secret generic key --from-literal=password=s3cret")
@@ -311,7 +311,7 @@ def test_failing_init_container(kubectl: Kubectl) -> None:
     assert "Init:Error" in kubectl("get pod never")
 
 
-def test_sidecar(kubectl: Kubectl) -> None:
+def test_a_sidecar_runs_from_before_the_others_start(kubectl: Kubectl) -> None:
     """An init container that restarts always runs beside the others, from before they start."""
     kubectl.apply(
         pod(
@@ -417,7 +417,7 @@ def test_startup_probe_holds_the_others_back(kubectl: Kubectl) -> None:
     assert container_status(kubectl, "slow")["restartCount"] == 0
 
 
-def test_hooks(kubectl: Kubectl, tmp_path: Path) -> None:
+def test_hooks_run_after_the_start_and_before_the_stop(kubectl: Kubectl, tmp_path: Path) -> None:
     """postStart runs beside the command; preStop runs to its end before the container is asked to stop."""
     kubectl.run_pod(
         "hooked",

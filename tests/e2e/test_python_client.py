@@ -64,7 +64,7 @@ def test_list_in_pages(core: client.CoreV1Api, space: str) -> None:
     assert [one.metadata.name for one in first.items + second.items] == [f"n{n}" for n in range(5)]
 
 
-def test_watch(core: client.CoreV1Api, space: str) -> None:
+def test_a_watch_gives_events_in_order(core: client.CoreV1Api, space: str) -> None:
     """Events in order, from a list's version on."""
     since = core.list_namespaced_config_map(space).metadata.resource_version
     seen: list[tuple[str, str]] = []
@@ -139,7 +139,7 @@ def test_logs_follow(core: client.CoreV1Api, kubectl: Kubectl, space: str) -> No
     assert list(watch.Watch().stream(core.read_namespaced_pod_log, "count", space)) == ["1", "2", "3"]
 
 
-def test_deployment(api: client.ApiClient, kubectl: Kubectl, space: str) -> None:
+def test_a_deployment_becomes_ready_and_scales(api: client.ApiClient, kubectl: Kubectl, space: str) -> None:
     apps = client.AppsV1Api(api)
     container = client.V1Container(name="main", image="localhost/host", command=["sleep", "infinity"])
     template = client.V1PodTemplateSpec(

@@ -50,7 +50,7 @@ def test_the_count_is_kept(kubectl: Kubectl, kind: str) -> None:
 
 
 @BOTH
-def test_scale(kubectl: Kubectl, kind: str) -> None:
+def test_scale_makes_and_ends_pods(kubectl: Kubectl, kind: str) -> None:
     kubectl.apply(keeper(kind, 1))
     ready(kubectl, kind, 1)
     (old,) = names(kubectl)

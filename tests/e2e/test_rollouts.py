@@ -105,7 +105,7 @@ def test_surge_and_unavailable(kubectl: Kubectl) -> None:
     assert min(state["availableReplicas"] for state in states[1:]) == 3
 
 
-def test_recreate(kubectl: Kubectl) -> None:
+def test_recreate_ends_all_old_pods_before_the_first_new_one(kubectl: Kubectl) -> None:
     """All old pods end before the first new one starts."""
     kubectl.apply(sleeper(strategy={"type": "Recreate"}))
     done(kubectl)
@@ -164,7 +164,7 @@ def test_history_limit(kubectl: Kubectl) -> None:
     eventually(lambda: len(kubectl.items("replicasets -l app=web")) == 2, "one old ReplicaSet")
 
 
-def test_restart(kubectl: Kubectl) -> None:
+def test_restart_replaces_all_pods(kubectl: Kubectl) -> None:
     """New pods of the same version."""
     kubectl.apply(sleeper())
     done(kubectl)

@@ -168,14 +168,14 @@ def kubectl(own: OwnCluster) -> Kubectl:
     return own.kubectl()
 
 
-def test_nodes(kubectl: Kubectl, own: OwnCluster) -> None:
+def test_nodes_are_ready_and_nothing_runs_as_root(kubectl: Kubectl, own: OwnCluster) -> None:
     rows = kubectl("get nodes --no-headers").splitlines()
     assert [row.split()[:2] for row in rows] == [["node-1", "Ready"], ["node-2", "Ready"]]
     owners = {_owner(pid) for pid, line in command_lines() if str(own.data) in line}
     assert 0 not in owners, "nothing of it runs as root"
 
 
-def test_doctor(own: OwnCluster) -> None:
+def test_doctor_says_what_an_ordinary_user_lacks(own: OwnCluster) -> None:
     """It says what the user lacks, and what that costs."""
     said = own.sampan("doctor")
     assert "an ordinary user" in said

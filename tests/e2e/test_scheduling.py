@@ -151,7 +151,7 @@ def test_taints_and_tolerations(kubectl: Kubectl) -> None:
     kubectl.wait("pod/new")
 
 
-def test_cordon(kubectl: Kubectl) -> None:
+def test_a_cordoned_node_gets_no_pods(kubectl: Kubectl) -> None:
     kubectl("cordon node-1")
     try:
         assert "Ready,SchedulingDisabled" in kubectl("get node node-1")
@@ -166,7 +166,7 @@ def test_cordon(kubectl: Kubectl) -> None:
     kubectl.wait("pod/stuck")
 
 
-def test_drain(kubectl: Kubectl) -> None:
+def test_drained_pods_come_back_elsewhere(kubectl: Kubectl) -> None:
     """Pods leave through the eviction API and come back elsewhere; uncordon opens the node again."""
     kubectl.apply(
         deployment(
@@ -217,7 +217,7 @@ def test_a_disruption_budget_holds_a_drain_up(kubectl: Kubectl) -> None:
         kubectl(f"uncordon {node}")
 
 
-def test_spread(kubectl: Kubectl) -> None:
+def test_replicas_are_spread_over_the_nodes(kubectl: Kubectl) -> None:
     """Replicas are spread over the nodes."""
     kubectl.apply(
         deployment(
@@ -232,7 +232,7 @@ def test_spread(kubectl: Kubectl) -> None:
     assert sorted(nodes) == ["node-1", "node-1", "node-2", "node-2"]
 
 
-def test_priority(kubectl: Kubectl) -> None:
+def test_a_more_important_pod_takes_the_place_of_another(kubectl: Kubectl) -> None:
     """A more important pod takes the place of a less important one."""
     name = f"important-{kubectl.namespace}"
     kubectl(f"create priorityclass {name} --value=1000")

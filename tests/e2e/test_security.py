@@ -38,7 +38,7 @@ def ask(kubectl: Kubectl, path: str, token: str = "", certificate: Path | None =
         return error.code, json.load(error)
 
 
-def test_anonymous(kubectl: Kubectl) -> None:
+def test_anonymous_may_ask_for_health_and_version_only(kubectl: Kubectl) -> None:
     """403 with a Status that says who may not do what; health and version are for everybody."""
     code, status = ask(kubectl, "/api/v1/namespaces/default/secrets")
     assert (code, status["kind"], status["reason"]) == (403, "Status", "Forbidden")
@@ -65,7 +65,7 @@ def test_another_ca_is_not_trusted(kubectl: Kubectl) -> None:
         urllib.request.urlopen(server + "/version", timeout=5)
 
 
-def test_rbac(kubectl: Kubectl) -> None:
+def test_an_account_may_what_its_role_gives_it(kubectl: Kubectl) -> None:
     """An account may what a role gives it, where it gives it, from the moment it is bound."""
     robot = f"system:serviceaccount:{kubectl.namespace}:robot"
     kubectl("create serviceaccount robot")
@@ -181,7 +181,7 @@ def test_a_forbidden_pod(kubectl: Kubectl) -> None:
     assert 'violates PodSecurity "restricted:latest"' in said and "host namespaces" in said
 
 
-def test_quota(kubectl: Kubectl) -> None:
+def test_a_quota_refuses_what_goes_beyond_it(kubectl: Kubectl) -> None:
     kubectl("create quota small --hard=configmaps=2,pods=1")
     eventually(lambda: kubectl.get("resourcequota small").get("status", {}).get("used"))
     kubectl("create configmap one")

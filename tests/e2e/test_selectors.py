@@ -123,7 +123,7 @@ def test_several_kinds_at_once(kubectl: Kubectl) -> None:
     assert kubectl("get configmap/one secret/two -o name").split() == ["configmap/one", "secret/two"]
 
 
-def test_watch(kubectl: Kubectl) -> None:
+def test_watch_shows_what_is_there_then_every_change(kubectl: Kubectl) -> None:
     """--watch shows what is there, then every change."""
     kubectl("create configmap before")
     with kubectl.stream("get configmaps --watch --output-watch-events") as watch:
@@ -154,7 +154,7 @@ def test_watch_a_pod_come_and_go(kubectl: Kubectl) -> None:
         watch.until(r"guest +1/1 +Terminating")
 
 
-def test_pages(fruit: Kubectl) -> None:
+def test_a_list_in_pages_is_whole(fruit: Kubectl) -> None:
     """--chunk-size asks in pages and shows all."""
     assert len(fruit("get configmaps --chunk-size=2 -o name").split()) == 5
     path = f"/api/v1/namespaces/{fruit.namespace}/configmaps?limit=2"

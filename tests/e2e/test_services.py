@@ -102,7 +102,7 @@ def test_endpoints_follow_readiness(kubectl: Kubectl) -> None:
     eventually(lambda: refused(kubectl, "web"), "connection refused")
 
 
-def test_expose(kubectl: Kubectl) -> None:
+def test_an_exposed_deployment_answers_by_name(kubectl: Kubectl) -> None:
     kubectl.apply(deployment("web", replicas=1), pod("client"))
     kubectl("rollout status deployment/web --timeout=60s")
     said = kubectl("expose deployment web --port=80 --target-port=8080 --name=shop")
@@ -124,7 +124,7 @@ def test_run_expose(kubectl: Kubectl) -> None:
     assert "Directory listing" in curl(kubectl, "web:8000", "web")
 
 
-def test_headless(web: Kubectl) -> None:
+def test_the_name_of_a_headless_service_stands_for_its_pods(web: Kubectl) -> None:
     """No address of its own: the name stands for the pods."""
     web.apply(service("heads", clusterIP="None", selector={"app": "web"}))
     pods = sorted(web("get pods -l app=web -o jsonpath={.items[*].status.podIP}").split())
@@ -211,7 +211,7 @@ _DNS = (
 )
 
 
-def test_dns(web: Kubectl) -> None:
+def test_names_resolve_through_the_search_list(web: Kubectl) -> None:
     """Short and full names through the search list; other namespaces; a name that is not there; pods' resolv.conf."""
     address = web("get service web -o jsonpath={.spec.clusterIP}")
     for name in (
@@ -278,7 +278,7 @@ def test_named_and_several_ports(kubectl: Kubectl) -> None:
     assert curl(kubectl, "web:81").startswith("web-")
 
 
-def test_udp(kubectl: Kubectl) -> None:
+def test_udp_reaches_a_service(kubectl: Kubectl) -> None:
     echo = 'import socket;s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(("",9));print("up",flush=True)\nwhile True:\n d,a=s.recvfrom(99);s.sendto(d.upper(),a)'
     kubectl.run_pod("echo", {"containers": [{"command": ["python3", "-c", echo]}]}, labels={"app": "echo"})
     kubectl.apply(service("echo", [{"port": 9, "protocol": "UDP"}]))

@@ -44,7 +44,7 @@ async def look(handler):
         (b"nonsense\r\n", False, "malformed HTTP response"),
     ],
 )
-async def test_http(answer, ok, seen):
+async def test_an_http_probe_is_judged_by_the_status_code(answer, ok, seen):
     server, port = await serve(answer)
     assert await look({"httpGet": {"port": port, "path": "/x"}}) == (ok, seen)
     server.close()
@@ -84,7 +84,7 @@ async def test_tcp_and_refused_connections():
 
 
 @pytest.mark.parametrize("status, ok", [(1, True), (2, False)])
-async def test_grpc(status, ok):
+async def test_a_grpc_probe_is_judged_by_the_serving_status(status, ok):
     def frame(kind, flags, stream, data):
         return struct.pack(">I", len(data))[1:] + struct.pack(">BBI", kind, flags, stream) + data
 

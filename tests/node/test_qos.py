@@ -26,11 +26,11 @@ BOTH = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memor
         ([{"limits": {"cpu": "1"}}], "Burstable"),
     ],
 )
-def test_class(resources, expected):
+def test_requests_and_limits_decide_the_qos_class(resources, expected):
     assert qos.qos_class(make(*resources)) == expected
 
 
-def test_limits():
+def test_limits_become_what_the_kernel_is_told():
     pod = make({"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "2Gi"}})
     found = qos.container_limits(pod, pod["spec"]["containers"][0], 10 << 30)
     assert (found.cpu_shares, found.cpu_quota, found.memory) == (256, 50_000, 2 << 30)

@@ -33,7 +33,7 @@ HEAD = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfigura
         ),
     ],
 )
-def test_fields(field, value, setting, expected):
+def test_a_field_of_the_file_is_a_setting(field, value, setting, expected):
     assert settings.read({**HEAD, field: value}) == {setting: expected}
 
 

@@ -93,7 +93,7 @@ def test_each_reason(n, p, reason):
         {"operator": "Exists"},
     ],
 )
-def test_tolerations(toleration):
+def test_a_toleration_opens_a_tainted_node(toleration):
     assert schedule(pod(tolerations=[toleration]), cluster(node("n", taints=[TAINT]))).node == "n"
 
 
@@ -293,7 +293,7 @@ def test_a_pod_that_asks_for_a_device_waits():
     )
 
 
-def test_claims():
+def test_a_pod_waits_for_its_claims_and_goes_where_their_volumes_are():
     s = cluster(node("a"), node("b"))
     p = pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])
     assert schedule(p, s).message == (

@@ -89,7 +89,7 @@ async def test_a_deletion_that_another_one_completes_has_succeeded(make_api, tmp
     await api.server.store.close()
 
 
-async def test_preconditions(ready):
+async def test_a_deletion_keeps_its_preconditions(ready):
     made = await ready.ok("POST", CMS, {"metadata": {"name": "a"}})
     meta = made["metadata"]
     status, answer = await ready.call("DELETE", f"{CMS}/a", {"preconditions": {"uid": "other"}})

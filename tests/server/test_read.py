@@ -56,7 +56,7 @@ async def test_what_a_list_holds_is_not_told_its_kind_again(filled):
         ("labelSelector=app%3Dx&fieldSelector=metadata.name%3Dc", ["c"]),
     ],
 )
-async def test_selectors(filled, query, names):
+async def test_selectors_choose_what_is_listed(filled, query, names):
     assert _names(await filled.ok("GET", f"{CMS}?{query}")) == names
 
 

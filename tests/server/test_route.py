@@ -23,7 +23,7 @@ from sampan.server.route import parse
         ("GET", "/api/v1/pods", "fieldSelector=metadata.name!%3Da", ("list", "", "pods", "", "", "")),
     ],
 )
-def test_resources(method, path, query, expected):
+def test_a_path_names_a_resource(method, path, query, expected):
     info = parse(method, path, query)
     assert info.is_resource
     assert (info.verb, info.group, info.resource, info.subresource, info.namespace, info.name) == expected

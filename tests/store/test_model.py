@@ -92,14 +92,14 @@ async def check(make, steps, reopens):
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_memory(steps):
+def test_a_store_in_memory_does_what_the_model_does(steps):
     clock = VirtualClock()
     asyncio.run(check(lambda: MemoryStore(clock), steps, False))
 
 
 @settings(max_examples=15, deadline=None)
 @given(STEPS)
-def test_durable(steps):
+def test_a_store_on_disk_does_what_the_model_does(steps):
     with tempfile.TemporaryDirectory() as path:
         clock = VirtualClock()
         make = lambda: DurableStore(Path(path), clock, on_fatal=pytest.fail, segment=4096)  # noqa: E731

@@ -164,7 +164,7 @@ def test_rules_are_not_asked_about_objects_that_are_broken_otherwise():
     assert error.message.endswith("correct the existing errors to complete validation")
 
 
-def test_limits():
+def test_a_rule_that_costs_too_much_is_refused_with_its_cost():
     big = {
         "type": "array",
         "items": {"type": "integer"},

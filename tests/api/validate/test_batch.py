@@ -36,7 +36,7 @@ CRON = {"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {
         ("spec.successPolicy", {"rules": [{"succeededCount": 1}]}, ["requires indexed completion mode"]),
     ],
 )  # fmt: skip
-def test_jobs(judge, put, path, value, expected):
+def test_a_job_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     same(judge.create("jobs.batch", put(JOB, path, value)), expected)
 
 
@@ -119,5 +119,5 @@ def test_cron_jobs(judge, put, path, value, expected):
         ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
     ],
 )
-def test_schedules(schedule, wrong):
+def test_a_schedule_is_refused_with_what_is_wrong_in_it(schedule, wrong):
     assert cron.problem(schedule) == wrong

@@ -43,7 +43,7 @@ QUOTAS, LIMITS = "resourcequotas", "limitranges"
         ("clusterrolebindings.rbac.authorization.k8s.io", {"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s"}]}, ['Unsupported value: "Role": supported values: "ClusterRole"', "subjects[0].namespace: Required value"]),
     ],
 )  # fmt: skip
-def test_new(judge, resource, obj, expected):
+def test_a_new_map_or_secret_is_refused_for_its_keys_or_size(judge, resource, obj, expected):
     same(judge.create(resource, obj), expected)
 
 
@@ -59,5 +59,5 @@ def test_new(judge, resource, obj, expected):
         ("rolebindings.rbac.authorization.k8s.io", {"roleRef": {"kind": "Role", "name": "b"}}, {"roleRef": {"kind": "Role", "name": "a"}}, ["cannot change roleRef"]),
     ],
 )  # fmt: skip
-def test_changed(judge, resource, new, old, expected):
+def test_what_is_immutable_stays_and_so_does_a_secrets_type(judge, resource, new, old, expected):
     same(judge.update(resource, new, old), expected)

@@ -50,7 +50,7 @@ AT = "spec.validation.openAPIV3Schema.properties[a]"
         ({"type": "string", "x-kubernetes-validations": [{"rule": " "}]}, ["x-kubernetes-validations[0].rule: Required value"]),
     ],
 )  # fmt: skip
-def test_schemas(judge, part, expected):
+def test_a_schema_must_be_structural(judge, part, expected):
     same(judge.create(CRDS, definition(part)), expected)
 
 
@@ -70,7 +70,7 @@ def test_schemas(judge, part, expected):
         ("spec.preserveUnknownFields", True, ["cannot set to true, set x-preserve-unknown-fields to true"]),
     ],
 )  # fmt: skip
-def test_definitions(judge, put, path, value, expected):
+def test_a_definition_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     lines = judge.create(CRDS, put(definition(), path, value))
     assert len(lines) >= len(expected), lines
     for part in expected:
@@ -165,7 +165,7 @@ HOOK = {
         ({"matchConditions": [{"name": "a", "expression": ""}]}, ["matchConditions[0].expression: Required value"]),
     ],
 )  # fmt: skip
-def test_webhooks(judge, change, expected):
+def test_a_webhook_is_refused_with_the_field_that_is_wrong(judge, change, expected):
     same(judge.create(HOOKS, {"webhooks": [HOOK | change]}), expected)
 
 
@@ -186,7 +186,7 @@ def test_names_of_what_comes_from_files_are_taken(judge, kind):
     )
 
 
-def test_policies(judge):
+def test_a_policy_is_refused_with_the_field_that_is_wrong(judge):
     kind = "validatingadmissionpolicies.admissionregistration.k8s.io"
     rules = [HOOK["rules"][0]]
     spec = {"matchConstraints": {"resourceRules": rules}, "validations": [{"expression": "true"}]}

@@ -108,7 +108,7 @@ def certificate(seconds):
         ({"csi": {"driver": "A_"}}, ["spec.volumes[0].csi.driver"]),
     ],
 )
-def test_volumes(judge, put, volume, expected):
+def test_a_volume_has_one_source_and_what_that_needs(judge, put, volume, expected):
     pod = put(POD, "spec.volumes", [{"name": "v"} | volume])
     lines = judge.create("pods", pod)
     assert len(lines) == len(expected), lines
@@ -145,7 +145,7 @@ def test_errors_come_in_the_original_s_order(judge):
         ("spec.containers", [{"name": "c", "image": "i"}] * 2, ["spec.containers: Forbidden: pod updates may not add or remove"]),
     ],
 )  # fmt: skip
-def test_changes(judge, put, path, value, expected):
+def test_only_a_few_fields_of_a_pod_may_change(judge, put, path, value, expected):
     lines = judge.update("pods", put(POD, path, value), POD)
     assert len(lines) == len(expected), lines
     for line, part in zip(lines, expected, strict=True):
@@ -206,7 +206,7 @@ def test_what_has_ended_does_not_run_again(judge, put):
         ({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {"topologyKey": "z", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}]}}, "must be specified when `operator` is 'In' or 'NotIn'"),
     ],
 )  # fmt: skip
-def test_affinity(judge, put, affinity, expected):
+def test_a_wrong_affinity_is_refused(judge, put, affinity, expected):
     (line,) = judge.create("pods", put(POD, "spec.affinity", affinity))
     assert expected in line
 

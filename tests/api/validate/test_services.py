@@ -29,7 +29,7 @@ SLICES = "endpointslices.discovery.k8s.io"
         ("spec.selector", {"a b": "c"}, ["spec.selector: Invalid value"]),
     ],
 )  # fmt: skip
-def test_services(judge, put, path, value, expected):
+def test_a_service_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     same(judge.create("services", put(SERVICE, path, value)), expected)
 
 
@@ -83,7 +83,7 @@ PATH = "spec.rules.0.http.paths.0."
         ("spec.tls", [{"hosts": ["A_b"]}], ["spec.tls[0].hosts[0]: Invalid value"]),
     ],
 )
-def test_ingresses(judge, put, path, value, expected):
+def test_an_ingress_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     same(judge.create(INGRESSES, put(INGRESS, path, value)), expected)
 
 
@@ -104,7 +104,7 @@ def test_network_policies(judge, ingress, expected):
     same(judge.create(POLICIES, {"spec": {"podSelector": {}, "ingress": [ingress]}}), expected)
 
 
-def test_endpoints(judge):
+def test_endpoints_need_addresses_and_ports_that_can_be_reached(judge):
     def subset(address, *ports):
         return {"subsets": [{"addresses": [{"ip": address}], "ports": list(ports)}]}
 
@@ -116,7 +116,7 @@ def test_endpoints(judge):
     same(judge.create("endpoints", {"subsets": [{}]}), ["must specify `addresses` or `notReadyAddresses`"])
 
 
-def test_slices(judge, put):
+def test_addresses_of_a_slice_are_of_its_type(judge, put):
     made = {"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.1.1"]}], "ports": [{"port": 80}]}
     assert judge.create(SLICES, made) == []
     same(judge.create(SLICES, put(made, "addressType", "IPv5")), ['"FQDN", "IPv4", "IPv6"'])

@@ -35,7 +35,7 @@ CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"
         ("spec.persistentVolumeReclaimPolicy", "Burn", ['supported values: "Delete", "Recycle", "Retain"']),
     ],
 )
-def test_volumes(judge, put, path, value, expected):
+def test_a_volume_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     same(judge.create(PV, put(VOLUME, path, value)), expected)
 
 
@@ -70,7 +70,7 @@ def test_the_source_of_a_volume_stays(judge, put):
         ("spec.volumeMode", "Tape", ['supported values: "Block", "Filesystem"']),
     ],
 )
-def test_claims(judge, put, path, value, expected):
+def test_a_claim_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     same(judge.create(PVC, put(CLAIM, path, value)), expected)
 
 
@@ -104,7 +104,7 @@ def test_what_of_a_claim_may_change(judge, put):
         ({"provisioner": "a", "parameters": {"": "x"}}, ["field can not be empty."]),
     ],
 )
-def test_classes(judge, obj, expected):
+def test_a_storage_class_is_refused_with_the_field_that_is_wrong(judge, obj, expected):
     same(judge.create(SC, obj), expected)
 
 
@@ -132,5 +132,5 @@ HPA = "horizontalpodautoscalers.autoscaling"
         ("v1", {"scaleTargetRef": {"kind": "", "name": "a/b"}}, ["spec.scaleTargetRef.kind: Required value", "may not contain '/'"]),
     ],
 )  # fmt: skip
-def test_autoscalers(judge, version, spec, expected):
+def test_an_autoscaler_is_refused_with_the_field_that_is_wrong(judge, version, spec, expected):
     same(judge.create(HPA, {"spec": TARGET | spec}, version), expected)

@@ -73,7 +73,7 @@ def test_selectors_stay(judge, put, kind):
         ),
     ],
 )
-def test_deployments(judge, put, path, value, expected):
+def test_a_deployment_is_refused_with_the_field_that_is_wrong(judge, put, path, value, expected):
     same(judge.create("deployments.apps", put(SPEC, path, value)), expected)
 
 
@@ -146,7 +146,7 @@ def test_counts_of_a_status(judge, put):
     same(lines, ["status.replicas: Invalid value: -1"])
 
 
-def test_revisions(judge, put):
+def test_the_data_of_a_revision_stay(judge, put):
     made = {"revision": 1, "data": {"a": 1}}
     assert judge.create("controllerrevisions.apps", made) == []
     assert judge.create("controllerrevisions.apps", {"revision": 1}) == [

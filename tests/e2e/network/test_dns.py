@@ -119,7 +119,7 @@ def test_negative_answers_are_forgotten_when_the_service_comes(
     eventually(lambda: dig("late.net.svc.cluster.local").rcode() == NXDOMAIN, "it is gone")
 
 
-def test_headless(net: Net, service: Make, dig: Dig) -> None:
+def test_the_name_of_a_headless_service_stands_for_all_its_pods(net: Net, service: Make, dig: Dig) -> None:
     made = service(*HEADLESS, clusterIP="None")
     name = f"{made['metadata']['name']}.net.svc.cluster.local"
     addresses = sorted(net.ip(f"web-{i}") for i in (1, 2, 3))

@@ -234,7 +234,9 @@ def test_host_ports(net: Net, kubectl: Kubectl) -> None:
             net.prober(name).reaches(address, 18120, ["doorman"])
 
 
-def test_names(net: Net, kubectl: Kubectl, service: Any, families: tuple[str, ...]) -> None:
+def test_names_resolve_to_addresses_of_every_family(
+    net: Net, kubectl: Kubectl, service: Any, families: tuple[str, ...]
+) -> None:
     made = service(ipFamilyPolicy="PreferDualStack")
     full = f"{made['metadata']['name']}.net.svc.cluster.local"
     headless = net.service("headless", clusterIP="None", ipFamilyPolicy="PreferDualStack")
@@ -264,7 +266,7 @@ def test_names(net: Net, kubectl: Kubectl, service: Any, families: tuple[str, ..
     eventually(lambda: other.order("resolve", name=short) == wanted, "through resolv.conf")
 
 
-def test_policies(net: Net, kubectl: Kubectl) -> None:
+def test_policies_hold_for_every_family(net: Net, kubectl: Kubectl) -> None:
     """Nobody but client-1, by label and then by address."""
     blocks = [{"ipBlock": {"cidr": f"{ip}/{128 if ':' in ip else 32}"}} for ip in net.ips["client-1"]]
     rule = {"ports": [{"port": TCP}]}

@@ -331,7 +331,7 @@ SCENARIOS: dict[str, list[Object]] = {
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario(world: World, name: str) -> None:
+def test_who_may_reach_whom_under_policies(world: World, name: str) -> None:
     world.apply(SCENARIOS[name])
     world.check(SCENARIOS[name])
 

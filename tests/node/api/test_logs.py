@@ -34,12 +34,12 @@ START = 1_767_225_600.0
         ),
     ],
 )
-def test_formatting(options, expected):
+def test_lines_are_chosen_and_shown_as_asked(options, expected):
     assert logs.Formatter(logs.LogOptions(**options)).feed(LINES) == expected
 
 
 @pytest.mark.parametrize("count, expected", [(0, b""), (1, b"c\n"), (2, b"b\nc\n"), (9, b"a\nb\nc\n")])
-def test_tail(tmp_path, count, expected):
+def test_a_tail_begins_so_many_lines_before_the_end(tmp_path, count, expected):
     path = tmp_path / "log"
     path.write_bytes(b"a\nb\nc\n")
     with path.open("rb") as file:
@@ -64,7 +64,7 @@ def test_tail_of_a_long_file(tmp_path):
         ("stream=Stderr", "stream", b"stderr"),
     ],
 )
-def test_parameters(query, attribute, value):
+def test_parameters_become_options(query, attribute, value):
     found = logs.parse(Query(Request("GET", "/", query)), START)
     assert getattr(found, attribute) == value
 

@@ -174,7 +174,7 @@ def test_a_second_pull_fetches_no_layer_again(store, server):
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
 @pytest.mark.parametrize("form", ["plain", "auth", "config"])
-def test_credentials(store, server, auth, form):
+def test_a_private_image_needs_the_right_credentials(store, server, auth, form):
     server.auth = auth
     with pytest.raises(PullError, match="pull access denied|failed to authorize"):
         pull(store, server)

@@ -20,7 +20,7 @@ def test_add_and_drop(add, drop, result):
     assert set(resolve(add, drop)) == result
 
 
-def test_masks():
+def test_names_become_bits():
     assert capabilities.mask(DEFAULT) == 0xA80425FB
     assert capabilities.mask(["CAP_CHOWN", "sys_admin"]) == 1 | 1 << 21
     with pytest.raises(ValueError, match="NONE_SUCH"):

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from sampan.node.native.logs import LogWriter, timestamp
 
 
-def test_timestamps():
+def test_a_time_is_written_to_the_nanosecond():
     assert timestamp(1_700_000_000_000_000_042) == b"2023-11-14T22:13:20.000000042Z"
 
 

@@ -268,7 +268,7 @@ async def test_process_limit_and_statistics(pods):
     await pods.runtime.update_limits("busy", Limits(memory=64 << 20, cpu_quota=50_000))
 
 
-async def test_exec(pods):
+async def test_exec_runs_with_the_containers_user_and_environment(pods):
     await pods.sandbox()
     await pods.start("sleep", "100", id="c", env={"A": "1"}, uid=7, gid=8)
     code, out, error = await pods.execute("c", "sh", "-c", "echo $A $(id -u); echo err >&2; exit 5")
@@ -298,7 +298,7 @@ async def test_exec_with_a_terminal(pods):
     assert await process.wait() == 4
 
 
-async def test_attach(pods):
+async def test_all_who_attach_see_the_output(pods):
     await pods.sandbox()
     await pods.start("cat", id="c", stdin=True, stdin_once=True)
     one, two = await pods.runtime.attach("c"), await pods.runtime.attach("c")
@@ -357,7 +357,7 @@ async def test_host_namespaces(pods):
     assert output.splitlines()[0] == socket.gethostname() and int(output.splitlines()[1]) > 5
 
 
-async def test_sysctls(pods):
+async def test_sysctls_are_set_for_the_pod_or_refused_by_name(pods):
     await pods.sandbox(
         "good", sysctls={"net.ipv4.ip_unprivileged_port_start": "0", "kernel/shm_rmid_forced": "1"}
     )

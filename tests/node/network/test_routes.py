@@ -38,7 +38,7 @@ def node(name, cidrs, *addresses):
         ([node("b", ["10.2.0.0/24"]), node("c", [], "192.0.2.3")], {}),
     ],
 )
-def test_wanted(nodes, expected):
+def test_routes_follow_from_the_nodes(nodes, expected):
     assert routes.wanted(nodes, "a") == expected
 
 
@@ -100,7 +100,7 @@ def machine(tmp_path):
     ("mode", "near", "far"),
     [(HOST_GW, ["eth0"], ["eth0"]), (VXLAN, ["vxlan"], ["vxlan"]), (AUTO, ["eth0"], ["vxlan"])],
 )
-def test_ways(machine, mode, near, far):
+def test_packets_take_the_way_of_the_mode(machine, mode, near, far):
     ways = NodeRoutes("eth0", machine.path, sources=SOURCES, mode=mode)
     assert sorted(ways.sync(GOAL)) == sorted(GOAL)
     assert (machine.way("10.2.0.0/24"), machine.way("fd00:2::/64"), machine.way("10.3.0.0/24")) == (

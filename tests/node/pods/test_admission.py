@@ -78,7 +78,7 @@ def test_a_pod_that_fits_is_taken():
         ),
     ],
 )
-def test_refusals(new, others, reason, text):
+def test_a_node_refuses_what_it_cannot_run(new, others, reason, text):
     assert judged(new, *others) == (reason, text)
 
 

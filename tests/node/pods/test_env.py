@@ -51,7 +51,7 @@ def resolve(entries=(), sources=(), services=None, **container):
         ("$(A", "$(A"),
     ],
 )
-def test_expansion(text, expected):
+def test_references_are_expanded_and_escapes_kept(text, expected):
     assert env.expand(text, {"A": "1"}) == expected
 
 

@@ -25,7 +25,7 @@ def pod(cpu, memory="10Mi"):
         (pod("1"), [pod("1")], None),
     ],
 )
-def test_judge(wanted, others, reason):
+def test_a_resize_is_granted_deferred_or_infeasible(wanted, others, reason):
     answer = resize.judge(wanted, NODE, [(o, pod_resources.requests(o["spec"])) for o in others])
     assert (answer[0] if answer else None) == reason
 

@@ -53,7 +53,7 @@ def test_run_as_non_root(own, identity, image_user, text):
         ({"add": ["CAP_SYS_TIME"]}, {"SYS_TIME"}, set()),
     ],
 )
-def test_capabilities(wanted, has, lacks):
+def test_capabilities_are_added_and_dropped(wanted, has, lacks):
     found = set(merge({"capabilities": wanted}).capabilities)
     assert has <= found and not lacks & found
 
@@ -71,7 +71,7 @@ def test_no_wish_leaves_the_default_capabilities():
         ({"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}}, "/seccomp/a.json"),
     ],
 )
-def test_seccomp(own, expected):
+def test_the_nearest_seccomp_profile_counts(own, expected):
     assert merge(own).seccomp == expected
 
 

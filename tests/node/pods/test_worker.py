@@ -128,7 +128,7 @@ FORWARD = [
 
 
 @pytest.mark.parametrize("why, pod, world, expected", FORWARD, ids=[row[0] for row in FORWARD])
-def test_forward(why, pod, world, expected):
+def test_what_is_next_in_a_pods_life(why, pod, world, expected):
     found = step(pod, world, NOW).actions
     assert [a.name if isinstance(a, StartContainer) else type(a) for a in found] == expected
 
@@ -415,7 +415,7 @@ PHASES = [
 
 
 @pytest.mark.parametrize("policy, ends, going, phase", PHASES)
-def test_phase(policy, ends, going, phase):
+def test_how_containers_end_decides_the_phase(policy, ends, going, phase):
     names = [f"c{i}" for i in range(len(ends))]
     states = [
         container(n, "running") if e == "running" else container(n, "exited", code=e)

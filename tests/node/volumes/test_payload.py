@@ -74,7 +74,7 @@ def build(volume, issued=None):
         ),
     ],
 )
-def test_contents(volume, expected):
+def test_a_volume_holds_the_files_it_asks_for(volume, expected):
     assert build(volume, {"token": "T"}) == expected
 
 

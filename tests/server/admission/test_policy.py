@@ -141,7 +141,7 @@ async def test_bindings_narrow_what_is_watched(world):
     assert (await world.make("b"))[0] == 422
 
 
-async def test_params(world):
+async def test_a_policy_reads_its_parameters(world):
     await world.api.ok("POST", MAPS, {"metadata": {"name": "limits"}, "data": {"most": "1"}})
     await world.policy(
         {"expression": "size(object.data) <= int(params.data.most)"},

@@ -61,7 +61,7 @@ def ask(verb, resource="", group="", namespace="", name="", path=""):
         (rule(["*"], ["*"], ["*"]), ask("get", path="/healthz"), False),
     ],
 )
-def test_rules(facts, authorizer, given, asked, expected):
+def test_a_rule_allows_what_it_names(facts, authorizer, given, asked, expected):
     grant(facts, given)
     assert authorizer.authorize(BOB, asked)[0] is expected
 
@@ -88,7 +88,7 @@ def test_a_role_binding_holds_in_its_namespace_only(facts, authorizer):
         ),
     ],
 )
-def test_subjects(facts, authorizer, kind, subject, user):
+def test_a_binding_gives_its_rights_to_its_subjects_only(facts, authorizer, kind, subject, user):
     grant(facts, rule(["list"], ["pods"]), namespace="x", user=subject, kind=kind)
     assert authorizer.authorize(user, ask("list", "pods", namespace="x"))[0]
     assert not authorizer.authorize(User("eve"), ask("list", "pods", namespace="x"))[0]

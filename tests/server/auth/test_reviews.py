@@ -145,7 +145,7 @@ def test_nobody_gives_away_what_one_lacks(authorizer):
         ({"apiGroups": [RBAC], "resources": ["roles"], "verbs": ["escalate"]}, SECRETS, True),
     ],
 )
-def test_covering(facts, authorizer, held, given, allowed):
+def test_nobody_gives_away_a_rule_beyond_their_own(facts, authorizer, held, given, allowed):
     may(facts, held, name="held")
     if allowed:
         check_escalation(authorizer, BOB, ROLES, role(given), None)
@@ -154,7 +154,7 @@ def test_covering(facts, authorizer, held, given, allowed):
             check_escalation(authorizer, BOB, ROLES, role(given), None)
 
 
-def test_bindings(facts, authorizer):
+def test_nobody_binds_a_role_beyond_their_own_rights(facts, authorizer):
     facts.make("Role", "big", "x", rules=[SECRETS])
     binding = {"metadata": {"name": "b", "namespace": "x"}, "roleRef": {"kind": "Role", "name": "big"}}
     with pytest.raises(ApiError, match="attempting to grant"):
@@ -182,7 +182,7 @@ def test_aggregation_needs_everything(authorizer):
 # Impersonation
 
 
-def test_impersonation(facts, authorizer):
+def test_one_acts_as_another_with_that_ones_groups(facts, authorizer):
     assert impersonate(BOB, {"accept": "*/*"}, authorizer) is BOB
     headers = {"impersonate-user": "eve", "impersonate-group": "a, b", "impersonate-extra-scope%2fx": "1, 2"}
     eve = User("eve", ("a", "b", "system:authenticated"), "", {"scope/x": ("1", "2")})

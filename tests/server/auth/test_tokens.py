@@ -117,7 +117,7 @@ async def test_a_token_ends_with_its_account_and_its_pod(facts, issuer, account,
         authenticator.authenticate(request(free))
 
 
-def test_audiences(issuer, account, authenticator):
+def test_a_token_is_good_for_its_audiences_only(issuer, account, authenticator):
     token = ask(issuer, audiences=["vault"])["status"]["token"]
     with pytest.raises(ApiError):
         authenticator.authenticate(request(token))

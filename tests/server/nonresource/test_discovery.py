@@ -29,7 +29,7 @@ async def test_everything_at_once(api):
     assert [s["subresource"] for s in deployments["subresources"]] == ["scale", "status"]
 
 
-async def test_health(api):
+async def test_health_is_told_check_by_check(api):
     assert await api.call("GET", "/healthz") == (200, "ok")
     assert await api.call("GET", "/livez/poststarthook/rbac/bootstrap-roles") == (200, "ok")
     assert (await api.call("GET", "/healthz/nothing"))[0] == 404

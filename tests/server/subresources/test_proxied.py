@@ -24,7 +24,7 @@ PREFIX, HOSTS = "/api/v1/namespaces/d/pods/p/proxy", ("10.0.0.9:80", "10.0.0.9")
         ("http://[broken/", "http://[broken/"),
     ],
 )
-def test_link(url, seen):
+def test_links_of_a_proxied_page_lead_back_through_the_proxy(url, seen):
     assert link(url, PREFIX, HOSTS) == seen
 
 

@@ -40,7 +40,7 @@ class Nodes:
         return Response(200, headers, body)
 
 
-async def test_scale(ready):
+async def test_scale_shows_and_sets_replicas(ready):
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}
     await ready.ok("POST", SETS, {"metadata": {"name": "r"}, "spec": spec})
