@@ -20,7 +20,7 @@ def paths(tmp_path):
 
 
 def decided(paths, **wishes):
-    config = up._decide(paths, Wishes(**wishes))
+    config = up.decide(paths, Wishes(**wishes))
     configs.save(config, paths.config)
     return config
 
@@ -85,7 +85,7 @@ def test_clusters_with_data_elsewhere_and_at_the_same_time_do_not_share_addresse
         data = tmp_path / f"elsewhere-{number}" / "data"
         data.mkdir(parents=True)
         name = f"c{number}"
-        return up._decide(Paths(name, data, tmp_path / "run" / name, tmp_path / "images"), Wishes())
+        return up.decide(Paths(name, data, tmp_path / "run" / name, tmp_path / "images"), Wishes())
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(made, range(8)))
@@ -97,7 +97,7 @@ def test_a_taken_port_is_told_when_it_was_asked_for(paths):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(SampanError, match=f"port {port} of 127.0.0.1 is taken"):
-            up._decide(paths, Wishes(port=port))
+            up.decide(paths, Wishes(port=port))
     assert decided(paths, port=port).port == port
     with pytest.raises(SampanError, match="stays so"):
         decided(paths, port=port + 1)

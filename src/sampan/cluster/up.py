@@ -90,7 +90,7 @@ def _where_others_find_us(config: ClusterConfig, paths: Paths) -> str:
 
 def _prepare(paths: Paths, wishes: Wishes) -> ClusterConfig:
     """The configuration, keys and certificates, on disk."""
-    config = _decide(paths, wishes)
+    config = decide(paths, wishes)
     if config.server:
         make_private(paths.run)
         configs.save(config, paths.reserved)
@@ -190,8 +190,8 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
-    """The stored configuration with the wishes applied, or a new one."""
+def decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
+    """The stored configuration with the wishes applied, or a new one. Raises SampanError for wishes that it cannot keep."""
     if paths.config.exists():
         config = configs.load(paths.config)
         if config.rootless == is_root():

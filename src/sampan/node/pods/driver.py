@@ -13,9 +13,9 @@ from typing import Any
 
 from sampan.api import pod_resources
 from sampan.api.status import ApiError
-from sampan.base.clock import Timer, rfc3339_parse
+from sampan.base.clock import Timer
 from sampan.base.objects import Object
-from sampan.node.pods import phase, resize, restart_all, starting, worker
+from sampan.node.pods import phase, recall, resize, restart_all, starting, worker
 from sampan.node.pods.actions import (
     Action,
     Cleanup,
@@ -33,7 +33,7 @@ from sampan.node.pods.kit import Kit
 from sampan.node.pods.podspec import deleting, find_container
 from sampan.node.pods.problems import NotStarted, VolumeError
 from sampan.node.pods.world import World, fail, fail_pod
-from sampan.node.runtime import ContainerConfig, ContainerStatus, Image, RuntimeFailure, SandboxStatus
+from sampan.node.runtime import ContainerStatus, RuntimeFailure, SandboxStatus
 
 log = logging.getLogger(__name__)
 _RETRY = 5.0  # seconds after a failure that nobody foresaw
@@ -82,10 +82,10 @@ class PodDriver:
         if containers:
             self.pod = resize.as_reported(self.pod)
             self.pod = self._granted(self._asked)
-        _recall(world, self.pod)
+        recall.lost_containers(world, self.pod)
         world.restarting = restart_all.under_way(self.pod)
         world.before = restart_all.earlier_lives(self.pod, world)
-        _take_probe_results(world, self.pod)
+        recall.probe_results(world, self.pod)
 
     def update(self, pod: Object) -> bool:
         """The API's newest version of the pod. Returns whether it has other resources now."""
@@ -475,51 +475,3 @@ def _overlay(pod: Object, own: Object) -> Object:
     ours = {*mine, *resize.CONDITIONS}
     others = [c for c in status.get("conditions") or () if c["type"] not in ours]
     return {**pod, "status": {**status, **own, "conditions": [*mine.values(), *others]}}
-
-
-def _recall(world: World, pod: Object) -> None:
-    """Attempts that only the API's status still knows (the machine was restarted) count as ended."""
-    status = pod.get("status", {})
-    for part in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
-        for entry in status.get(part) or ():
-            container_id = str(entry.get("containerID", "")).rpartition("//")[2]
-            if container_id and world.latest(entry["name"]) is None:
-                world.containers[container_id] = _lost(entry, container_id)
-
-
-def _lost(entry: Object, container_id: str) -> ContainerStatus:
-    """The status of a container that was not found, from what was last reported of it."""
-    state, last = entry.get("state") or {}, entry.get("lastState") or {}
-    ended = state.get("terminated") or (last.get("terminated") if "waiting" in state else None)
-    image = Image(entry.get("image", ""), entry.get("imageID", ""), "", (), {})
-    config = ContainerConfig(
-        container_id, "", entry["name"], entry.get("restartCount", 0), image, (), {}, "", ""
-    )
-    if ended:
-        begun, finished = _seconds(ended.get("startedAt")), _seconds(ended.get("finishedAt"))
-        code, reason, message = ended.get("exitCode", 0), ended.get("reason", ""), ended.get("message", "")
-    else:
-        begun = finished = _seconds((state.get("running") or {}).get("startedAt"))
-        code, reason = 137, "ContainerStatusUnknown"
-        message = "The container could not be located when the pod was taken over"
-    return ContainerStatus(
-        config, "exited", begun, begun, finished, exit_code=code, reason=reason, message=message
-    )
-
-
-def _seconds(text: str | None) -> float:
-    return rfc3339_parse(text) if text else 0.0
-
-
-def _take_probe_results(world: World, pod: Object) -> None:
-    """A container that was ready before the agent restarted stays ready until a probe says otherwise."""
-    status = pod.get("status", {})
-    for part in ("initContainerStatuses", "containerStatuses"):
-        for entry in status.get(part) or ():
-            latest = world.latest(entry["name"])
-            if latest and str(entry.get("containerID", "")).endswith("//" + latest.config.id):
-                probes = world.of(entry["name"]).probes
-                if entry.get("started"):
-                    probes["startup"] = True
-                if entry.get("ready"):
-                    probes["readiness"] = True
