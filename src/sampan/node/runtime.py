@@ -170,6 +170,8 @@ class ContainerConfig:
 
 @dataclass(frozen=True, slots=True)
 class SandboxStatus:
+    """`ready`: containers can be started in it. `created_at`: seconds since the epoch."""
+
     config: SandboxConfig
     ready: bool
     created_at: float

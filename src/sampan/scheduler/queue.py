@@ -18,6 +18,8 @@ _FREE_TRIES, _FIRST, _LAST = 3, 1.0, 10.0  # attempts without back-off; then sec
 
 @dataclass(slots=True)
 class Entry:
+    """A pod that has no node yet. One that rests is tried again when something changes or its timer fires."""
+
     key: str  # namespace/name
     priority: int
     created: str

@@ -11,6 +11,8 @@ GIT_VERSION = "v1.37.0+sampan"
 
 @dataclass(slots=True)
 class Config:
+    """What the composition root decides about a server."""
+
     anonymous: bool = True
     authorize: bool = True  # False: every authenticated user may do everything (tests of other things)
     git_version: str = GIT_VERSION

@@ -42,6 +42,8 @@ class Record(NamedTuple):
 
 
 class Frame(NamedTuple):
+    """What was made durable at once, as it lies in a file. `sequence` is one more than that of the frame before."""
+
     offset: int
     sequence: int
     payload: bytes

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class Segment(NamedTuple):
+    """A file of the log that is full."""
+
     path: Path
     last: int  # sequence of its last frame
 

@@ -6,6 +6,8 @@ from typing import Any
 
 
 class Expr:
+    """A node of the tree; `at`: where it begins in the text."""
+
     __slots__ = ("at",)
 
     def __init__(self, at: int) -> None:

@@ -29,18 +29,26 @@ class Authorizer:
 
 
 class PathCheck(Authorizer):
+    """A path that is no resource, to be asked about."""
+
     __slots__ = ()
 
 
 class GroupCheck(Authorizer):
+    """An API group, on the way to a resource."""
+
     __slots__ = ()
 
 
 class ResourceCheck(Authorizer):
+    """A resource, to be asked about."""
+
     __slots__ = ()
 
 
 class Decision:
+    """Whether a verb is allowed, and why."""
+
     __slots__ = ("allowed", "reason")
 
     def __init__(self, allowed: bool, reason: str) -> None:

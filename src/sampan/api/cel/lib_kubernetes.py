@@ -22,6 +22,8 @@ from sampan.api.quantity import NANO, Quantity
 
 
 class Url:
+    """CEL's type `net.url.URL`."""
+
     __slots__ = ("parts", "text")
 
     def __init__(self, text: str) -> None:

@@ -30,6 +30,8 @@ class CostExceeded(Exception):
 
 
 class UInt(int):
+    """CEL's type `uint`: its operations are those of whole numbers without sign."""
+
     __slots__ = ()
 
 

@@ -36,6 +36,8 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Refused(Exception):
+    """An answer other than 200: its status and the words that follow."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status

@@ -34,6 +34,8 @@ class Place:
 
 @dataclass(slots=True)
 class Changes:
+    """What has to be done to the rules of the machine's firewall."""
+
     remove: list[tuple[Place, int]] = field(default_factory=list)  # with the rule's handle
     insert: list[Place] = field(default_factory=list)
 

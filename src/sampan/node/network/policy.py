@@ -65,6 +65,8 @@ class Selection:
 
 
 class Block(NamedTuple):
+    """An ipBlock: a range, without some parts of it."""
+
     cidr: str
     excluded: tuple[str, ...]
 

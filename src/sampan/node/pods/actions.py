@@ -11,6 +11,8 @@ from sampan.node.runtime import Limits
 
 @dataclass(frozen=True, slots=True)
 class MountVolumes:
+    """Set up the pod's volumes; may be asked for again."""
+
     key: str = "volumes"
 
 
@@ -46,6 +48,8 @@ class StopContainer:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
+    """Remove what is left of an attempt that has ended."""
+
     id: str
     key: str
 
