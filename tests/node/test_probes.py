@@ -96,6 +96,14 @@ async def test_a_grpc_probe_is_judged_by_the_serving_status(status, ok):
     server.close()
 
 
+async def test_grpc_where_nobody_listens():
+    server, port = await serve(b"")
+    server.close()
+    await server.wait_closed()
+    seen = f'timeout: failed to connect service "127.0.0.1:{port}" within 2s: context deadline exceeded'
+    assert await look({"grpc": {"port": port}, "timeoutSeconds": 2}) == (False, seen)
+
+
 @pytest.mark.parametrize("port, number", [(8080, 8080), ("8080", 8080), ("web", 80)])
 def test_ports_by_number_and_name(port, number):
     assert checks.port_number(POD, CONTAINER, port) == number
@@ -153,6 +161,14 @@ async def test_other_probes_wait_for_startup():
     driver = await run(container, [False, False, True], 12)
     assert [kind for _, kind, _ in driver.seen] == ["startup", "liveness", "readiness"]
     assert driver.seen[0][0] == 6.0 and driver.seen[1][0] <= 7.0
+
+
+@pytest.mark.parametrize("kind", ["livenessProbe", "startupProbe"])
+async def test_who_failed_is_left_alone_until_the_next_attempt(kind):
+    probe = {"periodSeconds": 1, "failureThreshold": 3, "exec": {}}
+    driver = await run({"name": "c", kind: probe}, [False], 20)
+    assert driver.seen == [(2.0, kind.removesuffix("Probe"), False)]
+    assert len(driver.events) == 3
 
 
 async def test_a_probe_that_hangs_has_failed():

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from sampan.api import duration
 from sampan.base import hostport, tls
 from sampan.base.objects import Object
 from sampan.node.pods.podspec import mains
@@ -47,7 +48,7 @@ async def check(
             action = handler["tcpSocket"]
             return await tcp_connect(action.get("host") or ip, port_number(pod, container, action["port"]))
         if handler.get("grpc"):
-            return await grpc_health(ip, handler["grpc"]["port"], handler["grpc"].get("service") or "")
+            return await grpc_health(ip, handler["grpc"], handler.get("timeoutSeconds", 1))
     except RuntimeFailure as error:
         raise Unknown(f"failed to exec in container: {error}") from None
     except (OSError, ValueError, EOFError) as error:
@@ -173,12 +174,14 @@ _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 _SERVING = b"\x08\x01"
 
 
-async def grpc_health(host: str, port: int, service: str) -> Seen:
-    """SERVING is a success."""
+async def grpc_health(host: str, action: Object, seconds: float) -> Seen:
+    """SERVING is a success. Who refuses is told of as kubelet does, which goes on trying for `seconds`."""
+    port, service = action["port"], action.get("service") or ""
     try:
         reader, writer = await asyncio.open_connection(host, port)
-    except OSError as error:
-        return False, f'timeout: failed to connect service "{hostport.join(host, port)}": {_cause(error)}'
+    except OSError:
+        where = f'"{hostport.join(host, port)}" within {duration.of_seconds(seconds)}'
+        return False, f"timeout: failed to connect service {where}: context deadline exceeded"
     try:
         writer.write(_PREFACE + _frame(_SETTINGS, 0, 0, b"") + _request(hostport.join(host, port), service))
         body = b""

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from sampan.api import duration
 from sampan.base import hostport
 from sampan.base.clock import Clock
 from sampan.base.objects import Object
@@ -97,6 +98,8 @@ class ProbeManager:
                 driver.record("Warning", "ProbeWarning", f"{title} probe warning: {seen}", name)
             if streak >= needs[ok]:
                 driver.probed(name, container_id, kind, ok)
+                if not ok and kind != "readiness":
+                    return  # the container is to be replaced: what it does until then is of no interest
             await self._clock.sleep(period)
 
     async def _look(
@@ -122,11 +125,13 @@ class ProbeManager:
 
 def _timeout_text(probe: Object, ip: str, seconds: float) -> str:
     if probe.get("exec"):
-        return f'command timed out: "{" ".join(probe["exec"].get("command") or ())}" timed out after {seconds:g}s'
+        return f'command timed out: "{" ".join(probe["exec"].get("command") or ())}" timed out after {duration.of_seconds(seconds)}'
     if probe.get("httpGet"):
         action = probe["httpGet"]
         scheme = action.get("scheme", "HTTP").lower()
         url = f"{scheme}://{hostport.join(ip, action['port'])}{action.get('path') or '/'}"
         return f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
-    action = probe.get("tcpSocket") or probe["grpc"]
+    if probe.get("grpc"):
+        return f"timeout: health rpc did not complete within {duration.of_seconds(seconds)}"
+    action = probe["tcpSocket"]
     return f"dial tcp {hostport.join(ip, action['port'])}: i/o timeout"

@@ -13,7 +13,7 @@ QUOTAS, LIMITS = "resourcequotas", "limitranges"
         ("configmaps", {"data": {"a/b": "x"}}, ['data[a/b]: Invalid value: "a/b": a valid config key must consist of']),
         ("configmaps", {"data": {"..a": "x"}}, ["must not start with '..'"]),
         ("configmaps", {"data": {"a": "x"}, "binaryData": {"a": "eA=="}}, ["duplicate of key present in binaryData"]),
-        ("configmaps", {"data": {"a": "x" * 1048577}}, ["Too long: may not be more than 1048576 bytes"]),
+        ("configmaps", {"data": {"a": "x" * 1048577}}, ["[]: Too long: may not be more than 1048576 bytes"]),
         ("secrets", {"type": "kubernetes.io/tls"}, ["data[tls.crt]: Required value", "data[tls.key]: Required value"]),
         ("secrets", {"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "eA=="}}, ['"<secret contents redacted>": invalid character \'x\'']),
         ("secrets", {"type": "kubernetes.io/basic-auth"}, ["data[username]", "data[password]"]),

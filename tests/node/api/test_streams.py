@@ -375,7 +375,8 @@ async def test_port_forward_by_spdy(world, echo, tunnelled):
             if port == "80":
                 assert seen == {first: b"", first + 2: words.upper()}
             else:
-                assert b"failed to connect to localhost:81" in seen[first]
+                assert seen[first].startswith(b"failed to connect to localhost:81 inside pod ")
+                assert seen[first].endswith(b": dial tcp4 127.0.0.1:81: connect: connection refused")
     raw.task.cancel()
 
 

@@ -453,3 +453,11 @@ def test_started_and_ready_follow_the_probes():
     assert seen() == (True, True)
     world.of("c").hooked = False
     assert seen() == (False, False)
+
+
+def test_probes_wait_for_the_hook():
+    probed = {"name": "c", "image": "nginx:1", "livenessProbe": {"exec": {}}}
+    pod, world = make_pod(main=(probed,)), make_world(container("c"))
+    assert list(step(pod, world, NOW).probes) == ["c"]
+    world.of("c").hooked = False
+    assert not step(pod, world, NOW).probes

@@ -38,7 +38,7 @@ def config_map(errors: Errors, obj: Object) -> None:
         _key(errors, f"binaryData[{key}]", key)
         size += _decoded_size(value)
     if size > _LIMIT:
-        errors.append(too_long("", _LIMIT))
+        errors.append(too_long("[]", _LIMIT))
 
 
 def _key(errors: Errors, path: str, key: str) -> None:

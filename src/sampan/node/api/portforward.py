@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -111,8 +112,11 @@ async def _forward(
     try:
         sock = await dial(port)
     except (OSError, RuntimeFailure) as error:
-        cause = getattr(error, "strerror", None) or str(error)
-        return f"failed to connect to localhost:{port} inside pod {pod}: {cause.lower()}"
+        number = getattr(error, "errno", None)
+        cause = (
+            f"dial tcp4 127.0.0.1:{port}: connect: {os.strerror(number).lower()}" if number else str(error)
+        )
+        return f"failed to connect to localhost:{port} inside pod {pod}: {cause}"
     reader, writer = await asyncio.open_connection(sock=sock)
 
     async def inward() -> None:

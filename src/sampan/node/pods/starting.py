@@ -197,7 +197,7 @@ async def _post_start(driver: PodDriver, container: Object, container_id: str) -
     ok = True
     if kit.run_hook is not None:
         ok, _ = await kit.run_hook(driver, container, container_id, _hook(container, "postStart"))
-    driver.world.of(name).hooked = True
+    driver.world.of(name).hooked = ok  # who failed never was ready, slowly as it may end
     if not ok:  # what a hook printed may be a secret: events do not show it
         driver.record("Warning", "FailedPostStartHook", "PostStartHook failed", name)
         grace = float(driver.pod["spec"].get("terminationGracePeriodSeconds", 30))

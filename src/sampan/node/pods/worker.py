@@ -282,10 +282,12 @@ def _collect_garbage(pod: Object, world: World, out: Step) -> None:
 
 
 def _to_probe(pod: Object, world: World) -> dict[str, str]:
-    """Running containers that have probes; liveness is of no interest once a pod ends, the prober leaves it out."""
+    """Running containers that have probes, their postStart done; of a pod that ends the prober leaves liveness out."""
     found = {}
     for status in world.running():
         container = find_container(pod, status.config.name)
+        if not world.of(status.config.name).hooked:
+            continue
         if container and any(container.get(p) for p in ("startupProbe", "livenessProbe", "readinessProbe")):
             found[status.config.name] = status.config.id
     return found
