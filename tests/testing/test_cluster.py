@@ -1,5 +1,8 @@
 """What `sampan.testing` promises to people who test operators with it."""
 
+import asyncio
+from functools import partial
+
 import pytest
 
 from sampan.api.status import ApiError
@@ -203,11 +206,66 @@ async def test_what_is_no_object_is_refused_in_words(wrong, told):
             await cluster.apply(wrong)
 
 
-async def test_a_misspelt_word_of_the_annotation_is_told():
+@pytest.mark.parametrize(
+    ("annotation", "told"),
+    [
+        ("exot=1", "knows no word exot"),
+        ("exit=one", "cannot read exit=one"),
+        ("exit=1 after=soon", "cannot read after=soon"),
+        ("ready=no", "cannot read ready=no"),
+        ("memory=much", "cannot read memory=much"),
+        ("times=x", "cannot be read"),
+        ('log="half', "No closing quotation"),
+    ],
+)
+async def test_what_is_wrong_in_the_annotation_is_told(annotation, told):
     async with Cluster() as cluster:
-        await cluster.apply(pod("p", **{"sampan.dev/simulate": "exot=1"}))
+        await cluster.apply(pod("p", **{"sampan.dev/simulate": annotation}))
         await cluster.settle()
-        assert any("knows no word exot" in event["message"] for event in await cluster.list("events"))
+        assert any(told in event["message"] for event in await cluster.list("events"))
+
+
+async def test_a_list_is_its_items():
+    async with Cluster() as cluster:
+        await cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod("a"), pod("b")]})
+        assert len(await cluster.list("pods")) == 2
+
+
+async def test_a_cluster_that_is_not_up_says_how_to_use_it():
+    cluster = Cluster()
+    for ask in (cluster.list("pods"), cluster.apply(pod("p")), cluster.settle(), cluster.add_node()):
+        with pytest.raises(RuntimeError, match="use it inside `async with Cluster"):
+            await ask
+    async with cluster:
+        with pytest.raises(RuntimeError, match="has been up already"):
+            await cluster.__aenter__()
+    with pytest.raises(RuntimeError, match="use it inside"):
+        await cluster.get("pod", "p")
+
+
+def test_a_cluster_of_another_loop_is_refused():
+    """A fixture of the session, and tests with loops of their own: nothing would ever move."""
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        cluster = Cluster()
+        first.run(cluster.__aenter__())
+        for ask in (cluster.settle, partial(cluster.list, "pods")):
+            with pytest.raises(RuntimeError, match="another event loop.*loop_scope"):
+                second.run(ask())
+        first.run(cluster.__aexit__())
+
+
+async def test_what_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="0 nodes or more"):
+        Cluster(nodes=-1)
+    async with Cluster() as cluster:
+        with pytest.raises(ValueError, match="time does not go back"):
+            await cluster.advance(-1)
+        with pytest.raises(ValueError, match="has a node node-1 already"):
+            await cluster.add_node("node-1")
+        await cluster.apply(pod("p"))
+        await cluster.settle()
+        with pytest.raises(TypeError, match=r"a list of words: \['ls', '-l'\]"):
+            await cluster.exec("p", "ls -l")
 
 
 async def test_hundreds_of_nodes_have_ranges_of_their_own():

@@ -26,7 +26,7 @@ def taking(*names):
     return {k: v for k, v in printed().items() if tuple(inspect.signature(v).parameters) == names}
 
 
-@pytest.mark.parametrize("name", taking("cluster"))
+@pytest.mark.parametrize("name", [*taking("cluster"), *taking("shared")])
 async def test_a_printed_test_passes(name):
     async with Cluster(nodes=2) as cluster:
         await printed()[name](cluster)

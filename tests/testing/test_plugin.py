@@ -18,7 +18,7 @@ def test_what_nobody_asks_for_is_not_loaded():
     assert "sampan.testing.plugin" in sys.modules and "sampan.testing.cluster" not in sys.modules
 
 
-@pytest.mark.sampan(nodes=2)
+@pytest.mark.sampan(2)
 async def test_in_memory(sampan_cluster):
     assert len(await sampan_cluster.list("nodes")) == 2
 

@@ -37,6 +37,18 @@ def test_a_context_may_be_in_a_namespace(served):
     assert served.context("kube-system")["contexts"][0]["context"]["namespace"] == "kube-system"
 
 
+def test_a_server_that_is_not_up_says_how_to_use_it():
+    cluster = Served(nodes=0)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="use it inside `with Served"):
+            cluster.ask(lambda c: c.list("pods"))
+        if not cluster.address:
+            with cluster:
+                pass
+    with pytest.raises(RuntimeError, match="has been up already"):
+        cluster.__enter__()
+
+
 def test_nothing_is_left():
     with Served(nodes=0) as cluster:
         path, address = Path(cluster.kubeconfig), cluster.address

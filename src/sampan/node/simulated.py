@@ -40,14 +40,45 @@ from sampan.node.runtime import (
 _SIMULATE = "sampan.dev/simulate"
 _SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)")
 _EXIT = re.compile(r"\bexit\s+(\d+)")
-_WORDS = frozenset(
-    "exit after times ready live start stop error reason message log cpu memory".split()
-)  # of the annotation
 
 
 def seconds(text: str) -> float:
     """A duration such as 250ms, 2s, 1m, or plain seconds. Raises ValueError."""
     return float(text) if text.replace(".", "", 1).isdigit() else duration.seconds(text)
+
+
+def _moment(text: str) -> float:
+    return 0.0 if text in ("true", "false") else seconds(text)
+
+
+_WORDS: Mapping[str, Callable[[str], object]] = {  # of the annotation, and who can read what follows
+    **dict.fromkeys(("exit", "times"), int),
+    **dict.fromkeys(("after", "start", "stop"), seconds),
+    **dict.fromkeys(("ready", "live"), _moment),
+    **dict.fromkeys(("error", "reason", "message", "log"), str),
+    "cpu": quantity.milli,
+    "memory": quantity.value,
+}
+
+
+def _understood(config: ContainerConfig) -> dict[str, str]:
+    """As `behaviour`. Raises RuntimeFailure for an annotation that cannot be read."""
+    try:
+        words = behaviour(config)
+    except ValueError as error:
+        raise RuntimeFailure("RunContainerError", f"{_SIMULATE} cannot be read: {error}") from None
+    if unknown := sorted(words.keys() - _WORDS.keys()):
+        raise RuntimeFailure(
+            "RunContainerError",
+            f"{_SIMULATE} knows no word {', '.join(unknown)}; it knows {', '.join(sorted(_WORDS))}",
+        )
+    for word, text in words.items():
+        try:
+            _WORDS[word](text)
+        except ValueError as error:
+            message = f"{_SIMULATE} cannot read {word}={text}: {error}"
+            raise RuntimeFailure("RunContainerError", message) from None
+    return words
 
 
 def behaviour(config: ContainerConfig) -> dict[str, str]:
@@ -167,12 +198,7 @@ class SimulatedRuntime:
 
     async def start_container(self, config: ContainerConfig) -> ContainerStatus:
         """As the pod's annotation says (the module lists the words), by default at once and for ever. Raises RuntimeFailure."""
-        words = behaviour(config)
-        if unknown := sorted(words.keys() - _WORDS):
-            raise RuntimeFailure(
-                "RunContainerError",
-                f"{_SIMULATE} knows no word {', '.join(unknown)}; it knows {', '.join(sorted(_WORDS))}",
-            )
+        words = _understood(config)
         latency = seconds(words["start"]) if "start" in words else self._latency
         if latency:
             await self._clock.sleep(latency)

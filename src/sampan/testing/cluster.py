@@ -12,7 +12,9 @@ pytest-asyncio (`asyncio_mode = "auto"`) a test is an async function, and nothin
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypedDict, Unpack
@@ -39,6 +41,10 @@ from sampan.testing import console
 from sampan.testing.connector import SimulatedConnector
 
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
+_OTHER_LOOP = (
+    "this Cluster was entered on another event loop, where nothing moves now: a fixture and the tests that share it "
+    'need one loop (pytest-asyncio: loop_scope="session" for both; docs/testing.md, "Fixtures")'
+)
 
 
 class Settings(TypedDict, total=False):
@@ -95,7 +101,11 @@ class Cluster:
         self.writes: list[Write] = []
         self.store = MemoryStore(self.clock, record=self._record if history else None)
         self.nodes: dict[str, SimulatedNode] = {}
+        if nodes < 0:
+            raise ValueError(f"a cluster has 0 nodes or more, not {nodes}")
         self._count = nodes
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it is up
+        self._entered = False
         self._runners: list[Runner] = []
         chosen: Settings = {
             "token_key": pki.fixed_key(),
@@ -104,10 +114,16 @@ class Cluster:
             **settings,
         }
         options = Options(nodes=SimulatedConnector(self.nodes), **chosen)
-        self.plane = ControlPlane(self.store, self.clock, self.ids, options)
+        self._plane = ControlPlane(self.store, self.clock, self.ids, options)
 
     async def __aenter__(self) -> Self:
-        await self.plane.start()
+        if self._entered:
+            raise RuntimeError("this Cluster has been up already: make another")
+        self._loop = _running_loop()
+        if self._loop is None:
+            raise RuntimeError("a Cluster needs asyncio's event loop (anyio_backend: asyncio)")
+        self._entered = True
+        await self._plane.start()
         for _ in range(self._count):
             await self.add_node()
         await self.settle()
@@ -118,17 +134,39 @@ class Cluster:
             await runner.stop()
         for node in self.nodes.values():
             await node.stop()
-        await self.plane.stop()
+        await self._plane.stop()
         await self.store.close()
+        self._loop = None
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The control plane. Raises RuntimeError when the cluster is not up, or belongs to another event loop."""
+        self._must_be_up()
+        return self._plane
+
+    @plane.setter
+    def plane(self, successor: ControlPlane) -> None:
+        """Another one over the same store, as after a restart."""
+        self._plane = successor
+
+    def _must_be_up(self) -> None:
+        if self._loop is None:
+            raise RuntimeError("this Cluster is not up: use it inside `async with Cluster() as cluster:`")
+        if _running_loop() not in (None, self._loop):
+            raise RuntimeError(_OTHER_LOOP)
 
     # Time
 
     async def settle(self) -> None:
         """Return when nobody can do anything more at this instant."""
+        self._must_be_up()
         await self.clock.settle()
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and everything happen that happens in it."""
+        """Let time pass, and everything happen that happens in it. Raises ValueError: time does not go back."""
+        self._must_be_up()
+        if seconds < 0:
+            raise ValueError(f"time does not go back (by {-seconds} s)")
         await self.clock.advance(seconds)
 
     @property
@@ -199,7 +237,12 @@ class Cluster:
     async def exec(
         self, pod: str, command: Sequence[str], container: str = "", namespace: str = "default"
     ) -> console.Finished:
-        """Run a command in a container, as `kubectl exec` does; its output and exit code."""
+        """Run a command in a container, as `kubectl exec` does; its output and exit code.
+
+        Raises TypeError for a command in one string: it takes a shell, `["sh", "-c", "..."]`, to read one.
+        """
+        if isinstance(command, str):
+            raise TypeError(f"a command is a list of words: {shlex.split(command)!r}, not {command!r}")
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}"
         return await console.run(self.plane.server.handle, ADMIN, path, command, container)
 
@@ -215,9 +258,14 @@ class Cluster:
         latency: float = 0.0,
         pod_cidr: str = "",
     ) -> SimulatedNode:
-        """Start a node, with the fields of `SimulatedNode`; its methods make pods crash, fail probes, use memory."""
+        """Start a node, with the fields of `SimulatedNode`; its methods make pods crash, fail probes, use memory.
+
+        Raises ValueError for the name of another one.
+        """
         number = len(self.nodes) + 1
         name = name or f"node-{number}"
+        if name in self.nodes:
+            raise ValueError(f"the cluster has a node {name} already")
         user = User(f"system:node:{name}", ("system:nodes", "system:authenticated"))
         node = SimulatedNode(
             self.plane.client(user, "kubelet"),
@@ -254,6 +302,13 @@ class Cluster:
         self.writes.append(write)
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _meant(name: str) -> str:
     """What to say to somebody who wrote `node` for `nodes`."""
     known = ["nodes", "seed", "history", *Settings.__annotations__]
@@ -266,9 +321,12 @@ def _parsed(objects: Iterable[Object | str]) -> Iterable[Object]:
         for document in yaml.safe_load_all(one) if isinstance(one, str) else (one,):
             if document is None:
                 continue
+            if isinstance(document, Mapping) and document.get("kind") == "List":
+                yield from _parsed(document.get("items") or ())
+                continue
             if not isinstance(document, Mapping) or not {"apiVersion", "kind", "metadata"} <= document.keys():
                 raise ValueError(f"an object has apiVersion, kind and metadata; this has not: {document!r}")
-            if "name" not in document["metadata"]:
+            if not isinstance(document["metadata"], Mapping) or "name" not in document["metadata"]:
                 raise ValueError(
                     f"an object that is applied has a metadata.name; this has none: {document!r}"
                 )

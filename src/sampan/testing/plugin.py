@@ -47,7 +47,7 @@ async def sampan_cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluste
     from sampan.testing import Cluster
 
     mark = request.node.get_closest_marker("sampan")
-    async with Cluster(**(mark.kwargs if mark else {})) as cluster:
+    async with Cluster(*(mark.args if mark else ()), **(mark.kwargs if mark else {})) as cluster:
         yield cluster
 
 

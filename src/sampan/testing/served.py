@@ -58,6 +58,8 @@ class Served:
         self._thread = threading.Thread(target=self._run, name="sampan", daemon=True)
 
     def __enter__(self) -> Self:
+        if self._thread.ident is not None:
+            raise RuntimeError("this Served has been up already: make another")
         self._thread.start()
         if not self._started.wait(_PATIENCE) or self._failure is not None:
             raise SampanError(f"the server did not start: {self._failure or 'no answer'}") from self._failure
@@ -79,7 +81,10 @@ class Served:
         """What the question finds out as the administrator, without a client library of your own.
 
         `pods = served.ask(lambda client: client.list("pods", "default"))`; refusals are raised as ApiError.
+        Raises RuntimeError when the server is not up.
         """
+        if not self._thread.is_alive():
+            raise RuntimeError("this Served is not up: use it inside `with Served() as cluster:`")
 
         async def asked() -> T:
             assert self._plane is not None
