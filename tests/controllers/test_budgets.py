@@ -293,6 +293,18 @@ def test_kubelet_certificates_are_approved_and_signed(name, groups, approved):
     assert w.list(csr) == []
 
 
+@pytest.mark.parametrize("status", [{}, {"conditions": [{"type": "Issued", "status": "True"}]}])
+def test_requests_for_certificates_of_pods_go_after_a_quarter_of_an_hour(status):
+    w = World(*certificates.rules(sign=False))
+    resource = "podcertificaterequests.certificates.k8s.io"
+    w.put(resource, {"metadata": {"name": "r"}, "spec": {}, "status": status})
+    w.settle()
+    assert len(w.list(resource)) == 1 and w.timers[0][2] == 900
+    w.now += 900
+    w.settle()
+    assert w.list(resource) == []
+
+
 def test_expired_bootstrap_tokens_go():
     w = World(*certificates.rules(sign=False))
     data = {"expiration": base64.b64encode(rfc3339(START + 60).encode()).decode()}

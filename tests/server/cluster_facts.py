@@ -28,6 +28,7 @@ _PLURALS = {
     "IngressClass": "ingressclasses.networking.k8s.io",
     "VolumeAttachment": "volumeattachments.storage.k8s.io",
     "Deployment": "deployments.apps",
+    "PodCertificateRequest": "podcertificaterequests.certificates.k8s.io",
     "Role": "roles.rbac.authorization.k8s.io",
     "RoleBinding": "rolebindings.rbac.authorization.k8s.io",
     "ClusterRole": "clusterroles.rbac.authorization.k8s.io",

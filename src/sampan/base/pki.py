@@ -6,6 +6,8 @@ Sources: RFC 5280; Kubernetes' "PKI certificates and requirements" (CN is the us
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import datetime
 import hashlib
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sampan.base import tls, tls_plain
@@ -31,6 +33,8 @@ DAY = 86_400.0
 _AUTHORITY_DAYS = 3650
 _LEAF_DAYS = 365
 _BACKDATE = 300.0  # seconds: a node whose clock is a little behind must not refuse a fresh certificate
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+_Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 _CURVE_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -219,7 +223,7 @@ def _moment(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _key_pem(key: PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -278,6 +282,64 @@ def certificate_request(
     return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), _key_pem(key)
 
 
+POD_KEYS = ("RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519")
+_CURVES: dict[str, tuple[ec.EllipticCurve, _Digest]] = {
+    "ECDSAP256": (ec.SECP256R1(), hashes.SHA256()),
+    "ECDSAP384": (ec.SECP384R1(), hashes.SHA384()),
+    "ECDSAP521": (ec.SECP521R1(), hashes.SHA512()),
+}
+
+
+def empty_request(kind: str) -> tuple[bytes, bytes]:
+    """A new key of a kind in `POD_KEYS` (PEM, PKCS #8) and a request (DER) that says nothing but who holds it:
+    `(request, key)`. RSA takes seconds, in which the interpreter is free. Raises ValueError for another kind."""
+    key: PrivateKey
+    digest: _Digest | None = hashes.SHA256()
+    if kind in _CURVES:
+        curve, digest = _CURVES[kind]
+        key = ec.generate_private_key(curve)
+    elif kind == "ED25519":
+        key, digest = ed25519.Ed25519PrivateKey.generate(), None
+    elif kind in POD_KEYS:
+        key = rsa.generate_private_key(65537, int(kind.removeprefix("RSA")))
+    else:
+        raise ValueError(f"unknown key type {kind!r}")
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, digest)
+    return request.public_bytes(serialization.Encoding.DER), _key_pem(key)
+
+
+def public_key(holder: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    """The public key of a certificate or request, DER. Raises ValueError, UnsupportedAlgorithm."""
+    return holder.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def dns_names(cert: x509.Certificate) -> list[str]:
+    """The DNS names that a certificate is for. Raises ValueError."""
+    try:
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return list(names.get_values_for_type(x509.DNSName))
+
+
+def pem_blocks(text: str) -> list[tuple[str, bytes]]:
+    """`(label, content)` of the blocks in a text, without their headers and what stands between them (RFC 7468, RFC 1421).
+    What is no base64 is left out."""
+    found, label, body = [], "", ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("-----BEGIN ") and line.endswith("-----"):
+            label, body = line[11:-5], ""
+        elif label and line == f"-----END {label}-----":
+            with contextlib.suppress(binascii.Error):
+                found.append((label, base64.b64decode(body, validate=True)))
+            label = ""
+        elif ":" not in line:
+            body += line
+    return found
+
+
 def request_subject(csr: bytes) -> tuple[str, tuple[str, ...]]:
     """`(common name, organizations)` a signing request (PEM) asks for. Raises ValueError."""
     subject = x509.load_pem_x509_csr(csr).subject
@@ -317,9 +379,7 @@ def certificate_names(cert: bytes) -> tuple[set[str], set[str]]:
 
 def public_key_hash(cert: bytes) -> str:
     """`sha256:HEX` of a certificate's public key, by which kubeadm pins an authority (RFC 7469, 2.4)."""
-    public = x509.load_pem_x509_certificate(cert).public_key()
-    info = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return f"sha256:{hashlib.sha256(info).hexdigest()}"
+    return f"sha256:{hashlib.sha256(public_key(x509.load_pem_x509_certificate(cert))).hexdigest()}"
 
 
 def lifetime(cert: bytes) -> tuple[float, float]:

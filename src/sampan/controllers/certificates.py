@@ -1,4 +1,5 @@
-"""CertificateSigningRequests of kubelets are approved, approved ones signed, old ones removed; expired tokens go.
+"""CertificateSigningRequests of kubelets are approved, approved ones signed, old ones removed; so are old
+PodCertificateRequests, which others sign; expired tokens go.
 
 Source: "Certificates and Certificate Signing Requests" (signers), "TLS bootstrapping", "Bootstrap Tokens". Signing is
 an effect: the runner calls `effect:sign` with the request's name and gets {"certificate": base64} or {"error": text}.
@@ -19,6 +20,8 @@ from sampan.client.plan import Delete, Patch, Plan, View
 from .base import Rule, seconds, stamp
 
 _RESOURCE = "certificatesigningrequests.certificates.k8s.io"
+_POD_RESOURCE = "podcertificaterequests.certificates.k8s.io"
+_POD_KEPT = 900.0  # seconds: who waits for a verdict for longer asks anew
 _KUBELET = "kubernetes.io/kube-apiserver-client-kubelet"
 _SERVING = "kubernetes.io/kubelet-serving"
 _SIGNED = (_KUBELET, "kubernetes.io/kube-apiserver-client", _SERVING)
@@ -29,7 +32,8 @@ def rules(sign: bool) -> list[Rule]:
     """Without a signer (`sign` False) requests are neither approved nor signed."""
     tokens = Rule("token-cleaner", "secrets", clean_token)
     requests = Rule("certificate-controller", _RESOURCE, reconcile, reads=("nodes",))
-    return [requests, tokens] if sign else [tokens]
+    of_pods = Rule("podcertificaterequestcleaner", _POD_RESOURCE, clean_pod_request)
+    return [requests, of_pods, tokens] if sign else [of_pods, tokens]
 
 
 def _decided(request: Object) -> str:
@@ -134,6 +138,18 @@ def _approved(plan: Plan, request: Object, text: str, now: float) -> Plan:
     plan.why = text
     return plan.then(
         Patch(_RESOURCE, meta.name(request), {"status": {"conditions": conditions}}, subresource="approval")
+    )
+
+
+def clean_pod_request(request: Object, view: View, now: float) -> Plan:
+    """A pod's request goes a quarter of an hour after it came, whatever became of it. Source: KEP-4317."""
+    plan = Plan()
+    left = seconds(request["metadata"].get("creationTimestamp")) + _POD_KEPT - now
+    if left > 0:
+        return plan.requeue(left)
+    plan.why = "is old"
+    return plan.then(
+        Delete(_POD_RESOURCE, meta.name(request), meta.namespace(request), uid=meta.uid(request))
     )
 
 

@@ -65,6 +65,9 @@ class Agent:
         self.events = NodeEvents(client, clock, ids, node_name, config.events)
         self.statuses = StatusWriter(client, clock)
         self.heartbeat = Heartbeat(client, clock, config, node_name, self._tell)
+        volumes = volumes or VolumeManager(
+            client, clock, config, self._allocatable, ids, lambda: self.heartbeat.node, self.events.record
+        )
         self.kit = Kit(
             client=client,
             runtime=runtime,
@@ -73,7 +76,7 @@ class Agent:
             ids=ids,
             config=config,
             hooks=self.hooks,
-            volumes=volumes or VolumeManager(client, clock, config, self._allocatable),
+            volumes=volumes,
             prober=prober or ProbeManager(runtime, clock),
             events=self.events,
             statuses=self.statuses,

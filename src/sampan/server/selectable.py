@@ -110,6 +110,7 @@ _OWN_WORDS = {
     "replicationcontrollers",
     "services",
     "certificatesigningrequests.certificates.k8s.io",
+    "podcertificaterequests.certificates.k8s.io",
 }
 _NONE: Mapping[str, str] = {}
 

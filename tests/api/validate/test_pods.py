@@ -65,12 +65,13 @@ def test_one_thing_wrong(judge, put, path, value, expected):
         assert part in line
 
 
-def certificate(seconds):
+def certificate(seconds=86_400, **changes):
     part = {
         "signerName": "a.b/c",
         "keyType": "ED25519",
         "credentialBundlePath": "p",
         "maxExpirationSeconds": seconds,
+        **changes,
     }
     return {"projected": {"sources": [{"podCertificate": part}]}}
 
@@ -100,6 +101,16 @@ def certificate(seconds):
             certificate(7862401),
             ["Invalid value: 7862401: if provided, maxExpirationSeconds must be <= 7862400"],
         ),
+        (
+            certificate(86_401, signerName="kubernetes.io/kube-apiserver-client-pod"),
+            ["Invalid value: 86401: if provided, maxExpirationSeconds must be <= 86400"],
+        ),
+        (certificate(signerName="c"), ["sources[0].podCertificate.signerName: Invalid value"]),
+        (certificate(keyType="RSA1024"), ['podCertificate.keyType: Unsupported value: "RSA1024"']),
+        (certificate(keyPath="../k"), ["podCertificate.keyPath: Invalid value"]),
+        (certificate(keyPath="p"), ["conflicting duplicate paths"]),
+        (certificate(credentialBundlePath=""), ["specify at least one of credentialBundlePath, keyPath"]),
+        (certificate(userAnnotations={"a": "b"}), ["must be a domain-prefixed key"]),
         ({"downwardAPI": {"items": [{"path": "p"}]}}, ["one of fieldRef and resourceFieldRef is required"]),
         ({"persistentVolumeClaim": {}}, ["spec.volumes[0].persistentVolumeClaim.claimName: Required value"]),
         ({"nfs": {"server": "s", "path": "p"}}, ["must be an absolute path"]),

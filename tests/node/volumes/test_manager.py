@@ -11,6 +11,7 @@ import pytest
 from mini_api import MiniApi
 
 from sampan.base.clock import RealClock
+from sampan.base.ids import Ids
 from sampan.node.config import AgentConfig
 from sampan.node.pods.problems import VolumeError
 from sampan.node.runtime import Image
@@ -22,7 +23,9 @@ from sampan.node.volumes.manager import VolumeManager
 async def setup(tmp_path):
     clock = RealClock()
     api = MiniApi(clock)
-    manager = VolumeManager(api.client(), clock, AgentConfig(root=str(tmp_path)), dict)
+    node = {"metadata": {"name": "n", "uid": "1"}}
+    config = AgentConfig(root=str(tmp_path))
+    manager = VolumeManager(api.client(), clock, config, dict, Ids(1), lambda: node, lambda *event: None)
     yield api, manager, tmp_path
     await manager.sweep(set())  # as root there are mounts
     await manager.close()

@@ -93,6 +93,20 @@ def test_a_token_is_for_its_user_and_the_group_of_the_volume(security, expected)
     assert payload.build(pod, volume, FOUND, {"token": "T"}, {}) == {"token": expected}
 
 
+def test_a_certificate_is_one_file_or_two_for_its_user():
+    first = {"podCertificate": {"credentialBundlePath": "both.pem"}}
+    second = {"podCertificate": {"keyPath": "k/key.pem", "certificateChainPath": "k/chain.pem"}}
+    volume = {"projected": {"defaultMode": 0o440, "sources": [first, {"downwardAPI": {}}, second]}}
+    held = {0: payload.Credential(b"K0", b"C0"), 2: payload.Credential(b"K2", b"C2")}
+    assert [index for index, _ in payload.certificates(volume)] == list(held)
+    files = payload.build(POD, volume, FOUND, {}, {}, credentials=held)
+    contents = {"both.pem": b"K0C0", "k/key.pem": b"K2", "k/chain.pem": b"C2"}
+    assert files == {path: File(data, 0o440) for path, data in contents.items()}
+    grouped = {**POD, "spec": {**POD["spec"], "securityContext": {"fsGroup": 1, "runAsUser": 7}}}
+    files = payload.build(grouped, volume, FOUND, {}, {}, credentials=held)
+    assert {(file.mode, file.uid) for file in files.values()} == {(0o600, 7)}
+
+
 @pytest.mark.parametrize(
     "volume, message",
     [

@@ -592,6 +592,37 @@ async def test_a_node_does_not_free_itself_of_taints_nor_touch_pods_of_others(fa
 # Certificates
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("podName", "p", ""),
+        ("nodeName", "n2", 'PodCertificateRequest.Spec.NodeName="n2", which is not the requesting node "n1"'),
+        ("nodeUID", "other", 'names node UID "other", inconsistent with the running node'),
+        ("podName", "none", 'contains pod UID ("pod") which differs from running pod'),
+        ("podUID", "other", 'contains pod UID ("other") which differs from running pod'),
+        ("serviceAccountName", "other", 'serviceAccountName ("other") that differs from running pod'),
+        ("serviceAccountUID", "other", 'names service account UID "other", which differs from the running'),
+        ("podName", "far", 'pod "x/far" is not running on node "n1" named in the PodCertificateRequest'),
+        ("podName", "mirror", 'pod "x/mirror" is a mirror pod'),
+    ],
+)
+async def test_a_node_asks_for_certificates_of_its_own_pods(facts, submit, field, value, why):
+    facts.put({"kind": "Node", "metadata": {"name": "n1", "uid": "node"}})
+    facts.put({"kind": "ServiceAccount", "metadata": {"name": "app", "namespace": "x", "uid": "account"}})
+    for name, where, notes in (("p", "n1", {}), ("far", "n2", {}), ("mirror", "n1", MIRROR)):
+        body = pod(name, annotations=notes, nodeName=where, serviceAccountName="app")
+        body["metadata"]["uid"] = "pod"
+        facts.put(body)
+    spec = {"nodeName": "n1", "nodeUID": "node", "podName": "p", "podUID": "pod"}
+    spec |= {"serviceAccountName": "app", "serviceAccountUID": "account", field: value}
+    request = {"metadata": {"name": "r", "namespace": "x"}, "spec": spec}
+    submitted = submit(request, "podcertificaterequests.certificates.k8s.io", user=N1)
+    if why:
+        assert why in (await refused(submitted)).message
+    else:
+        await submitted
+
+
 async def test_approving_needs_the_right_for_the_signer(facts, submit):
     csr = {"metadata": {"name": "c"}, "spec": {"signerName": "example.com/a"}}
     change = {

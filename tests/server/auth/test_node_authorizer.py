@@ -30,12 +30,18 @@ def authorizer(facts):
     )
     facts.make("PersistentVolume", "pv", spec={"claimRef": {"namespace": "x", "name": "claim"}})
     facts.make("PersistentVolume", "pv2", spec={"claimRef": {"namespace": "x", "name": "foreign"}})
+    facts.make("PodCertificateRequest", "mine", "x", spec={"nodeName": "n1"})
+    facts.make("PodCertificateRequest", "far", "x", spec={"nodeName": "n2"})
     return Authorizer(facts.lookup)
 
 
 def ask(verb, resource, name="", namespace="x", group="", selector=""):
     resource, _, subresource = resource.partition("/")
     return Attributes(N1, verb, group, "v1", resource, subresource, namespace, name, field_selector=selector)
+
+
+def certificates(verb, name="", part="", selector=""):
+    return ask(verb, f"podcertificaterequests{part}", name, "x", "certificates.k8s.io", selector)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +80,14 @@ def ask(verb, resource, name="", namespace="x", group="", selector=""):
         (ask("create", "events"), True),
         (ask("list", "services", namespace=""), True),
         (ask("delete", "deployments", "d", "x", "apps"), False),
+        (certificates("create"), True),
+        (certificates("get", "mine"), True),
+        (certificates("get", "far"), False),
+        (certificates("watch", selector="metadata.name=mine,spec.nodeName=n1"), True),
+        (certificates("list", selector="spec.nodeName=n2"), False),
+        (certificates("list"), False),
+        (certificates("delete", "mine"), False),
+        (certificates("get", "mine", "/status"), False),
     ],
 )
 def test_a_node_reads_what_its_pods_need(authorizer, asked, allowed):

@@ -48,6 +48,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Json], None]] = {
     ("autoscaling/v2", "HorizontalPodAutoscaler"): autoscaling.autoscaler_v2,
     ("batch", "CronJob"): batch.cron_job,
     ("batch", "Job"): batch.job,
+    ("certificates.k8s.io", "PodCertificateRequest"): cluster.pod_certificate_request,
     ("discovery.k8s.io", "EndpointSlice"): network.endpoint_slice,
     ("flowcontrol.apiserver.k8s.io", "FlowSchema"): cluster.flow_schema,
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): cluster.priority_level,

@@ -1,7 +1,7 @@
 """Defaults of what the cluster itself is made of: Namespace, Node, Secret, LimitRange, RBAC, PriorityClass, flow control.
 
 Source: API reference, groups core/v1, rbac.authorization.k8s.io/v1, scheduling.k8s.io/v1,
-flowcontrol.apiserver.k8s.io/v1, resource.k8s.io/v1, authentication.k8s.io/v1.
+flowcontrol.apiserver.k8s.io/v1, resource.k8s.io/v1, authentication.k8s.io/v1, certificates.k8s.io/v1.
 """
 
 from __future__ import annotations
@@ -127,3 +127,8 @@ def _device_requests(spec: Json) -> None:
                 wanted.setdefault("count", 1)
             for toleration in wanted.get("tolerations", ()):
                 toleration.setdefault("operator", "Equal")
+
+
+def pod_certificate_request(obj: Json) -> None:
+    """A day, unless something else is asked for."""
+    obj.setdefault("spec", {}).setdefault("maxExpirationSeconds", 86_400)

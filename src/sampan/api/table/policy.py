@@ -56,6 +56,12 @@ def _request(obj: Object, now: float) -> list[Any]:
     ]
 
 
+def _pod_certificate(obj: Object, now: float) -> list[Any]:
+    spec, conditions = obj["spec"], obj.get("status", {}).get("conditions") or []
+    named = [spec.get(field, "") for field in ("podName", "serviceAccountName", "nodeName", "signerName")]
+    return [name(obj), *named, conditions[0]["type"] if conditions else "Pending"]
+
+
 def _api_service(obj: Object, now: float) -> list[Any]:
     service = obj.get("spec", {}).get("service")
     where = f"{service.get('namespace', '')}/{service.get('name', '')}" if service else "Local"
@@ -150,6 +156,10 @@ COLUMNS = {
     "certificatesigningrequests.certificates.k8s.io": (
         "Name|Age|SignerName|Requestor|RequestedDuration|Condition",
         _request,
+    ),
+    "podcertificaterequests.certificates.k8s.io": (
+        "Name|PodName|ServiceAccountName|NodeName|SignerName|State",
+        _pod_certificate,
     ),
     "validatingwebhookconfigurations.admissionregistration.k8s.io": ("Name|Webhooks:integer|Age", _webhooks),
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": ("Name|Webhooks:integer|Age", _webhooks),

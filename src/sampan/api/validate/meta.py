@@ -69,12 +69,12 @@ def _contents(errors: Errors, meta: Object) -> None:
     """What is judged on create and on update alike."""
     labels(errors, "metadata.labels", meta.get("labels"))
     if "annotations" in meta:
-        _annotations(errors, "metadata.annotations", meta["annotations"] or {})
+        annotation_map(errors, "metadata.annotations", meta["annotations"] or {})
     if "ownerReferences" in meta:
         _owners(errors, meta["ownerReferences"] or ())
 
 
-def _annotations(errors: Errors, path: str, given: dict[str, str]) -> None:
+def annotation_map(errors: Errors, path: str, given: dict[str, str]) -> None:
     """Keys are qualified names whatever their case; all together take at most 256 KiB."""
     size = 0
     for key, value in given.items():
@@ -186,4 +186,4 @@ def template_meta(errors: Errors, meta: Object | None, path: str) -> None:
     """Labels and annotations of a pod template; their paths lack `metadata`, as the original's do."""
     if meta:
         labels(errors, f"{path}.labels", meta.get("labels"))
-        _annotations(errors, f"{path}.annotations", meta.get("annotations") or {})
+        annotation_map(errors, f"{path}.annotations", meta.get("annotations") or {})

@@ -19,6 +19,7 @@ from sampan.api.validate import (
     flowcontrol,
     network,
     pod,
+    pod_certificates,
     policy,
     rbac,
     service,
@@ -195,6 +196,9 @@ _CERTIFICATES: dict[str, Rules] = {
     ),
     "clustertrustbundles": Rules(
         certificates.bundle, certificates.bundle_update, name=certificates.bundle_name
+    ),
+    "podcertificaterequests": Rules(
+        pod_certificates.request, pod_certificates.request_update, pod_certificates.request_status
     ),
 }
 _FLOW: dict[str, Rules] = {

@@ -19,15 +19,17 @@ from sampan.api.validate.base import (
     texts,
     too_long,
 )
+from sampan.api.validate.certificates import signer_name
 from sampan.api.validate.claims import claim_spec
 from sampan.api.validate.downward import FILE_FIELDS, field_ref, resource_ref
 from sampan.api.validate.meta import template_meta
+from sampan.api.validate.pod_certificates import certified, user_annotations
 from sampan.base.objects import Object
+from sampan.base.pki import POD_KEYS
 
 Source = Callable[[Errors, Object, str], None]
 
 _MODE_RANGE = "must be a number between 0 and 0777 (octal), both inclusive"
-_CERTIFIED = (3600, 91 * 86400)  # seconds that a certificate of a pod may be asked for
 _ONE_TYPE = "may not specify more than 1 volume type"
 _HOST_TYPES = (
     "",
@@ -260,21 +262,23 @@ def _projected_bundle(errors: Errors, part: Object, path: str) -> list[str]:
 
 
 def _projected_certificate(errors: Errors, part: Object, path: str) -> list[str]:
-    if not part.get("signerName"):
-        errors.append(required(f"{path}.signerName"))
-    if not part.get("keyType"):
-        errors.append(required(f"{path}.keyType"))
-    seconds = part.get("maxExpirationSeconds")
-    if seconds is not None and not _CERTIFIED[0] <= seconds <= _CERTIFIED[1]:
-        bound = f">= {_CERTIFIED[0]}" if seconds < _CERTIFIED[0] else f"<= {_CERTIFIED[1]}"
+    signer, seconds = part.get("signerName", ""), part.get("maxExpirationSeconds")
+    signer_name(errors, signer, f"{path}.signerName")
+    one_of(errors, f"{path}.keyType", part.get("keyType", ""), POD_KEYS)
+    shortest, longest = certified(signer)
+    if seconds is not None and not shortest <= seconds <= longest:
+        bound = f">= {shortest}" if seconds < shortest else f"<= {longest}"
         detail = f"if provided, maxExpirationSeconds must be {bound}"
         errors.append(invalid_value(f"{path}.maxExpirationSeconds", seconds, detail))
-    files = [part[f] for f in ("credentialBundlePath", "keyPath", "certificateChainPath") if part.get(f)]
-    if not files:
+    fields = [f for f in ("credentialBundlePath", "keyPath", "certificateChainPath") if part.get(f)]
+    if not fields:
         errors.append(
             required(path, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath")
         )
-    return files
+    for field in fields:
+        local_path(errors, f"{path}.{field}", part[field])
+    user_annotations(errors, f"{path}.userAnnotations", part.get("userAnnotations") or {})
+    return [part[f] for f in fields]
 
 
 _PROJECTIONS: dict[str, Callable[[Errors, Object, str], list[str]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import orjson
 
@@ -241,7 +241,7 @@ async def follow(
     *,
     fields: str = "",
     pause: Callable[[], float] = lambda: 1.0,
-) -> AsyncIterator[tuple[str, Object | None, set[str] | None]]:
+) -> AsyncGenerator[tuple[str, Object | None, set[str] | None], None]:
     """A watch that never ends: (type, object, None) for each change, ("", None, uids) when a list is complete.
 
     After a broken connection it goes on where it was; when that is too long ago it starts with the whole list.

@@ -12,6 +12,7 @@ from typing import Any
 
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
+from sampan.base.ids import Ids
 from sampan.base.objects import Object
 from sampan.client.client import Client
 from sampan.node.config import AgentConfig
@@ -21,6 +22,7 @@ from sampan.node.pods.spec import kernel_hostname
 from sampan.node.runtime import Image, Mount
 from sampan.node.volumes import atomic, kinds, mounting, payload, podfiles
 from sampan.node.volumes.bundles import Bundles
+from sampan.node.volumes.pod_certificates import PodCertificates, Record
 from sampan.node.volumes.sources import Sources
 from sampan.node.volumes.tokens import Tokens
 
@@ -33,8 +35,16 @@ class VolumeManager:
     """Implements `pods.kit.Volumes` with files below `config.root`."""
 
     def __init__(
-        self, client: Client, clock: Clock, config: AgentConfig, allocatable: Callable[[], Object]
+        self,
+        client: Client,
+        clock: Clock,
+        config: AgentConfig,
+        allocatable: Callable[[], Object],
+        ids: Ids,
+        node: Callable[[], Object],
+        record: Record,
     ) -> None:
+        """`node` answers the Node as it is now, `record` tells an event."""
         self._client = client
         self._clock = clock
         self._config = config
@@ -42,6 +52,7 @@ class VolumeManager:
         self._sources = Sources(client, clock, self._refresh_soon)
         self._bundles = Bundles(client, clock, self._refresh_soon)
         self._tokens = Tokens(client, clock)
+        self._certificates = PodCertificates(client, clock, ids, node, record, self._refresh_soon)
         self._pods: dict[str, Object] = {}
         self._paths: dict[str, dict[str, str]] = {}  # pod uid -> volume name -> path on the node
         self._timers: dict[str, Any] = {}
@@ -170,8 +181,12 @@ class VolumeManager:
             issued[source["path"]], again = await self._tokens.get(pod, source)
             renewal = again if renewal is None else min(renewal, again)
         bundles = await self._bundles.all(meta["uid"]) if payload.trusts(volume) else ()
+        credentials = {
+            index: await self._certificates.get(pod, volume["name"], index)
+            for index, _ in payload.certificates(volume)
+        }
         try:
-            files = payload.build(pod, volume, found, issued, self._allocatable(), bundles)
+            files = payload.build(pod, volume, found, issued, self._allocatable(), bundles, credentials)
         except ConfigProblem as error:
             raise VolumeError(str(error)) from error
         kind = next(k for k in ("configMap", "secret", "downwardAPI", "projected") if k in volume)
@@ -338,6 +353,7 @@ class VolumeManager:
         self._sources.forget(pod_uid)
         self._bundles.forget(pod_uid)
         self._tokens.forget(pod_uid)
+        self._certificates.forget(pod_uid)
         self._locks.pop(pod_uid, None)
         writing = self._writing.pop(pod_uid, None)
         if writing:
@@ -369,6 +385,7 @@ class VolumeManager:
             task.cancel()
         await self._sources.close()
         await self._bundles.close()
+        await self._certificates.close()
 
 
 def _stamp(now: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sampan.base.objects import Object
 from sampan.node.pods import fields
@@ -15,6 +16,15 @@ from sampan.node.volumes import trust
 from sampan.node.volumes.atomic import File
 
 Payload = dict[str, File]
+
+
+class Credential(NamedTuple):
+    """A private key and the certificates that go with it, the pod's own first; both PEM."""
+
+    key: bytes
+    chain: bytes
+
+
 _MODE = 0o644
 
 
@@ -44,6 +54,12 @@ def trusts(volume: Object) -> list[Object]:
     return [s["clusterTrustBundle"] for s in sources if "clusterTrustBundle" in s]
 
 
+def certificates(volume: Object) -> list[tuple[int, Object]]:
+    """The podCertificate sources of a projected volume, with their places among all of its sources."""
+    sources = (volume.get("projected") or {}).get("sources") or ()
+    return [(index, s["podCertificate"]) for index, s in enumerate(sources) if "podCertificate" in s]
+
+
 def is_payload(volume: Object) -> bool:
     return any(kind in volume for kind in ("configMap", "secret", "downwardAPI", "projected"))
 
@@ -55,10 +71,12 @@ def build(
     issued: Mapping[str, str],
     allocatable: Object,
     bundles: Sequence[Object] = (),
+    credentials: Mapping[int, Credential] = {},
 ) -> Payload:
     """All files of a volume. Raises VolumeError.
 
-    `found` holds the objects, `issued` the token for each token path, `bundles` the cluster's ClusterTrustBundles.
+    `found` holds the objects, `issued` the token for each token path, `bundles` the cluster's ClusterTrustBundles,
+    `credentials` those of podCertificate sources, by their places.
     """
     if "configMap" in volume:
         source = volume["configMap"]
@@ -71,7 +89,7 @@ def build(
     if "downwardAPI" in volume:
         source = volume["downwardAPI"]
         return _downward(pod, source, source.get("defaultMode", _MODE), allocatable)
-    return _projected(pod, volume["projected"], found, issued, allocatable, bundles)
+    return _projected(pod, volume["projected"], found, issued, allocatable, bundles, credentials)
 
 
 def _projected(
@@ -81,10 +99,11 @@ def _projected(
     issued: Mapping[str, str],
     allocatable: Object,
     bundles: Sequence[Object],
+    credentials: Mapping[int, Credential],
 ) -> Payload:
     mode = projected.get("defaultMode", _MODE)
     files: Payload = {}
-    for source in projected.get("sources") or ():
+    for index, source in enumerate(projected.get("sources") or ()):
         if "configMap" in source:
             part = source["configMap"]
             files |= _from_object("configmaps", part.get("name", ""), part, found, mode)
@@ -95,17 +114,25 @@ def _projected(
             files |= _downward(pod, source["downwardAPI"], mode, allocatable)
         elif "serviceAccountToken" in source:
             path = source["serviceAccountToken"]["path"]
-            files[path] = _token_file(pod, issued[path], mode)
+            files[path] = _private_file(pod, issued[path].encode(), mode)
         elif "clusterTrustBundle" in source:
             part = source["clusterTrustBundle"]
             files[part["path"]] = File(trust.anchors(part, bundles), mode)
+        elif "podCertificate" in source:
+            for path, data in _credential(source["podCertificate"], *credentials[index]):
+                files[path] = _private_file(pod, data, mode)
         else:
             raise VolumeError(f"unsupported source of a projected volume: {', '.join(source)}")
     return files
 
 
-def _token_file(pod: Object, token: str, mode: int) -> File:
-    """A token is for its user: 0600 of the one user all containers run as (and fsGroup's to read), else as the volume says."""
+def _credential(source: Object, key: bytes, chain: bytes) -> list[tuple[str, bytes]]:
+    parts = {"credentialBundlePath": key + chain, "keyPath": key, "certificateChainPath": chain}
+    return [(source[field], data) for field, data in parts.items() if source.get(field)]
+
+
+def _private_file(pod: Object, data: bytes, mode: int) -> File:
+    """A token or key is for its user: 0600 of the one user all containers run as (and fsGroup's to read), else as the volume says."""
     security = pod["spec"].get("securityContext") or {}
     users = {
         (c.get("securityContext") or {}).get("runAsUser", security.get("runAsUser"))
@@ -113,8 +140,8 @@ def _token_file(pod: Object, token: str, mode: int) -> File:
     }
     user = next(iter(users)) if len(users) == 1 else None
     if user is None and security.get("fsGroup") is None:
-        return File(token.encode(), mode)
-    return File(token.encode(), 0o600, user)
+        return File(data, mode)
+    return File(data, 0o600, user)
 
 
 def _optional(source: Object) -> bool:

@@ -52,6 +52,7 @@ DEFAULT: tuple[Plugin, ...] = (
     certificates.APPROVAL,
     certificates.SIGNING,
     certificates.SUBJECT,
+    certificates.POD_CERTIFICATE,
     defaults.INGRESS_CLASS,
     defaults.TOPOLOGY_LABELS,
     pod_resize.PLUGIN,

@@ -1,6 +1,7 @@
 """Who may approve and sign certificate requests, and what nobody may ask for.
 
-CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
+CertificateApproval, CertificateSigning, CertificateSubjectRestriction; and what of a pod's certificate only the moment and
+the signer tell, which the original judges with the rest of the status.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 
+from sampan.api.status import ApiError, FieldError, forbidden_field, invalid, invalid_value
 from sampan.base import pki
+from sampan.base.clock import rfc3339_parse
 from sampan.server.admission.attrs import CREATE, UPDATE, Attrs, Context, Plugin, only
 from sampan.server.auth.authorize import MASTERS
 
 _GROUP = "certificates.k8s.io"
 _REQUESTS = f"certificatesigningrequests.{_GROUP}"
+_POD_REQUESTS = f"podcertificaterequests.{_GROUP}"
+_SKEW = 300.0  # seconds
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
@@ -45,6 +50,24 @@ def _failed(status: dict[str, object]) -> bool:
     return any(c.get("type") == "Failed" for c in status.get("conditions") or ())  # type: ignore[attr-defined]
 
 
+def issue(attrs: Attrs, ctx: Context) -> None:
+    """A pod's certificate begins about now, and comes from who may sign for its signer. Source: KEP-4317."""
+    new, old = (attrs.obj or {}).get("status") or {}, (attrs.old or {}).get("status") or {}
+    if new.get("certificateChain") == old.get("certificateChain"):
+        return
+    if abs(rfc3339_parse(new["notBefore"]) - ctx.clock.now()) >= _SKEW:
+        detail = "must be set to within 5 minutes of kube-apiserver's current time"
+        raise _invalid(attrs, invalid_value("status.notBefore", new["notBefore"], detail))
+    signer = ((attrs.old or {}).get("spec") or {}).get("signerName", "")
+    if not _may(attrs, ctx, "sign", signer):
+        detail = f'User "{attrs.user.name}" is not permitted to "sign" for signer "{signer}"'
+        raise _invalid(attrs, forbidden_field("spec.signerName", detail))
+
+
+def _invalid(attrs: Attrs, cause: FieldError) -> ApiError:
+    return invalid(attrs.row.group, attrs.row.kind, attrs.name, [cause])
+
+
 def restrict_subject(attrs: Attrs, ctx: Context) -> None:
     """Raises 403 for a client certificate in the group `system:masters`, which no rule could take back."""
     spec = (attrs.obj or {}).get("spec") or {}
@@ -65,3 +88,6 @@ SIGNING = Plugin(
     "CertificateSigning", only(_REQUESTS), only(UPDATE), validate=sign, subresources=only("status")
 )
 SUBJECT = Plugin("CertificateSubjectRestriction", only(_REQUESTS), only(CREATE), validate=restrict_subject)
+POD_CERTIFICATE = Plugin(
+    "PodCertificateIssuing", only(_POD_REQUESTS), only(UPDATE), validate=issue, subresources=only("status")
+)

@@ -176,6 +176,50 @@ def _slices(attrs: Attrs, ctx: Context, node: str) -> None:
         )
 
 
+def _pod_certificates(attrs: Attrs, ctx: Context, node: str) -> None:
+    """A node asks for certificates of its own pods, and names them, their accounts and itself truly. What the original
+    answers with an error that may pass is refused here: nothing that is looked up lags behind. Source: KEP-4317."""
+    if attrs.op != CREATE or attrs.subresource:
+        raise attrs.forbidden(f'unexpected operation "{attrs.op}"')
+    spec, where = (attrs.obj or {}).get("spec") or {}, attrs.namespace
+    name, account = spec.get("podName", ""), spec.get("serviceAccountName", "")
+    asked = f'PodCertificateRequest for pod "{where}/{name}"'
+    if spec.get("nodeName") != node:
+        raise attrs.forbidden(
+            f'PodCertificateRequest.Spec.NodeName="{spec.get("nodeName", "")}", '
+            f'which is not the requesting node "{node}"'
+        )
+    if _uid(ctx, "nodes", node) != spec.get("nodeUID"):
+        raise attrs.forbidden(
+            f'{asked} names node UID "{spec.get("nodeUID", "")}", inconsistent with the running node'
+        )
+    pod = ctx.lookup.get("pods", f"{where}/{name}")
+    if pod is None or pod["metadata"].get("uid") != spec.get("podUID"):
+        raise attrs.forbidden(
+            f'{asked} contains pod UID ("{spec.get("podUID", "")}") which differs from running pod'
+        )
+    if (pod.get("spec") or {}).get("nodeName") != node:
+        raise attrs.forbidden(
+            f'pod "{where}/{name}" is not running on node "{node}" named in the PodCertificateRequest'
+        )
+    if _MIRROR in (pod["metadata"].get("annotations") or {}):
+        raise attrs.forbidden(f'pod "{where}/{name}" is a mirror pod')
+    if pod["spec"].get("serviceAccountName", "") != account:
+        raise attrs.forbidden(
+            f'{asked} contains serviceAccountName ("{account}") that differs from running pod'
+        )
+    if _uid(ctx, "serviceaccounts", f"{where}/{account}") != spec.get("serviceAccountUID"):
+        raise attrs.forbidden(
+            f'{asked} names service account UID "{spec.get("serviceAccountUID", "")}", '
+            f"which differs from the running service account"
+        )
+
+
+def _uid(ctx: Context, resource: str, key: str) -> str | None:
+    found = ctx.lookup.get(resource, key)
+    return found["metadata"].get("uid") if found else None
+
+
 _RULES = {
     "pods": _pods,
     "nodes": _nodes,
@@ -184,6 +228,7 @@ _RULES = {
     "leases.coordination.k8s.io": _leases,
     "csinodes.storage.k8s.io": _csi_nodes,
     "resourceslices.resource.k8s.io": _slices,
+    "podcertificaterequests.certificates.k8s.io": _pod_certificates,
 }
 
 PLUGIN = Plugin(

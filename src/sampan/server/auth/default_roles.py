@@ -378,6 +378,7 @@ delete,list,watch core pods
 get,list core nodes
 patch,update core pods/status
 """,
+    "podcertificaterequestcleaner": f"delete,get,list,watch {_CERTIFICATES} podcertificaterequests",
     "pv-protection-controller": f"""
 get,list,update,watch core persistentvolumes
 {_EVENTS}

@@ -151,6 +151,22 @@ class NodeAuthorizer:
         own = (found.get("spec") or {}).get("nodeName") == node
         return (True, "") if own else (False, _unrelated(node))
 
+    def _pod_certificate(self, node: str, asked: Asked) -> tuple[bool, str] | None:
+        if asked.subresource:
+            return False, "nodes may not access the status subresource of PodCertificateRequests"
+        if asked.verb == "create":
+            return True, ""  # NodeRestriction looks at what it says
+        if asked.verb in ("list", "watch"):
+            if f"spec.nodeName={node}" in _field_selector(asked):
+                return True, ""
+            return False, "can only list/watch podcertificaterequests with nodeName field selector"
+        if asked.verb != "get":
+            return False, f"nodes may not {asked.verb} podcertificaterequests"
+        key = f"{asked.namespace}/{asked.name}"
+        found = self._lookup.get("podcertificaterequests.certificates.k8s.io", key) or {}
+        own = (found.get("spec") or {}).get("nodeName") == node
+        return (True, "") if own else (False, _unrelated(node))
+
     def _pod(self, node: str, asked: Asked) -> tuple[bool, str] | None:
         if asked.subresource or asked.verb not in _READ:
             return None
@@ -183,6 +199,7 @@ _SPECIAL = {
     ("storage.k8s.io", "volumeattachments"): NodeAuthorizer._attachment,
     ("storage.k8s.io", "csinodes"): NodeAuthorizer._csi_node,
     ("coordination.k8s.io", "leases"): NodeAuthorizer._lease,
+    ("certificates.k8s.io", "podcertificaterequests"): NodeAuthorizer._pod_certificate,
 }
 
 

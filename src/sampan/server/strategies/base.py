@@ -101,6 +101,7 @@ _STATUS_METADATA = {
     "volumeattachments.storage.k8s.io": _ALL_METADATA,
     "resourceclaims.resource.k8s.io": _ALL_METADATA,
     "servicecidrs.networking.k8s.io": _ALL_METADATA,
+    "podcertificaterequests.certificates.k8s.io": _ALL_METADATA,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.api.status import FieldError, invalid
+from sampan.base.clock import rfc3339
 from sampan.base.objects import Object
 from sampan.server.strategies.base import Prep, Strategy
 from sampan.server.strategies.definitions import DEFINITION
@@ -92,8 +93,6 @@ def _csr_status(new: Object, old: Object, prep: Prep) -> None:
 
 
 def _stamp_conditions(conditions: list[Object], before: list[Object], prep: Prep) -> None:
-    from sampan.base.clock import rfc3339
-
     known = {c.get("type"): c for c in before}
     for condition in conditions:
         condition.setdefault("lastUpdateTime", rfc3339(prep.now))
@@ -102,6 +101,16 @@ def _stamp_conditions(conditions: list[Object], before: list[Object], prep: Prep
             same = earlier is not None and earlier.get("status") == condition.get("status")
             stamp = earlier.get("lastTransitionTime") if same and earlier else None
             condition["lastTransitionTime"] = stamp or rfc3339(prep.now)
+
+
+def _pod_certificate_status(new: Object, old: Object, prep: Prep) -> None:
+    """A verdict stays as it was given; a new one is dated."""
+    given = {c.get("type"): c for c in (old.get("status") or {}).get("conditions") or []}
+    conditions = (new.get("status") or {}).get("conditions") or []
+    for index, condition in enumerate(conditions):
+        conditions[index] = given.get(condition.get("type"), condition)
+        if not conditions[index].get("lastTransitionTime"):
+            conditions[index]["lastTransitionTime"] = rfc3339(prep.now)
 
 
 def _refuse(prep: Prep, obj: Object, error: FieldError) -> None:
@@ -186,6 +195,9 @@ STRATEGIES: dict[str, Strategy] = {
     "endpointslices.discovery.k8s.io": _SPEC,
     "certificatesigningrequests.certificates.k8s.io": Strategy(
         create=_csr_create, update_status=_csr_status, frozen=("spec",)
+    ),
+    "podcertificaterequests.certificates.k8s.io": Strategy(
+        update_status=_pod_certificate_status, needs_version=True
     ),
     "customresourcedefinitions.apiextensions.k8s.io": DEFINITION,
     "apiservices.apiregistration.k8s.io": Strategy(needs_version=True),
