@@ -27,7 +27,10 @@ _PATCH_TYPES = {
 
 
 class Client:
-    """Calls on resources named as GroupResource text (`pods`, `deployments.apps`) or by their row."""
+    """Calls on resources named as GroupResource text (`pods`, `deployments.apps`) or by their row.
+
+    A refusal is raised as the ApiError that the server's Status says; OSError and EOFError mean that it was not reached.
+    """
 
     def __init__(
         self, transport: Transport, registry: Registry, *, user: User | None = None, agent: str = "sampan"
@@ -55,6 +58,7 @@ class Client:
         return [row for row in self._registry if self._registry.get(row.name) is row]
 
     def knows(self, resource: str) -> bool:
+        """Whether the server has such a resource."""
         return self._registry.get(resource) is not None
 
     async def request(
@@ -91,6 +95,7 @@ class Client:
     async def get(
         self, resource: str | Resource, name: str, namespace: str = "", subresource: str = ""
     ) -> Object:
+        """The object, or what its subresource shows. Raises ApiError 404."""
         return await self._call("GET", self.row(resource).path(namespace, name, subresource))
 
     async def list(
@@ -125,6 +130,7 @@ class Client:
         return await self._call("POST", self.row(resource).path(namespace, name, subresource), None, obj)
 
     async def update(self, resource: str | Resource, obj: Object, subresource: str = "") -> Object:
+        """PUT. Raises ApiError 409 when the object has another resourceVersion by now than `obj` says."""
         meta = obj["metadata"]
         path = self.row(resource).path(meta.get("namespace", ""), meta["name"], subresource)
         return await self._call("PUT", path, None, obj)

@@ -102,6 +102,7 @@ class Decoder:
         return obj
 
     def keep(self, entry: Entry) -> None:
+        """An object has its decoded form: when there are too many of them, the oldest loses it."""
         if entry.value is None:
             return
         kept = self._kept
@@ -115,6 +116,7 @@ class Decoder:
             self._left += len(oldest.value or b"")
 
     def drop(self, entry: Entry) -> None:
+        """An entry is no longer in a table."""
         if entry in self._kept:
             del self._kept[entry]
             self._left += len(entry.value or b"")

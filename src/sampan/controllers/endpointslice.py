@@ -106,6 +106,7 @@ def hostname_of(service: Object, pod: Object) -> str:
 
 
 def service_labels(service: Object, manager: str) -> dict[str, str]:
+    """A slice has its Service's labels and those that say whose it is. Source: "EndpointSlices", section "Management"."""
     own = {k: v for k, v in meta.labels(service).items() if k not in (MANAGED_BY, SERVICE, HEADLESS)}
     fixed = {SERVICE: meta.name(service), MANAGED_BY: manager}
     return own | fixed | ({HEADLESS: ""} if headless(service) else {})

@@ -20,6 +20,7 @@ _ORPHAN = "orphan"
 
 
 def rules(registry: Registry) -> list[Rule]:
+    """Any change of anything may concern its dependents or its owners, custom resources included."""
     collector = _Collector(registry)
     watches = {"*": collector.concerned}
     return [Rule("generic-garbage-collector", "*", collector.reconcile, watches, concerns=_concerns)]

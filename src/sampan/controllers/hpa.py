@@ -56,6 +56,7 @@ class Autoscaler:
         )  # namespace/name -> (moment, change)
 
     def forget(self, key: Key, view: View, now: float) -> Plan:
+        """Its object is gone, and so is what was recommended and done for it."""
         for remembered in (self._advice, self._scaled):
             remembered.pop(f"{key.namespace}/{key.name}", None)
         return Plan()

@@ -45,6 +45,7 @@ class Threshold:
     soft: bool = False
 
     def least(self, capacity: int) -> int:
+        """How much must be left: bytes, inodes or processes."""
         if self.amount.endswith("%"):
             return int(capacity * float(self.amount[:-1]) / 100)
         return quantity.value(self.amount)

@@ -21,6 +21,7 @@ class Budget:
         self._selector = selectors.from_object(obj["spec"].get("selector"))
 
     def covers(self, namespace: str, name: str, labels: Labels) -> bool:
+        """Whether it protects this pod; one that was evicted already counts no more."""
         if namespace != self._namespace or name in self._gone:
             return False
         return bool(self._selector.matches(dict(labels)))

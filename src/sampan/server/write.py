@@ -111,6 +111,7 @@ async def update(call: Call) -> Response:
 
 
 def answer(call: Call, written: Written, status: int) -> Response:
+    """What was stored, as it was stored; or what would have been."""
     if written.item is not None:
         return respond.item(call, written.item, status)
     return respond.obj(call, written.obj, status)

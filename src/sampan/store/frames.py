@@ -85,6 +85,7 @@ def _record(
 
 
 def frame(sequence: int, records: Iterable[bytes]) -> bytes:
+    """The bytes of one frame, which is what a sync makes durable. Its checksum covers the number, too."""
     payload = b"".join(records)
     crc = zlib.crc32(payload, zlib.crc32(_SEQUENCE.pack(sequence)))
     return _FRAME.pack(_MAGIC, len(payload), crc, sequence) + payload

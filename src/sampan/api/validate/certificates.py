@@ -54,6 +54,7 @@ _HEAD = "PEM block type must be CERTIFICATE REQUEST"
 
 
 def request(errors: Errors, obj: Object) -> None:
+    """A request in PEM (RFC 2986), a signer, usages, ten minutes or more. Source: API reference, CertificateSigningRequestSpec v1."""
     spec = obj.get("spec") or NONE
     wrong = _request_problem(spec.get("request", ""))
     if wrong:
@@ -156,6 +157,7 @@ def _kept(errors: Errors, new: Object, old: Object) -> None:
 
 
 def request_status(errors: Errors, new: Object, old: Object) -> None:
+    """Conditions are not taken back; a certificate is set once."""
     _conditions(errors, new)
     _kept(errors, new, old)
     issued, was = ((o.get("status") or NONE).get("certificate") for o in (new, old))
@@ -188,6 +190,7 @@ def bundle_name(text: str) -> list[str]:
 
 
 def bundle(errors: Errors, obj: Object) -> None:
+    """The name of a signer's bundle begins with the signer's. Source: API reference, ClusterTrustBundleSpec; KEP-3257."""
     spec, name = obj.get("spec") or NONE, obj["metadata"].get("name", "")
     signer, text = spec.get("signerName", ""), spec.get("trustBundle", "")
     if signer:
@@ -212,6 +215,7 @@ def bundle(errors: Errors, obj: Object) -> None:
 
 
 def bundle_update(errors: Errors, new: Object, old: Object) -> None:
+    """Its signer stays."""
     bundle(errors, new)
     after, before = ((o.get("spec") or NONE).get("signerName", "") for o in (new, old))
     if after != before:

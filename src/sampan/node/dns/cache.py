@@ -65,6 +65,7 @@ class AnswerCache:
             self._topics[topic].add(key)
 
     def invalidate(self, topics: Iterable[str]) -> None:
+        """Something changed that answers about these topics were made of."""
         for topic in topics:
             for key in self._topics.pop(topic, ()):
                 self._entries.pop(key, None)

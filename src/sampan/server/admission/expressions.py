@@ -10,6 +10,7 @@ _MUTATING = f"mutatingadmissionpolicybindings.{_GROUP}"
 
 
 def validate(attrs: Attrs, ctx: Context) -> None:
+    """`policy.validate`, once a policy is bound."""
     if ctx.lookup.store.count(_VALIDATING):
         from sampan.server.admission import policy
 
@@ -17,6 +18,7 @@ def validate(attrs: Attrs, ctx: Context) -> None:
 
 
 def mutate(attrs: Attrs, ctx: Context) -> None:
+    """`mutation.mutate`, once a policy is bound."""
     if ctx.lookup.store.count(_MUTATING):
         from sampan.server.admission import mutation
 
@@ -24,6 +26,7 @@ def mutate(attrs: Attrs, ctx: Context) -> None:
 
 
 def mutate_again(attrs: Attrs, ctx: Context) -> None:
+    """Policies that others changed the object after are asked again (reinvocationPolicy IfNeeded)."""
     if attrs.left:
         from sampan.server.admission import mutation
 

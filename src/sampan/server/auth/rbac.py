@@ -92,6 +92,7 @@ class UserGrants:
         self._spaces = spaces
 
     def in_force(self, namespace: str) -> Iterator[Grant]:
+        """Those that count in a namespace ("": for what has none)."""
         yield from self._cluster
         if namespace:
             yield from self._spaces.get(namespace, ())
