@@ -207,7 +207,7 @@ def _periods(periods: argparse._ArgumentGroup) -> None:
         "--node-monitor-grace-period",
         type=float,
         metavar="S",
-        help="silence after which a node is not ready (40)",
+        help="silence after which a node is not ready (50)",
     )
     periods.add_argument(
         "--node-status-update-frequency", type=float, metavar="S", help="how often a node reports (10)"

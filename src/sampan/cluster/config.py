@@ -62,7 +62,7 @@ class ClusterConfig:
     audit_policy_file: str = ""
     audit_log_path: str = ""
     kubelet: dict[str, Any] = field(default_factory=dict)  # the fields of a KubeletConfiguration
-    node_monitor_grace_period: float = 40.0
+    node_monitor_grace_period: float = 50.0
     node_status_update_frequency: float = 10.0
     node_lease_duration: float = 40.0
     pod_eviction_timeout: float = 300.0
