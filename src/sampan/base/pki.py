@@ -1,6 +1,7 @@
 """Certificates and keys: one small authority on P-256, whose files an owner alone can read.
 
-A cluster signs its own servers, nodes and administrators. `now` is in seconds since the epoch; None is the machine's.
+A cluster signs its own servers, nodes and administrators. All keys are on P-256 but those that others' programs load:
+many Java clients (fabric8's, by it Spark and Jenkins) read no key but RSA. `now` is in seconds since the epoch; None is the machine's.
 Sources: RFC 5280; Kubernetes' "PKI certificates and requirements" (CN is the user, O its groups).
 """
 
@@ -98,13 +99,20 @@ class CA:
         client: bool = True,
         days: float = _LEAF_DAYS,
         now: float | None = None,
+        for_all: bool = False,
     ) -> KeyPair:
-        """A new key and certificate. CN and O become user and groups when a client shows it."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """A new key and certificate. CN and O become user and groups when a client shows it.
+
+        for_all: with a key that every client can load, RSA of 2048 bits as PKCS #1; it takes 10 to 100 ms to find one.
+        """
+        key = rsa.generate_private_key(65537, 2048) if for_all else ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName(n) for n in dns] + [x509.IPAddress(ipaddress.ip_address(i)) for i in ips]
         usages = [u for u, wanted in ((_SERVER, server), (_CLIENT, client)) if wanted]
         cert = self._sign(_name(common_name, organizations), key.public_key(), names, usages, now, days * DAY)
-        return KeyPair(cert, _key_pem(key))
+        form = (
+            serialization.PrivateFormat.TraditionalOpenSSL if for_all else serialization.PrivateFormat.PKCS8
+        )
+        return KeyPair(cert, _key_pem(key, form))
 
     def sign_request(
         self,
@@ -223,10 +231,8 @@ def _moment(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
 
 
-def _key_pem(key: PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _key_pem(key: PrivateKey, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 # Keys on their own: what service-account tokens are signed with (ES256).

@@ -29,7 +29,7 @@ def ensure(config: ClusterConfig, directory: Path) -> pki.CA:
     """
     ca = pki.CA.load_or_create(directory / "ca.crt", directory / "ca.key", "sampan-ca")
     _pair(ca, directory, "apiserver", "kube-apiserver", (), *_server_names(config))
-    _pair(ca, directory, "admin", *ADMIN)
+    _pair(ca, directory, "admin", *ADMIN, for_all=True)  # kubeconfigs carry it, to clients of all kinds
     _pair(ca, directory, "apiserver-kubelet-client", *KUBELET_CLIENT)
     front = pki.CA.load_or_create(
         directory / "front-proxy-ca.crt", directory / "front-proxy-ca.key", "front-proxy-ca"
@@ -66,6 +66,7 @@ def _pair(
     organizations: tuple[str, ...],
     dns: list[str] | None = None,
     ips: list[str] | None = None,
+    for_all: bool = False,
 ) -> None:
     certificate, key = directory / f"{stem}.crt", directory / f"{stem}.key"
     if certificate.exists() and key.exists():
@@ -74,7 +75,8 @@ def _pair(
         if fresh and {*(dns or ()), *(ips or ())} <= set().union(*pki.certificate_names(pem)):
             return
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pair = ca.issue(common_name, organizations, dns=dns or [], ips=ips or [], server=bool(dns or ips))
+    server = bool(dns or ips)
+    pair = ca.issue(common_name, organizations, dns=dns or [], ips=ips or [], server=server, for_all=for_all)
     pki.write_private(key, pair.key)
     pki.write_private(certificate, pair.cert)
 
