@@ -126,6 +126,22 @@ def test_every_kind_has_a_name_first_and_as_many_cells_as_columns(resource: Reso
     assert any(c["format"] == "name" for c in columns)
 
 
+@pytest.mark.parametrize(("signer", "shown"), [("a.b/c", "a.b/c"), ("", "<none>")])
+def test_trust_bundles_show_their_signer(signer: str, shown: str) -> None:
+    cells = row("clustertrustbundles.certificates.k8s.io", "ClusterTrustBundle", spec={"signerName": signer})
+    assert cells == {"Name": "x", "SignerName": shown}
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [({}, "Pending"), ({"conditions": [{"type": "Issued"}]}, "Issued")]
+)
+def test_requests_for_certificates_of_pods(status: Object, state: str) -> None:
+    spec = {"podName": "p", "serviceAccountName": "a", "nodeName": "n", "signerName": "a.b/c"}
+    resource = "podcertificaterequests.certificates.k8s.io"
+    cells = row(resource, "PodCertificateRequest", spec=spec, status=status)
+    assert list(cells.values()) == ["x", "p", "a", "n", "a.b/c", state]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (119, "119s"), (185, "3m5s"), (600, "10m"), (10800, "3h"), (11000, "3h3m"), (30 * 3600, "30h"),

@@ -56,6 +56,10 @@ def _request(obj: Object, now: float) -> list[Any]:
     ]
 
 
+def _trust_bundle(obj: Object, now: float) -> list[Any]:
+    return [name(obj), obj["spec"].get("signerName") or NONE]
+
+
 def _pod_certificate(obj: Object, now: float) -> list[Any]:
     spec, conditions = obj["spec"], obj.get("status", {}).get("conditions") or []
     named = [spec.get(field, "") for field in ("podName", "serviceAccountName", "nodeName", "signerName")]
@@ -157,6 +161,7 @@ COLUMNS = {
         "Name|Age|SignerName|Requestor|RequestedDuration|Condition",
         _request,
     ),
+    "clustertrustbundles.certificates.k8s.io": ("Name|SignerName", _trust_bundle),
     "podcertificaterequests.certificates.k8s.io": (
         "Name|PodName|ServiceAccountName|NodeName|SignerName|State",
         _pod_certificate,
