@@ -240,11 +240,15 @@ CASES: dict[str, Object] = {
         "metadata": {"name": "l"},
         "spec": {"holderIdentity": "", "leaseTransitions": 0, "renewTime": "2026-01-02T03:04:05.000001Z"},
     },
-    "times counted from Go's zero": {
+    "times counted from Go's zero, and from the epoch": {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"name": "l", "creationTimestamp": "0001-01-01T00:00:02Z"},
-        "spec": {"acquireTime": "0001-01-01T00:00:05.000000Z"},
+        "metadata": {
+            "name": "l",
+            "creationTimestamp": "0001-01-01T00:00:02Z",
+            "deletionTimestamp": "1970-01-01T00:00:00Z",
+        },
+        "spec": {"acquireTime": "0001-01-01T00:00:05.000000Z", "renewTime": "1970-01-01T00:00:00.000000Z"},
     },
     "a definition": {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -220,7 +220,7 @@ def _unknown(data: bytes, depth: int) -> dict[str, Any]:
 
 def _time(data: bytes, depth: int) -> str | None:
     parts = _parts(data)
-    return rfc3339(_SCALARS["i"](parts.get(1, 0), 0)) if parts.get(1) else None
+    return rfc3339(_SCALARS["i"](parts.get(1, 0), 0)) if parts else None
 
 
 def _micro_time(data: bytes, depth: int) -> str | None:
