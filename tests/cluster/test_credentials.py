@@ -1,33 +1,15 @@
-<<<<<<< HEAD
-"""The names that the API server's certificate is for."""
-
-from __future__ import annotations
-
-from pathlib import Path
-=======
-"""What `up` signs: kubeconfigs carry a key that every client can load, and keys are their owner's alone."""
+"""What `up` signs: the API server's names, kubeconfigs whose key every client can load, keys that are their owner's alone."""
 
 from __future__ import annotations
 
 import ssl
 
 import pytest
->>>>>>> a0ffb3b (Java clients can load the key that a kubeconfig carries)
 
 from sampan.base import pki
 from sampan.cluster import credentials
 from sampan.cluster.config import ClusterConfig
 
-<<<<<<< HEAD
-
-def test_pods_may_call_the_server_by_every_name_that_dns_has_for_it(tmp_path: Path) -> None:
-    config = ClusterConfig("x", fabric="10.89.7.0/24")
-    credentials.ensure(config, tmp_path)
-    dns, ips = pki.certificate_names((tmp_path / "apiserver.crt").read_bytes())
-    service = "kubernetes.default.svc"
-    assert {"kubernetes", "kubernetes.default", service, f"{service}.cluster.local"} <= dns
-    assert config.api_service_ip in ips
-=======
 CONFIG = ClusterConfig("c", port=6443, fabric="10.89.7.0/24")
 
 
@@ -35,6 +17,13 @@ CONFIG = ClusterConfig("c", port=6443, fabric="10.89.7.0/24")
 def signed(tmp_path):
     credentials.ensure(CONFIG, tmp_path)
     return tmp_path
+
+
+def test_pods_may_call_the_server_by_every_name_that_dns_has_for_it(signed):
+    dns, ips = pki.certificate_names((signed / "apiserver.crt").read_bytes())
+    service = "kubernetes.default.svc"
+    assert {"kubernetes", "kubernetes.default", service, f"{service}.cluster.local"} <= dns
+    assert CONFIG.api_service_ip in ips
 
 
 def test_java_clients_can_load_the_administrators_key(signed):
@@ -50,4 +39,3 @@ def test_what_is_there_is_kept_and_keys_are_private(signed):
     assert {path.name: path.read_bytes() for path in signed.iterdir()} == before
     keys = list(signed.glob("*.key"))
     assert len(keys) == 7 and {path.stat().st_mode & 0o777 for path in keys} == {0o600}
->>>>>>> a0ffb3b (Java clients can load the key that a kubeconfig carries)
