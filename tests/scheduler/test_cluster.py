@@ -82,6 +82,34 @@ async def test_a_victim_without_grace_leaves_its_place_at_once():
         assert (await cluster.get("pods", "high"))["status"]["phase"] == "Running"
 
 
+async def test_the_more_important_takes_the_room_that_was_kept_for_others():
+    """Victims that take their time, pods that were promised their places, and then others that matter more."""
+    async with Cluster(nodes=2) as cluster:
+        for name in cluster.nodes:
+            change = {"status": {"capacity": {FOO: "4"}, "allocatable": {FOO: "4"}}}
+            await cluster.client.patch("nodes", name, change, subresource="status")
+        await priorities(cluster, low=1, medium=100, high=1000)
+        lows = [
+            pod(f"low-{n}", foo=1, priorityClassName="low", terminationGracePeriodSeconds=80)
+            for n in range(8)
+        ]
+        for low in lows:
+            low["metadata"]["annotations"] = {"sampan.dev/simulate": "stop=79s"}
+        await make(cluster, *lows)
+        await make(cluster, *(pod(f"medium-{n}", foo=1, priorityClassName="medium") for n in range(8)))
+        assert all(meta.deleted(p) for p in await cluster.list("pods") if meta.name(p).startswith("low"))
+        await make(cluster, *(pod(f"high-{n}", foo=1, priorityClassName="high") for n in range(4)))
+        waiting = await cluster.list("pods")
+        nominated = {meta.name(p) for p in waiting if p["status"].get("nominatedNodeName")}
+        assert {f"high-{n}" for n in range(4)} <= nominated
+        assert len(nominated) == 8  # and as many others as there is room for
+        await cluster.advance(120)
+        pods = {meta.name(p): p for p in await cluster.list("pods")}
+        assert all(pods[f"high-{n}"]["spec"].get("nodeName") for n in range(4))
+        assert sum("nodeName" in pods[f"medium-{n}"]["spec"] for n in range(8)) == 4
+        assert not any(p["status"].get("nominatedNodeName") for p in pods.values())
+
+
 async def test_who_never_preempts_waits():
     async with Cluster(nodes=1) as cluster:
         await priorities(cluster, low=1)

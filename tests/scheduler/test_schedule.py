@@ -328,3 +328,24 @@ def test_nodes_come_and_go_with_their_pods():
     s.set_node(node("a"))
     assert s.requested[0].tolist() == [0, 3000]
     assert s.set_node(node("a")) is False
+
+
+def test_a_nominated_pod_waits_for_victims_that_are_leaving():
+    leaving = pod("low", cpu="4", priority=1)
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    s = cluster(node("a"), node("b"), placed=[("a", leaving), ("b", pod("x", cpu="4", priority=1))])
+    big = pod("big", cpu="4", priority=10)
+    s.nominated["default/big"] = (s.info(big), "a")
+    d = schedule(big, s)
+    assert d.waits and d.victims is None
+    assert d.message == (
+        "0/2 nodes are available: 2 Insufficient cpu. "
+        "preemption: not eligible due to a terminating pod on the nominated node."
+    )
+
+
+def test_the_place_kept_for_a_pod_is_not_in_its_own_way():
+    s = cluster(node("a"), placed=[("a", pod("low", cpu="4", priority=1))])
+    big = pod("big", cpu="4", priority=10)
+    s.nominated["default/big"] = (s.info(big), "a")
+    assert [v.name for v in schedule(big, s).victims.pods] == ["low"]

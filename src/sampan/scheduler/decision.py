@@ -18,6 +18,8 @@ NO_NODES = "no nodes available to schedule pods"
 class Decision:
     """`node` is empty when no node will do; then `message` says why, `victims` whom to remove so that one will.
 
+    `waits`: those that were chosen earlier are still leaving.
+
     `claims` wait for the pod's node to be known: each with the volume chosen for it, or None for one to be made.
     """
 
@@ -25,6 +27,7 @@ class Decision:
     message: str = ""
     score: float = 0.0
     victims: Victims | None = None
+    waits: bool = False
     claims: list[tuple[Object, Object | None]] = field(default_factory=list)
     refusals: Refusals | None = None
     time: float = 0.0  # when it was made; the shell says

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sampan.base.clock import rfc3339_parse
-from sampan.base.objects import Object
 
 from . import filters
 from .podinfo import PodInfo
@@ -28,13 +27,19 @@ class Victims:
     pods: list[Placed]
 
 
-def find_victims(pod: Object, info: PodInfo, snapshot: Snapshot, nodes: Iterable[int]) -> Victims | None:
+def still_leaving(key: str, info: PodInfo, snapshot: Snapshot) -> bool:
+    """Whether victims of an earlier round are still on the node that the pod counts on."""
+    at = snapshot.index.get(snapshot.nominated[key][1]) if key in snapshot.nominated else None
+    if at is None:
+        return False
+    return any(p.terminating and p.info.priority < info.priority for p in snapshot.on_node[at].values())
+
+
+def find_victims(key: str, info: PodInfo, snapshot: Snapshot, nodes: Iterable[int]) -> Victims | None:
     """The cheapest node among those where other pods are what is in the way; None when there is none.
 
     `nodes` are the columns that a filter refused for a reason that other pods cause.
     """
-    if any(p.terminating and p.info.priority < info.priority for p in _on(pod, snapshot)):
-        return None  # victims of an earlier round are still leaving
     best: tuple[tuple[float, ...], Victims] | None = None
     looked = 0
     for at in nodes:
@@ -45,17 +50,12 @@ def find_victims(pod: Object, info: PodInfo, snapshot: Snapshot, nodes: Iterable
         if looked > _CANDIDATES:
             break
         protected = _protected(lower, snapshot) if snapshot.budgets else set()
-        victims = _minimal(info, snapshot, int(at), lower, protected)
+        victims = _minimal(key, info, snapshot, int(at), lower, protected)
         if victims:
             cost = _cost(victims, protected)
             if best is None or cost < best[0]:
                 best = (cost, Victims(snapshot.names[at], victims))
     return best[1] if best else None
-
-
-def _on(pod: Object, snapshot: Snapshot) -> Iterable[Placed]:
-    at = snapshot.index.get(pod.get("status", {}).get("nominatedNodeName", ""))
-    return () if at is None else snapshot.on_node[at].values()
 
 
 def _important_first(placed: Placed) -> tuple[int, str, str]:
@@ -90,17 +90,17 @@ def _started(placed: Placed) -> float:
 
 
 def _minimal(
-    info: PodInfo, snapshot: Snapshot, at: int, lower: list[Placed], protected: set[str]
+    key: str, info: PodInfo, snapshot: Snapshot, at: int, lower: list[Placed], protected: set[str]
 ) -> list[Placed]:
     """Takes all of lower priority away, puts back whom it can. The snapshot is as before when it returns."""
     ordered = sorted(lower, key=lambda p: (p.key not in protected, _important_first(p)))
     for placed in ordered:
         snapshot.lift(placed)
     victims = []
-    if _fits(info, snapshot, at):
+    if _fits(key, info, snapshot, at):
         for placed in ordered:
             snapshot.drop(placed, at)
-            if not _fits(info, snapshot, at):
+            if not _fits(key, info, snapshot, at):
                 snapshot.lift(placed)
                 victims.append(placed)
         for placed in victims:
@@ -111,5 +111,5 @@ def _minimal(
     return victims
 
 
-def _fits(info: PodInfo, snapshot: Snapshot, at: int) -> bool:
-    return bool(filters.run(info, snapshot).open[at])
+def _fits(key: str, info: PodInfo, snapshot: Snapshot, at: int) -> bool:
+    return bool(filters.run(info, snapshot, key).open[at])

@@ -61,6 +61,12 @@ class Queue:
             entry.priority = priority
             self._activate(entry)
 
+    def again(self, key: str) -> None:
+        """What was decided about this pod holds no more."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.resting:
+            self._activate(entry)
+
     def discard(self, key: str) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None and entry.timer is not None:

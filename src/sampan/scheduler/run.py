@@ -207,8 +207,13 @@ class Scheduler:
             for obj in self.view.list(resource):
                 self._changed(resource, None, obj)
         for pod in self.view.list("pods"):  # those that wait are in the queue
-            if pod["spec"].get("nodeName") and not _finished(pod):
+            nominated = pod.get("status", {}).get("nominatedNodeName")
+            if _finished(pod):
+                continue
+            if pod["spec"].get("nodeName"):
                 self.snapshot.set_pod(pod, pod["spec"]["nodeName"])
+            elif nominated:
+                self.snapshot.nominated[meta.key(pod)] = (self.snapshot.info(pod), nominated)
 
     async def _run(self) -> None:
         while True:
@@ -256,13 +261,33 @@ class Scheduler:
             self._tasks.start(self._bind(entry, pod, decision))
         else:
             self._queue.rest(entry)
-            if self.snapshot is not None and decision.victims:
-                self.snapshot.nominated[entry.key] = (self.snapshot.info(pod), decision.victims.node)
+            if self.snapshot is not None and not decision.waits:
+                self._nominate(self.snapshot, entry, pod, decision.victims)
             self._tasks.start(
                 self._make_room(pod, decision) if decision.victims else self._tell(entry, pod, decision)
             )
 
+    def _nominate(self, snapshot: Snapshot, entry: Entry, pod: Object, victims: Victims | None) -> None:
+        """The room that victims leave is kept for this pod; less important ones that count on it must look again."""
+        if victims is None:
+            snapshot.nominated.pop(entry.key, None)
+            return
+        for key, (info, node) in list(snapshot.nominated.items()):
+            if node == victims.node and info.priority < entry.priority:
+                del snapshot.nominated[key]
+                self._queue.again(key)
+                self._tasks.start(self._forget_nomination(key))
+        snapshot.nominated[entry.key] = (snapshot.info(pod), victims.node)
+
     # Doing
+
+    async def _forget_nomination(self, key: str) -> None:
+        namespace, name = meta.split_key(key)
+        status = {"status": {"nominatedNodeName": None}}
+        try:
+            await self._client.patch("pods", name, status, namespace, subresource="status")
+        except (ApiError, OSError, EOFError, TimeoutError) as error:
+            log.info("pod %s: %r", key, error)
 
     async def _bind(self, entry: Entry, pod: Object, decision: Decision) -> None:
         namespace, name = meta.namespace(pod), meta.name(pod)
@@ -347,10 +372,12 @@ class Scheduler:
         }
         conditions = meta.set_condition(meta.conditions(pod), new, self._clock.now())
         status: Object = {"conditions": conditions}
+        old = pod.get("status", {})
         if decision.victims:
             status["nominatedNodeName"] = decision.victims.node
-        old = pod.get("status", {})
-        if conditions == old.get("conditions") and not decision.victims:
+        elif old.get("nominatedNodeName") and not decision.waits:
+            status["nominatedNodeName"] = None  # none of those who are in the way can be made to go any more
+        if conditions == old.get("conditions") and "nominatedNodeName" not in status:
             return True
         try:
             patch = {"metadata": {"uid": meta.uid(pod)}, "status": status}

@@ -17,10 +17,11 @@ from . import filters, scores, volumes
 from .decision import NO_NODES, Decision
 from .filters import Refusals
 from .podinfo import PodInfo
-from .preempt import find_victims
+from .preempt import find_victims, still_leaving
 from .snapshot import Array, Snapshot
 
 _NEVER = "preemption: not eligible due to preemptionPolicy=Never."
+_LEAVING = "preemption: not eligible due to a terminating pod on the nominated node."
 
 
 def schedule(pod: Object, snapshot: Snapshot, choice: Callable[[int], int] = lambda _: 0) -> Decision:
@@ -40,7 +41,7 @@ def schedule(pod: Object, snapshot: Snapshot, choice: Callable[[int], int] = lam
         refusals.refuse(np.ones(snapshot.size, bool), "cannot allocate all claims", final=True)
     possible = refusals.open
     if not possible.any():
-        return _refused(pod, info, snapshot, refusals)
+        return _refused(key, info, snapshot, refusals)
     names = tuple(snapshot.names) if len(refusals.reasons) > 1 else ()
     at, score = _best(pod, info, snapshot, possible, choice)
     chosen = [
@@ -66,21 +67,24 @@ def _best(
     return int(best[choice(len(best)) if len(best) > 1 else 0]), float(highest)
 
 
-def _refused(pod: Object, info: PodInfo, snapshot: Snapshot, refusals: Refusals) -> Decision:
+def _refused(key: str, info: PodInfo, snapshot: Snapshot, refusals: Refusals) -> Decision:
     size = snapshot.size
     reasons = [r for code in refusals.code for r in refusals.reasons[code][0]]
-    victims = None
+    victims, waits = None, False
     if info.spec.get("preemptionPolicy") == "Never":
         after = _NEVER
+    elif waits := still_leaving(key, info, snapshot):
+        after = _LEAVING
     else:
         final = refusals.final()
-        victims = find_victims(pod, info, snapshot, np.flatnonzero(~final))
+        victims = find_victims(key, info, snapshot, np.flatnonzero(~final))
         hopeless = int(final.sum())
         why = ["Preemption is not helpful for scheduling"] * hopeless
         why += ["No preemption victims found for incoming pod"] * (size - hopeless)
         after = "" if victims else "preemption: " + _message(size, why)
     text = _message(size, reasons, after)
-    return Decision(message=text, victims=victims, refusals=refusals, _names=tuple(snapshot.names))
+    names = tuple(snapshot.names)
+    return Decision(message=text, victims=victims, waits=waits, refusals=refusals, _names=names)
 
 
 def _unhelpful(size: int) -> str:
