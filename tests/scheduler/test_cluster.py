@@ -1,5 +1,7 @@
 """Scheduling through the API: what users see of pods that wait, take another's place, or are held back."""
 
+import asyncio
+
 import pytest
 
 from sampan.api import meta
@@ -108,6 +110,48 @@ async def test_the_more_important_takes_the_room_that_was_kept_for_others():
         assert all(pods[f"high-{n}"]["spec"].get("nodeName") for n in range(4))
         assert sum("nodeName" in pods[f"medium-{n}"]["spec"] for n in range(8)) == 4
         assert not any(p["status"].get("nominatedNodeName") for p in pods.values())
+
+
+def claiming(name, claim):
+    return pod(name, volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": claim}}])
+
+
+def claim(name, storage):
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"metadata": {"name": name}, "spec": spec | {"storageClassName": storage}}
+
+
+async def test_pods_that_start_at_once_get_volumes_of_their_own():
+    async with Cluster(nodes=2) as cluster:
+        local = {"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"}
+        await cluster.client.create("storageclasses.storage.k8s.io", {"metadata": {"name": "local"}} | local)
+        for n in range(4):
+            at = {"key": "kubernetes.io/hostname", "operator": "In", "values": [f"node-{n % 2 + 1}"]}
+            spec = {
+                "storageClassName": "local",
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "local": {"path": "/disks"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [at]}]}},
+            }
+            await cluster.client.create("persistentvolumes", {"metadata": {"name": f"v{n}"}, "spec": spec})
+            await cluster.client.create("persistentvolumeclaims", claim(f"c{n}", "local"), "default")
+        await cluster.settle()
+        pods = [claiming(f"p{n}", f"c{n}") for n in range(4)]
+        await asyncio.gather(*(cluster.client.create("pods", p, "default") for p in pods))
+        await cluster.settle()
+        assert sorted([await node_of(cluster, f"p{n}") for n in range(4)]) == ["node-1"] * 2 + ["node-2"] * 2
+        bound = {c["spec"]["volumeName"] for c in await cluster.list("persistentvolumeclaims")}
+        assert bound == {f"v{n}" for n in range(4)}
+
+
+async def test_pods_that_share_a_claim_start_where_its_volume_is_made():
+    async with Cluster(nodes=3) as cluster:
+        await cluster.client.create("persistentvolumeclaims", claim("c", "local-path"), "default")
+        pods = [claiming(f"p{n}", "c") for n in range(3)]
+        await asyncio.gather(*(cluster.client.create("pods", p, "default") for p in pods))
+        await cluster.advance(5)
+        assert len({await node_of(cluster, f"p{n}") for n in range(3)} - {""}) == 1
 
 
 async def test_who_never_preempts_waits():

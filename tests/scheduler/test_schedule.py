@@ -2,6 +2,7 @@
 
 import pytest
 
+from sampan.api import meta
 from sampan.scheduler.budget import Budget
 from sampan.scheduler.schedule import schedule
 from sampan.scheduler.snapshot import Snapshot
@@ -302,7 +303,7 @@ def test_a_pod_waits_for_its_claims_and_goes_where_their_volumes_are():
     )
     claim = {
         "metadata": {"name": "c", "namespace": "default"},
-        "spec": {"storageClassName": "local"},
+        "spec": {"storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}},
         "status": {},
     }
     s.claims["default", "c"] = claim
@@ -315,6 +316,68 @@ def test_a_pod_waits_for_its_claims_and_goes_where_their_volumes_are():
     s.volumes["v"] = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}}
     d = schedule(p, s)
     assert d.node == "b" and d.refused() == {"a": ("node(s) had volume node affinity conflict",)}
+
+
+def volume(name, at="b", **spec):
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [at]}]}
+    affinity = {"required": {"nodeSelectorTerms": [term]}}
+    spec = {"storageClassName": "local", "capacity": {"storage": "1Gi"}, "nodeAffinity": affinity} | spec
+    return {"metadata": {"name": name}, "spec": spec, "status": {}}
+
+
+MINE = {"namespace": "default", "name": "c"}
+
+
+@pytest.mark.parametrize(
+    "provisioner, volumes, chosen, selected, where, takes",
+    [
+        ("x", [], {}, "", "a", None),  # made where the pod goes
+        ("x", [], {}, "b", "b", None),  # or where it was to be made before
+        ("x", [], {}, "gone", "a", None),
+        ("x", [], {("default", "c"): ("b", "")}, "", "b", None),  # for another pod of the same claim
+        ("x", [volume("v", "a")], {}, "", "a", "v"),  # what is there comes before what has to be made
+        ("x", [volume("v", claimRef=MINE, storageClassName="other")], {}, "", "b", "v"),
+        ("x", [volume("v", claimRef=MINE | {"uid": "former"})], {}, "", "a", None),
+        ("", [volume("v"), volume("w", "a", capacity={"storage": "2Gi"})], {}, "", "a", "w"),
+        ("", [volume("v"), volume("w")], {("default", "other"): ("b", "v")}, "", "b", "w"),
+        ("", [volume("v")], {("default", "other"): ("b", "v")}, "", "", None),
+        ("", [volume("v"), volume("w", "a")], {("default", "c"): ("b", "v")}, "", "b", "v"),
+    ],
+)
+def test_claims_that_wait_for_a_node(provisioner, volumes, chosen, selected, where, takes):
+    s = cluster(node("a"), node("b"))
+    s.classes["local"] = {
+        "provisioner": provisioner or "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    spec = {"storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}}
+    marks = {"volume.kubernetes.io/selected-node": selected} if selected else {}
+    metadata = {"name": "c", "namespace": "default", "uid": "u", "annotations": marks}
+    claim = {"metadata": metadata, "spec": spec, "status": {}}
+    s.claims["default", "c"] = claim
+    s.volumes.update({v["metadata"]["name"]: v for v in volumes})
+    s.chosen.update(chosen)
+    d = schedule(pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]), s)
+    assert d.node == where
+    assert d.claims == ([(claim, s.volumes.get(takes))] if where else [])
+
+
+def test_each_claim_of_a_pod_gets_a_volume_of_its_own():
+    s = cluster(node("a"), node("b"))
+    s.classes["local"] = {
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    for name, size in (("big", "2Gi"), ("small", "1Gi")):
+        spec = {"storageClassName": "local", "resources": {"requests": {"storage": size}}}
+        s.claims["default", name] = {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
+    s.volumes = {"u": volume("u", "a"), "v": volume("v"), "w": volume("w", capacity={"storage": "3Gi"})}
+    p = pod(volumes=[{"name": n, "persistentVolumeClaim": {"claimName": n}} for n in ("big", "small")])
+    d = schedule(p, s)
+    assert d.node == "b"
+    assert [(meta.name(c), meta.name(v)) for c, v in d.claims] == [("small", "v"), ("big", "w")]
+    del s.volumes["v"]
+    assert "2 node(s) didn't find available persistent volumes to bind" in schedule(p, s).message
 
 
 def test_nodes_come_and_go_with_their_pods():

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .preempt import Victims
 
 NO_NODES = "no nodes available to schedule pods"
+SELECTED_NODE = (
+    "volume.kubernetes.io/selected-node"  # tells the volume controller for which node to make a volume
+)
 
 
 @dataclass

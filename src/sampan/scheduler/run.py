@@ -25,7 +25,7 @@ from sampan.client.plan import Event
 from sampan.client.view import CachedView
 
 from .budget import Budget
-from .decision import NO_NODES, Decision
+from .decision import NO_NODES, SELECTED_NODE, Decision
 from .queue import Entry, Queue
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _SLICE, _SLICE_PODS = 0.004, 32  # seconds and pods between which other tasks ge
 _VOLUMES = 600.0  # seconds that claims may take to be bound
 _KEPT = 1000  # decisions remembered for `sampan story`
 _BOUND = "pv.kubernetes.io/bind-completed"
-_SELECTED = "volume.kubernetes.io/selected-node"
 _ARRAYS = "sampan.scheduler.schedule"  # the module that needs NumPy
 
 log = logging.getLogger(__name__)
@@ -143,6 +142,8 @@ class Scheduler:
         key: Any = meta.name(obj)
         if resource == "persistentvolumeclaims":
             table, key = self.snapshot.claims, (meta.namespace(obj), meta.name(obj))
+            if new is None or _BOUND in meta.annotations(new):
+                self.snapshot.chosen.pop(key, None)
             if new and _BOUND in meta.annotations(new) and key in self._bound_claims:
                 self._bound_claims[key].set()
         else:
@@ -258,6 +259,9 @@ class Scheduler:
             self.snapshot.set_pod(pod, decision.node)
             self.snapshot.nominated.pop(entry.key, None)
             self._assumed[entry.key] = decision.node
+            for claim, volume in decision.claims:
+                chosen = (decision.node, meta.name(volume) if volume else "")
+                self.snapshot.chosen[meta.namespace(claim), meta.name(claim)] = chosen
             self._tasks.start(self._bind(entry, pod, decision))
         else:
             self._queue.rest(entry)
@@ -304,15 +308,17 @@ class Scheduler:
                     await self._bind_claims(decision)
                 await self._client.create("pods", body, namespace, name=name, subresource="binding")
         except (ApiError, OSError, EOFError, TimeoutError) as error:
-            self._not_bound(entry, pod, decision.node, error)
+            self._not_bound(entry, pod, decision, error)
             return
         self._queue.discard(entry.key)
         message = f"Successfully assigned {namespace}/{name} to {decision.node}"
         self._recorder.record(Event(pod, "Normal", "Scheduled", message))
 
-    def _not_bound(self, entry: Entry, pod: Object, node: str, error: Exception) -> None:
+    def _not_bound(self, entry: Entry, pod: Object, decision: Decision, error: Exception) -> None:
         assert self.snapshot is not None
-        if self._assumed.get(entry.key) != node:
+        for claim, _ in decision.claims:
+            self.snapshot.chosen.pop((meta.namespace(claim), meta.name(claim)), None)
+        if self._assumed.get(entry.key) != decision.node:
             return  # the watch has told the truth meanwhile
         self._assumed.pop(entry.key)
         self.snapshot.remove_pod(entry.key)
@@ -321,7 +327,7 @@ class Scheduler:
         if current is None or meta.uid(current) != meta.uid(pod):
             self._queue.discard(entry.key)
             return
-        log.info("binding %s to %s: %s", entry.key, node, text)
+        log.info("binding %s to %s: %s", entry.key, decision.node, text)
         self._recorder.record(Event(pod, "Warning", "FailedScheduling", f"binding rejected: {text}"))
         self._queue.retry(entry)
 
@@ -330,9 +336,12 @@ class Scheduler:
         waiting = []
         for claim, volume in decision.claims:
             key = (meta.namespace(claim), meta.name(claim))
+            current = self.view.get("persistentvolumeclaims", key[1], key[0])
+            if current is not None and _BOUND in meta.annotations(current):
+                continue  # for another pod that uses it, too
             waiting.append((key, self._bound_claims.setdefault(key, asyncio.Event())))
             if volume is None:
-                patch: Object = {"metadata": {"annotations": {_SELECTED: decision.node}}}
+                patch: Object = {"metadata": {"annotations": {SELECTED_NODE: decision.node}}}
                 await self._client.patch("persistentvolumeclaims", key[1], patch, key[0])
             else:
                 ref = meta.object_ref(claim)

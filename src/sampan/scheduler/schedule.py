@@ -44,10 +44,7 @@ def schedule(pod: Object, snapshot: Snapshot, choice: Callable[[int], int] = lam
         return _refused(key, info, snapshot, refusals)
     names = tuple(snapshot.names) if len(refusals.reasons) > 1 else ()
     at, score = _best(pod, info, snapshot, possible, choice)
-    chosen = [
-        (c, None if volumes.provisioned(c, snapshot) else volumes.choose(c, snapshot.nodes[at], snapshot))
-        for c in needs.waiting
-    ]
+    chosen = volumes.choose(needs.waiting, snapshot.nodes[at]) or []
     return Decision(snapshot.names[at], score=score, claims=chosen, refusals=refusals, _names=names)
 
 

@@ -57,6 +57,8 @@ class Snapshot:
         self.classes: dict[str, Object] = {}
         self.budgets: dict[tuple[str, str], Budget] = {}
         self.nominated: dict[str, tuple[PodInfo, str]] = {}
+        # claim -> node and volume ("" for one to be made): decided, but not bound yet
+        self.chosen: dict[tuple[str, str], tuple[str, str]] = {}
         self.caches: dict[Any, Any] = {}  # emptied with every `version`
         self._counts: dict[Term, Array] = {}
         self._carriers: dict[str, dict[Term, Array]] = {"anti": {}, "prefer": {}, "require": {}}
