@@ -223,6 +223,25 @@ async def test_a_local_volume_that_vanished_is_named_as_kubelet_names_it(setup):
     assert str(caught.value) == said
 
 
+async def test_a_volume_of_another_node_is_not_mounted(setup):
+    api, manager, root = setup
+    claim = {"metadata": {"name": "data", "namespace": "default"}, "spec": {"volumeName": "pv"}}
+    api.create("persistentvolumeclaims", claim | {"status": {"phase": "Bound"}})
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["other"]}]}
+    spec = {"local": {"path": str(root)}, "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}
+    api.create("persistentvolumes", {"metadata": {"name": "pv"}, "spec": spec})
+    for name in ("n", "other"):
+        api.create("nodes", {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}})
+    pod = make_pod({"name": "d", "persistentVolumeClaim": {"claimName": "data"}})
+    pod["spec"]["nodeName"] = "n"
+    with pytest.raises(VolumeError) as caught:
+        await manager.mount(pod)
+    said = 'MountVolume.NodeAffinity check failed for volume "pv" : no matching NodeSelectorTerms'
+    assert str(caught.value) == said
+    pod["spec"]["nodeName"] = "other"
+    await manager.mount(pod)
+
+
 async def test_a_token_is_requested_for_the_pod(setup):
     _, manager, _ = setup
     source = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+from sampan.api import placement
 from sampan.api.status import ApiError
 from sampan.base.clock import Clock, rfc3339_micro
 from sampan.base.ids import Ids
@@ -211,6 +212,7 @@ class VolumeManager:
             raise VolumeError(f'PersistentVolumeClaim "{namespace}/{name}" is not bound')
         volume = await self._client.get("persistentvolumes", bound)
         try:
+            await self._reached(volume, pod["spec"].get("nodeName", ""))
             path = await asyncio.to_thread(kinds.persistent, volume)
         except VolumeError as error:
             error.volume = bound
@@ -219,6 +221,14 @@ class VolumeManager:
         if "local" in volume["spec"]:
             await asyncio.to_thread(kinds.give_group, path, group, change)
         return path
+
+    async def _reached(self, volume: Object, node: str) -> None:
+        """Whoever names a node in a pod passes by the scheduler, who would have looked. Raises VolumeError."""
+        required = (volume["spec"].get("nodeAffinity") or {}).get("required")
+        if required and not placement.matches(required, await self._client.get("nodes", node)):
+            error = VolumeError("no matching NodeSelectorTerms")
+            error.step = "MountVolume.NodeAffinity check"
+            raise error
 
     # Into containers
 
