@@ -43,7 +43,7 @@ def test_a_cluster_that_is_not_there_is_told_with_those_that_are(words, capsys, 
     monkeypatch.setattr("sampan.cluster.paths.default_data_root", lambda: tmp_path)
     assert main([*words, "--name=away"]) == 1
     assert capsys.readouterr().err == (
-        f"sampan: there is no cluster away: {tmp_path}/clusters/away holds none\n  Make it: sampan up --name away\n"
+        f"sampan: there is no cluster away: {tmp_path}/clusters/away holds none\n  Make it: ./sampan up --name away\n"
     )
     (tmp_path / "clusters/here").mkdir(parents=True)
     (tmp_path / "clusters/here/cluster.json").write_text("{}")

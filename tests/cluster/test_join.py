@@ -113,5 +113,6 @@ async def test_a_token_is_made_listed_and_deleted() -> None:
         assert await tokens.present(cluster.client) == [token]
         await cluster.advance(61)
         assert await tokens.present(cluster.client) == []
-        with pytest.raises(SampanError, match="no token"):
-            await tokens.delete(cluster.client, token.id)
+        with pytest.raises(SampanError, match="no token") as refused:
+            await tokens.delete(cluster.client, token.id, "sampan token list --name boat")
+        assert "sampan token list --name boat" in refused.value.hint

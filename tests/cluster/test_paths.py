@@ -12,11 +12,11 @@ from sampan.cluster.paths import Paths
 @pytest.mark.parametrize(
     "name, data, line",
     [
-        ("default", None, "sampan up"),
-        ("boat", None, "sampan up --name boat"),
-        ("boat", "clusters/boat", "sampan up --name boat"),
-        ("boat", "else where", "sampan up --name boat --data-dir '{root}/else where'"),
-        ("default", "elsewhere", "sampan up --data-dir {root}/elsewhere"),
+        ("default", None, "./sampan up"),
+        ("boat", None, "./sampan up --name boat"),
+        ("boat", "clusters/boat", "./sampan up --name boat"),
+        ("boat", "else where", "./sampan up --name boat --data-dir '{root}/else where'"),
+        ("default", "elsewhere", "./sampan up --data-dir {root}/elsewhere"),
     ],
 )
 def test_a_hint_finds_the_cluster_wherever_its_data_are(

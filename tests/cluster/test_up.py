@@ -33,6 +33,22 @@ def test_a_new_cluster_has_one_node_and_repeating_changes_nothing(paths):
     assert len(decided(paths, nodes=1).nodes) == 3, "nodes go by `sampan node delete` only"
 
 
+def test_more_nodes_take_names_that_are_free(paths):
+    config = decided(paths, nodes=3)
+    config.nodes = [node for node in config.nodes if node.name != "node-2"]
+    configs.save(config, paths.config)
+    assert [node.name for node in decided(paths, nodes=4).nodes] == ["node-1", "node-3", "node-2", "node-4"]
+
+
+@pytest.mark.parametrize("name", ["Boat", "a_b", "-a", "a..b", "../../etc", "", "x" * 64, "control-plane"])
+def test_what_cannot_name_a_node_is_refused(paths, name):
+    """It would be kept, and every later `up` wait for a node that never comes."""
+    config = decided(paths)
+    with pytest.raises(SampanError, match="cannot be the name of a node"):
+        up.add_node(config, name)
+    assert up.add_node(config, "deck.boat-2").name == "deck.boat-2"
+
+
 def test_no_node_at_all_stays_so(paths):
     assert decided(paths, nodes=0).nodes == []
     assert decided(paths).nodes == []

@@ -77,7 +77,9 @@ def restore(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
     head = _check(path)
     _, config, client = target.running(arguments)
-    print(f"{path}: {head['items']} objects at revision {head['revision']}, made {head.get('made')}")
+    print(
+        f"{path}: {head['items']} objects at revision {head['revision']}, made {head.get('made')}", flush=True
+    )
     if not arguments.yes and not _confirmed(config.name):
         print("nothing was changed")
         return 1

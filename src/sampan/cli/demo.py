@@ -293,7 +293,7 @@ def demo(arguments: argparse.Namespace) -> int:
     print(f", {len(bad)} step(s) failed" if bad else ", all as it should be")
     if arguments.keep:
         print(
-            f"The cluster stays: KUBECONFIG={kubeconfig}; end it with: sampan down --name {name}",
+            f"The cluster stays: KUBECONFIG={kubeconfig}; end it with: {paths.command('down')}",
             file=sys.stderr,
         )
     return 1 if bad else 0

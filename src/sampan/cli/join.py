@@ -10,7 +10,7 @@ from sampan.base import pki
 from sampan.base.clock import RealClock
 from sampan.base.errors import SampanError
 from sampan.cli import target
-from sampan.cli.show import Progress, called, table
+from sampan.cli.show import Progress, table
 from sampan.client.client import Client
 from sampan.cluster import cluster_info, tokens
 from sampan.cluster import join as joins
@@ -24,7 +24,7 @@ def join(arguments: argparse.Namespace) -> int:
     paths = target.paths(arguments)
     joins.join(paths, invitation, node, arguments.advertise, progress)
     progress.done(f"this machine is node {node} of {invitation.server}: {time.monotonic() - started:.1f} s")
-    print(f"\nSee it on the first machine: kubectl get nodes -o wide\n  Leave again: {called()} down")
+    print(f"\nSee it on the first machine: kubectl get nodes -o wide\n  Leave again: {paths.command('down')}")
     return 0
 
 
@@ -50,12 +50,12 @@ def list_(arguments: argparse.Namespace) -> int:
 
 
 def delete(arguments: argparse.Namespace) -> int:
-    _, _, client = target.running(arguments)
-    asyncio.run(_delete(client, arguments.tokens))
+    paths, _, client = target.running(arguments)
+    asyncio.run(_delete(client, arguments.tokens, paths.command("token list")))
     return 0
 
 
-async def _delete(client: Client, names: list[str]) -> None:
+async def _delete(client: Client, names: list[str], known: str) -> None:
     for name in names:
-        await tokens.delete(client, name)
+        await tokens.delete(client, name, known)
         print(f"token {name.partition('.')[0]} is deleted; machines that have joined stay")

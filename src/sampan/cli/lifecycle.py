@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sampan import __version__
 from sampan.base.errors import SampanError
-from sampan.cli.show import Progress, called, table
-from sampan.cluster.paths import Paths
+from sampan.cli.show import Progress, table
+from sampan.cluster.paths import Paths, called
 
 
 def up(arguments: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def up(arguments: argparse.Namespace) -> int:
         print(f"  {called()} demo        a first course in one go")
     else:
         print("  kubectl get namespaces")
-        print(f"  {called()} node add node-1")
+        print(f"  {_paths(arguments).command('node add node-1')}")
     return 0
 
 
@@ -103,7 +103,7 @@ def status(arguments: argparse.Namespace) -> int:
         print(f"\nwarning: {trouble}")
     if config.machine and not config.server:
         members = asyncio.run(membership.others(config, paths))
-        print(f"\nother machines join at {cluster_info.url(config)}: {called()} token create")
+        print(f"\nother machines join at {cluster_info.url(config)}: {paths.command('token create')}")
         if members:
             table(["machine", "node", "ready"], members)
     return 0
@@ -133,7 +133,7 @@ def version(arguments: argparse.Namespace) -> int:
 
 def _again(arguments: argparse.Namespace) -> str:
     """The `up` of the cluster that a command was about."""
-    line = _paths(arguments).command("up").replace("sampan", called(), 1)
+    line = _paths(arguments).command("up")
     return f"{line} --kubeconfig {arguments.kubeconfig}" if arguments.kubeconfig else line
 
 

@@ -78,7 +78,8 @@ def _forget(paths: Paths, config: ClusterConfig, name: str) -> int:
 
 def partition(arguments: argparse.Namespace) -> int:
     first, second = _cut(arguments, "partition")
-    print(f"{first} and {second} no longer reach each other; undo it: sampan node heal {first} {second}")
+    undo = target.paths(arguments).command(f"node heal {first} {second}")
+    print(f"{first} and {second} no longer reach each other; undo it: {undo}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,11 +20,6 @@ class Progress:
 
     def done(self, text: str) -> None:
         print(f"\033[1;32m{text}\033[0m" if self._terminal else text, flush=True)
-
-
-def called() -> str:
-    """How this program was called: `sampan` where it is installed, `./sampan` in a checkout."""
-    return "sampan" if os.path.basename(sys.argv[0]) == "sampan" else "./sampan"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

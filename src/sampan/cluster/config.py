@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from sampan.base.errors import SampanError
 from sampan.cluster.paths import Paths
 
 FORMAT = 1
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NODE_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _EXAMPLES: dict[str, Any] = {"name": "", "kubeconfigs": [], "kubelet": {}}  # of fields that have no default
 
 
@@ -154,6 +157,15 @@ class ClusterConfig:
     def context(self) -> str:
         """Name of the kubeconfig context."""
         return "sampan" if self.name == "default" else f"sampan-{self.name}"
+
+
+def need_node_name(name: str, hint: str) -> None:
+    """Raises SampanError for what cannot name a node: a DNS subdomain short enough for the label kubernetes.io/hostname,
+    and not what a cluster's own processes are called."""
+    if name in ("control-plane", "supervisor"):
+        raise SampanError(f"{name!r} cannot be the name of a node: a process of every cluster has it", hint)
+    if len(name) > 63 or _NODE_NAME.fullmatch(name) is None:
+        raise SampanError(f"{name!r} cannot be the name of a node: a-z, 0-9, - and . are allowed", hint)
 
 
 def _nth(network: str, number: int) -> str:

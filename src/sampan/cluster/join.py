@@ -32,7 +32,7 @@ from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.cluster import cluster_info, credentials, supervision, underlay
 from sampan.cluster import config as configs
-from sampan.cluster.config import ClusterConfig, NodeConfig
+from sampan.cluster.config import ClusterConfig, NodeConfig, need_node_name
 from sampan.cluster.paths import Paths, is_root, make_private
 from sampan.cluster.up import Wishes, bring_up, exclusive
 from sampan.controllers.bootstrap_signer import SIGNATURE
@@ -41,7 +41,6 @@ from sampan.node.network.tunnel_table import ADDRESS
 
 _TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 _AGAIN = "Get a whole command on the first machine: sampan token create"
 _TOO_EARLY, _TOO_LATE = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _PATIENCE = 15.0  # seconds for each answer of the first machine
@@ -105,10 +104,7 @@ def _check_machine(paths: Paths, node: str) -> None:
             "only root can join a cluster: tunnels between machines are in the machine's own network",
             "Repeat with sudo. An ordinary user's cluster stays on one machine: sampan up",
         )
-    if _NODE_NAME.fullmatch(node) is None:
-        raise SampanError(
-            f"{node!r} cannot be the name of a node: a-z, 0-9, - and . are allowed", "Choose one: --node-name"
-        )
+    need_node_name(node, "Choose one: --node-name")
     if paths.config.exists():
         config = configs.load(paths.config)
         what = f"has joined {config.server}" if config.server else "has a cluster of its own"

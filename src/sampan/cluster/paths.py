@@ -9,10 +9,16 @@ import errno
 import os
 import pwd
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.base.errors import SampanError
+
+
+def called() -> str:
+    """How this program was called: `sampan` where it is installed, `./sampan` in a checkout."""
+    return "sampan" if os.path.basename(sys.argv[0]) == "sampan" else "./sampan"
 
 
 def is_root() -> bool:
@@ -93,7 +99,7 @@ class Paths:
         """The command line about this cluster, as hints print it: it finds the cluster, wherever its data are."""
         name = "" if self.name == "default" else f" --name {self.name}"
         usual = default_data_root() / "clusters" / self.name
-        return f"sampan {words}{name}" + (
+        return f"{called()} {words}{name}" + (
             "" if self.data == usual else f" --data-dir {shlex.quote(str(self.data))}"
         )
 

@@ -86,13 +86,13 @@ async def present(client: Client) -> list[Token]:
     return sorted(found, key=lambda token: (token.expires or "~", token.id))
 
 
-async def delete(client: Client, token: str) -> None:
-    """By its id, or whole. Raises SampanError when there is none."""
+async def delete(client: Client, token: str, known: str) -> None:
+    """By its id, or whole. Raises SampanError when there is none: `known` is the command that lists them."""
     try:
         await client.delete("secrets", _PREFIX + token.partition(".")[0], _SYSTEM)
     except ApiError as error:
         if error.code != 404:
             raise
         raise SampanError(
-            f"there is no token {token.partition('.')[0]}", "Which there are: sampan token list"
+            f"there is no token {token.partition('.')[0]}", f"Which there are: {known}"
         ) from None

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from sampan.client.client import Client
 from sampan.client.https import HttpsTransport
 from sampan.cluster import cluster_info, credentials, kubeconfig, places, ports, room, supervision, underlay
 from sampan.cluster import config as configs
-from sampan.cluster.config import ClusterConfig, NodeConfig
+from sampan.cluster.config import ClusterConfig, NodeConfig, need_node_name
 from sampan.cluster.down import sweep
 from sampan.cluster.paths import Paths, is_root, make_private
 from sampan.node.network import fabric, obstacles, rtnetlink
@@ -232,8 +233,10 @@ def decide(paths: Paths, wishes: Wishes) -> ClusterConfig:
         _advertise(config, paths, wishes.advertise)
     _take_files(config, paths, wishes)
     count = wishes.nodes if wishes.nodes is not None else len(config.nodes) if paths.config.exists() else 1
-    for index in range(len(config.nodes), count):
-        add_node(config, f"node-{index + 1}")
+    taken = {node.name for node in config.nodes}
+    free = (name for number in itertools.count(1) if (name := f"node-{number}") not in taken)
+    for _ in range(len(config.nodes), count):
+        add_node(config, next(free))
     return config
 
 
@@ -313,7 +316,8 @@ def _take_files(config: ClusterConfig, paths: Paths, wishes: Wishes) -> None:
 
 
 def add_node(config: ClusterConfig, name: str) -> NodeConfig:
-    """Give a node the lowest free index. Raises SampanError when the name is taken or the fabric is full."""
+    """Give a node the lowest free index. Raises SampanError for no name of a node, one that is taken, or a full fabric."""
+    need_node_name(name, "For example: node-9")
     if any(node.name == name for node in config.nodes):
         raise SampanError(f"cluster {config.name} already has a node {name!r}")
     used = {node.index for node in config.nodes}
@@ -375,7 +379,8 @@ def _choose_ranges(config: ClusterConfig, paths: Paths) -> None:
     base = next((n for n in range(96, 127, 2) if not {n, n + 1} & taken), None)
     if second is None or base is None:
         raise SampanError(
-            "too many clusters on this machine: no address range is left", "Remove one: sampan down"
+            "too many clusters on this machine: no address range is left",
+            "Remove one that nobody needs: sampan down --name NAME",
         )
     config.pod_cidr, config.service_cidr = f"10.{second}.0.0/16", f"10.{base}.0.0/16"
     config.api_service_ip, config.dns_ip = f"10.{base}.0.1", f"10.{base}.0.10"
