@@ -1,4 +1,4 @@
-"""What `up` signs: the API server's names, kubeconfigs whose key every client can load, keys that are their owner's alone."""
+"""What `up` signs: the names of the API server, a key that clients of all kinds can load, and nothing for others' eyes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sampan.base import pki
 from sampan.cluster import credentials
 from sampan.cluster.config import ClusterConfig
 
-CONFIG = ClusterConfig("c", port=6443, fabric="10.89.7.0/24")
+CONFIG = ClusterConfig("x", fabric="10.89.7.0/24")
 
 
 @pytest.fixture
