@@ -154,6 +154,21 @@ def test_local_path_waits_for_the_pod_and_is_made_on_its_node():
     assert w.list(PV) == []
 
 
+def test_local_path_makes_a_volume_at_once_where_its_class_allows_it():
+    w = world()
+    w.put("nodes", {"metadata": {"name": "n2", "labels": {"zone": "b"}}, "spec": {}, "status": {}})
+    storage = {
+        "provisioner": "sampan.io/local-path",
+        "volumeBindingMode": "Immediate",
+        "allowedTopologies": [{"matchLabelExpressions": [{"key": "zone", "values": ["b"]}]}],
+    }
+    w.put("storageclasses.storage.k8s.io", {"metadata": {"name": "local"}, **storage})
+    claim(w, storageClassName="local")
+    w.settle()
+    (term,) = w.get(PV, bound(w))["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    assert term["matchExpressions"][0]["values"] == ["n2"]
+
+
 def test_a_claim_of_local_path_grows():
     w = world()
     w.put(

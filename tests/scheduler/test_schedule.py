@@ -362,6 +362,40 @@ def test_claims_that_wait_for_a_node(provisioner, volumes, chosen, selected, whe
     assert d.claims == ([(claim, s.volumes.get(takes))] if where else [])
 
 
+@pytest.mark.parametrize(
+    "terms, where",
+    [
+        ([], "a"),
+        ([{}], "a"),
+        ([{"matchLabelExpressions": [{"key": "zone", "values": ["z2", "z3"]}]}], "b"),
+        (
+            [
+                {
+                    "matchLabelExpressions": [
+                        {"key": "zone", "values": ["z1"]},
+                        {"key": "rack", "values": ["r"]},
+                    ]
+                }
+            ],
+            "",
+        ),
+        ([{"matchLabelExpressions": [{"key": "zone", "values": [z]}]} for z in ("z9", "z2")], "b"),
+    ],
+)
+def test_a_volume_is_made_only_where_its_class_allows_it(terms, where):
+    s = cluster(node("a", labels={"zone": "z1"}), node("b", labels={"zone": "z2"}))
+    s.classes["local"] = {
+        "provisioner": "x",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowedTopologies": terms,
+    }
+    spec = {"storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}}
+    s.claims["default", "c"] = {"metadata": {"name": "c", "namespace": "default"}, "spec": spec}
+    d = schedule(pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]), s)
+    assert d.node == where
+    assert where or "2 node(s) didn't find available persistent volumes to bind" in d.message
+
+
 def test_each_claim_of_a_pod_gets_a_volume_of_its_own():
     s = cluster(node("a"), node("b"))
     s.classes["local"] = {

@@ -1,9 +1,12 @@
-"""What pods say about nodes: selector and affinity, taints and tolerations. Source: "Assigning Pods to Nodes", "Taints"."""
+"""What pods and storage classes say about nodes: selector and affinity, taints and tolerations, topologies.
+
+Source: "Assigning Pods to Nodes", "Taints and Tolerations", "Storage Classes".
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sampan.api import meta, selectors
 from sampan.base.objects import Object
@@ -68,4 +71,16 @@ def node_term(term: Object, node: Object) -> bool:
         )
         for rules, labels in ((expressions, meta.labels(node)), (fields, named))
         for r in rules
+    )
+
+
+def in_topologies(terms: Sequence[Object] | None, node: Object) -> bool:
+    """Whether a class with these allowedTopologies may make a volume for the node; one without any may for all.
+
+    Source: "Storage Classes", section "Allowed topologies".
+    """
+    labels = meta.labels(node)
+    return not terms or any(
+        all(labels.get(one["key"]) in one["values"] for one in term.get("matchLabelExpressions") or ())
+        for term in terms
     )

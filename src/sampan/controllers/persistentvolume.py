@@ -205,7 +205,9 @@ def _provision(plan: Plan, claim: Object, storage: Object | None, view: View, di
         text = f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator."
         plan.events.append(Event(claim, "Normal", "ExternalProvisioning", text))
         return plan
-    node = meta.annotations(claim).get(_SELECTED) or next((meta.name(n) for n in view.list("nodes")), "")
+    terms = storage.get("allowedTopologies")
+    allowed = (meta.name(n) for n in view.list("nodes") if placement.in_topologies(terms, n))
+    node = meta.annotations(claim).get(_SELECTED) or next(allowed, "")
     if not node:
         return plan
     made = _local_volume(claim, storage, node, directory)

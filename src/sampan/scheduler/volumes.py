@@ -119,7 +119,13 @@ def _waiting(claim: Object, snapshot: Snapshot) -> Waiting:
     waiting = Waiting(claim, free=[] if key in snapshot.chosen else _free(claim, snapshot))
     found = snapshot.classes.get(claim["spec"].get("storageClassName") or "") or {}
     if found.get("provisioner", _NO_PROVISIONER) != _NO_PROVISIONER:
-        waiting.made_on = (node,) if node in snapshot.index else snapshot.index
+        terms = found.get("allowedTopologies")
+        if node in snapshot.index:
+            waiting.made_on = (node,)
+        elif terms:
+            waiting.made_on = {meta.name(n) for n in snapshot.nodes if placement.in_topologies(terms, n)}
+        else:
+            waiting.made_on = snapshot.index
     return waiting
 
 
