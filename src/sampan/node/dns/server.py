@@ -198,7 +198,9 @@ class DnsServer:
         if answer.forward is not None and question.type not in (CNAME,):
             return None
         variants = [
-            wire.encode(query, question, turned, domain=self._zones.domain, ttl=TTL, limit=limit)
+            wire.encode(
+                query, question, turned, zone=self._zones.zone_of(question.name), ttl=TTL, limit=limit
+            )
             for turned in _rotations(answer)
         ]
         if limit == question.limit:
@@ -263,7 +265,13 @@ class DnsServer:
         code, extra = upstreams.answer_records(found) if found is not None else (NOERROR, [])
         answer.code = code
         return wire.encode(
-            query, question, answer, domain=self._zones.domain, ttl=TTL, limit=limit, extra=extra
+            query,
+            question,
+            answer,
+            zone=self._zones.zone_of(question.name),
+            ttl=TTL,
+            limit=limit,
+            extra=extra,
         )
 
 

@@ -102,11 +102,11 @@ def _rdata(record: Record) -> bytes:
     raise ValueError(f"no wire form for record type {record.type}")
 
 
-def soa(domain: Name, ttl: int) -> bytes:
+def soa(zone: Name, ttl: int) -> bytes:
     """The record whose last number tells how long to believe that something does not exist (RFC 2308)."""
-    names = packed_name((*SERVER, *domain)) + packed_name(("hostmaster", *domain))
+    names = packed_name((*SERVER, *zone)) + packed_name(("hostmaster", *zone))
     data = names + struct.pack(">IIIII", 1, 7200, 1800, 86400, ttl)
-    return packed_name(domain) + struct.pack(">HHIH", SOA, 1, ttl, len(data)) + data
+    return packed_name(zone) + struct.pack(">HHIH", SOA, 1, ttl, len(data)) + data
 
 
 def encode(
@@ -114,7 +114,7 @@ def encode(
     question: Question,
     answer: Answer,
     *,
-    domain: Name,
+    zone: Name,
     ttl: int,
     limit: int,
     extra: Sequence[bytes] = (),
@@ -129,13 +129,13 @@ def encode(
 
     def write(record: Record) -> bytes:
         if record.type == SOA:
-            return soa(domain, ttl)
+            return soa(zone, ttl)
         owner = b"\xc0\x0c" if packed_name(record.name) == start else packed_name(record.name)
         data = _rdata(record)
         return owner + struct.pack(">HHIH", record.type, 1, ttl, len(data)) + data
 
     answers = [write(record) for record in answer.records] + list(extra)
-    authority = [] if answers or answer.code not in (NOERROR, NXDOMAIN) else [soa(domain, ttl)]
+    authority = [] if answers or answer.code not in (NOERROR, NXDOMAIN) else [soa(zone, ttl)]
     additional = [write(record) for record in answer.additional]
     options = _options(question)
     body = b"".join(answers) + b"".join(authority)

@@ -80,6 +80,10 @@ class Zones:
             return self._reverse(name, str(address), kind)
         return None
 
+    def zone_of(self, name: Name) -> Name:
+        """The zone that an answered name is in, whose SOA negative answers carry (RFC 2308): ours, or in-addr.arpa, ip6.arpa."""
+        return self.domain if name[-len(self.domain) :] == self.domain else name[-2:]
+
     def _inside(self, name: Name, relative: Name, kind: int) -> Answer:
         if not relative:
             return self._apex(name, kind)
